@@ -1,0 +1,2 @@
+//! The `mirrorfs` command.
+fn main() {}

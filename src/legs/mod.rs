@@ -1,0 +1,473 @@
+//! The two backing directories, and the trait through which everything else sees one.
+//!
+//! A [`Leg`] does to one directory what the mirror asks, and reports what the directory answered.
+//! It decides nothing: which leg to read, what two answers mean and what to mark are the mirror's
+//! business. What changes a leg takes a [`WriteIntent`], the proof that the bits covering the
+//! change are durable (O1): data cannot overtake its bit because such a call does not compile.
+
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::io;
+use std::ops::{Index, IndexMut};
+
+use crate::bitmap::WriteIntent;
+
+/// Which leg. The only thing that can index a [`PerLeg`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LegId {
+    /// The first directory named at creation; preferred as the source.
+    A,
+    /// The second.
+    B,
+}
+
+impl LegId {
+    /// Both, in their order.
+    pub const ALL: [LegId; 2] = [LegId::A, LegId::B];
+
+    /// The one that this one is not.
+    pub fn other(self) -> LegId {
+        match self {
+            LegId::A => LegId::B,
+            LegId::B => LegId::A,
+        }
+    }
+}
+
+impl std::fmt::Display for LegId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            LegId::A => "A",
+            LegId::B => "B",
+        })
+    }
+}
+
+/// One value per leg. Only a [`LegId`] can index it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PerLeg<T>([T; 2]);
+
+impl<T> PerLeg<T> {
+    /// The value for A, then the value for B.
+    pub fn new(a: T, b: T) -> Self {
+        PerLeg([a, b])
+    }
+
+    /// One value each, made by `make`, A first.
+    pub fn from_fn(mut make: impl FnMut(LegId) -> T) -> Self {
+        let a = make(LegId::A);
+        PerLeg([a, make(LegId::B)])
+    }
+
+    /// Both values changed by `change`, A first.
+    pub fn map<U>(self, change: impl FnMut(T) -> U) -> PerLeg<U> {
+        PerLeg(self.0.map(change))
+    }
+
+    /// References to both values.
+    pub fn as_ref(&self) -> PerLeg<&T> {
+        PerLeg([&self.0[0], &self.0[1]])
+    }
+
+    /// Both with the leg each belongs to, A first.
+    pub fn iter(&self) -> impl Iterator<Item = (LegId, &T)> {
+        LegId::ALL.into_iter().zip(self.0.iter())
+    }
+}
+
+impl<T, E> PerLeg<Result<T, E>> {
+    /// Both values, or the first error.
+    pub fn transpose(self) -> Result<PerLeg<T>, E> {
+        let [a, b] = self.0;
+        Ok(PerLeg([a?, b?]))
+    }
+}
+
+impl<T> Index<LegId> for PerLeg<T> {
+    type Output = T;
+    fn index(&self, leg: LegId) -> &T {
+        &self.0[leg as usize]
+    }
+}
+
+impl<T> IndexMut<LegId> for PerLeg<T> {
+    fn index_mut(&mut self, leg: LegId) -> &mut T {
+        &mut self.0[leg as usize]
+    }
+}
+
+/// The longest file handle that is kept, in bytes: ext4 needs 8, xfs 12, btrfs 20, tmpfs 12. An
+/// object with a longer one is found by its inode number.
+pub const HANDLE_MAX: usize = 40;
+
+/// A file handle as name_to_handle_at(2) gives it: names one inode of one filesystem for good, also
+/// when its number has been used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Handle {
+    kind: i32,
+    len: u8,
+    bytes: [u8; HANDLE_MAX],
+}
+
+impl Handle {
+    /// From the kernel's type and bytes; `None` if there are more than [`HANDLE_MAX`].
+    pub fn new(kind: i32, bytes: &[u8]) -> Option<Handle> {
+        let mut kept = [0; HANDLE_MAX];
+        kept.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(Handle { kind, len: bytes.len() as u8, bytes: kept })
+    }
+
+    /// The kernel's `handle_type`.
+    pub fn kind(&self) -> i32 {
+        self.kind
+    }
+
+    /// The kernel's `f_handle`.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// What names an object on one leg, now and after a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Inode number on that leg's filesystem.
+    pub ino: u64,
+    /// The handle, where the filesystem has them and the daemon may use them.
+    pub handle: Option<Handle>,
+}
+
+/// A point in time as the filesystem keeps it. `nanos` counts forward from `secs`, also before 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Timestamp {
+    /// Seconds since 1970, negative before.
+    pub secs: i64,
+    /// 0 to 999,999,999.
+    pub nanos: u32,
+}
+
+/// What an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Kind {
+    File,
+    Directory,
+    Symlink,
+    Fifo,
+    Socket,
+    CharDevice,
+    BlockDevice,
+}
+
+/// Attributes of an object on one leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Inode number on that leg.
+    pub ino: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Permission, suid, sgid and sticky bits: the lower twelve.
+    pub mode: u32,
+    /// Number of names.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number of a device node, as makedev(3) makes it; 0 otherwise.
+    pub rdev: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Space taken, in units of 512 bytes.
+    pub blocks: u64,
+    /// Preferred size of I/O in bytes.
+    pub blksize: u32,
+    /// Last access, as the leg has it (the mirror does not raise it on reading).
+    pub atime: Timestamp,
+    /// Last change of data or entries.
+    pub mtime: Timestamp,
+    /// Last change of the inode. Cannot be set, so the legs' values differ.
+    pub ctime: Timestamp,
+    /// Birth, where the filesystem has it.
+    pub btime: Option<Timestamp>,
+}
+
+/// Space and limits of a leg's filesystem. Sizes are in units of `frsize` bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Statfs {
+    pub frsize: u64,
+    pub blocks: u64,
+    pub bfree: u64,
+    pub bavail: u64,
+    pub files: u64,
+    pub ffree: u64,
+    pub namelen: u64,
+}
+
+/// One name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The name; never `.` or `..`.
+    pub name: OsString,
+    /// Inode number on that leg.
+    pub ino: u64,
+    /// What it names.
+    pub kind: Kind,
+}
+
+/// On whose behalf an object is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Creator {
+    /// Owner of what is made.
+    pub uid: u32,
+    /// Group of what is made, unless the directory passes its own on (sgid, bsdgroups).
+    pub gid: u32,
+    /// Bits to leave out of the mode, unless the directory has a default ACL.
+    pub umask: u32,
+}
+
+/// What to make, apart from regular files, which [`Leg::create`] makes and opens in one.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub enum Make<'a> {
+    File {
+        mode: u32,
+    },
+    Directory {
+        mode: u32,
+    },
+    Symlink {
+        target: &'a OsStr,
+    },
+    /// A fifo, socket or device node; `rdev` as in [`Stat::rdev`].
+    Special {
+        kind: Kind,
+        mode: u32,
+        rdev: u64,
+    },
+}
+
+/// How an open file will be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenMode {
+    /// [`Leg::read`] will be called.
+    pub read: bool,
+    /// [`Leg::write`] will be called.
+    pub write: bool,
+    /// Bypass the leg's page cache where it can be (O_DIRECT); buffers and offsets need not be
+    /// aligned: what is not goes through the page cache.
+    pub direct: bool,
+}
+
+/// What a rename does with an existing target: the three kinds renameat2(2) knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum RenameMode {
+    Replace,
+    NoReplace,
+    Exchange,
+}
+
+/// The mirror's own directories under `.mirrorfs/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Area {
+    /// What recovery builds before it has its name (O7).
+    Incoming,
+    /// What lost its name on the target and may get another (O7).
+    Parked,
+    /// What lost in a split brain.
+    Conflicts,
+}
+
+/// Where SEEK_HOLE or SEEK_DATA looks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Seek {
+    Hole,
+    Data,
+}
+
+/// One backing directory. All errors carry the raw errno of the call that failed.
+///
+/// Nothing reaches outside the leg: names are single components, `..`, symlinks and mount points
+/// are never followed. Calls may come from many threads at once; the mirror's locks see to it that
+/// changes of one object do not overlap.
+pub trait Leg: Send + Sync + 'static {
+    /// A pinned object of any kind: stays usable while it lives, also without a name.
+    type Node: Clone + Send + Sync + 'static;
+    /// A regular file opened for I/O.
+    type File: Send + Sync + 'static;
+
+    /// The leg's own directory.
+    fn root(&self) -> Self::Node;
+
+    /// One of the mirror's own directories on this leg.
+    fn area(&self, area: Area) -> io::Result<Self::Node>;
+
+    /// The object so named. ESTALE when it is gone. Without a handle the leg is walked for the inode
+    /// number: slow, and only recovery asks for it.
+    fn find(&self, identity: &Identity) -> io::Result<Self::Node>;
+
+    /// Identity and attributes of a name, without pinning it. Never follows a symlink.
+    fn lookup(&self, dir: &Self::Node, name: &OsStr) -> io::Result<(Identity, Stat)>;
+
+    /// Pins what a name names. Never follows a symlink.
+    fn child(&self, dir: &Self::Node, name: &OsStr) -> io::Result<Self::Node>;
+
+    /// The directory in which a directory lies; ENOENT for the root and for a removed one.
+    fn parent(&self, dir: &Self::Node) -> io::Result<Self::Node>;
+
+    /// What names this object across a crash.
+    fn identity(&self, node: &Self::Node) -> io::Result<Identity>;
+
+    /// Attributes.
+    fn stat(&self, node: &Self::Node) -> io::Result<Stat>;
+
+    /// Attributes of an open file, also without a name.
+    fn stat_file(&self, file: &Self::File) -> io::Result<Stat>;
+
+    /// Target of a symlink.
+    fn readlink(&self, node: &Self::Node) -> io::Result<OsString>;
+
+    /// All names in a directory, in the leg's own order, without `.`, `..` and the leg's `.mirrorfs`.
+    fn read_dir(&self, dir: &Self::Node) -> io::Result<Vec<Entry>>;
+
+    /// Value of an extended attribute; ENODATA when there is none.
+    fn get_xattr(&self, node: &Self::Node, name: &OsStr) -> io::Result<Vec<u8>>;
+
+    /// Names of all extended attributes, sorted.
+    fn list_xattr(&self, node: &Self::Node) -> io::Result<Vec<OsString>>;
+
+    /// Space and limits.
+    fn statfs(&self) -> io::Result<Statfs>;
+
+    /// Opens a regular file. Changes nothing (no O_TRUNC).
+    fn open(&self, node: &Self::Node, mode: OpenMode) -> io::Result<Self::File>;
+
+    /// Reads at `offset` until `buf` is full or the file ends; returns the bytes read.
+    fn read(&self, file: &Self::File, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// The next hole or data at or after `offset`; ENXIO past the end.
+    fn seek(&self, file: &Self::File, offset: u64, what: Seek) -> io::Result<u64>;
+
+    /// Makes an object under a new name. EEXIST if the name is taken.
+    fn make(
+        &self,
+        intent: &WriteIntent<'_>,
+        dir: &Self::Node,
+        name: &OsStr,
+        what: Make<'_>,
+        creator: Creator,
+    ) -> io::Result<(Identity, Stat)>;
+
+    /// Makes a regular file under a new name and opens it. EEXIST if the name is taken.
+    fn create(
+        &self,
+        intent: &WriteIntent<'_>,
+        dir: &Self::Node,
+        name: &OsStr,
+        mode: u32,
+        creator: Creator,
+        open: OpenMode,
+    ) -> io::Result<(Identity, Stat, Self::File)>;
+
+    /// Gives an object (not a directory) one more name.
+    fn link(
+        &self,
+        intent: &WriteIntent<'_>,
+        node: &Self::Node,
+        dir: &Self::Node,
+        name: &OsStr,
+    ) -> io::Result<()>;
+
+    /// Takes a name away from what is not a directory.
+    fn unlink(&self, intent: &WriteIntent<'_>, dir: &Self::Node, name: &OsStr) -> io::Result<()>;
+
+    /// Takes an empty directory away.
+    fn rmdir(&self, intent: &WriteIntent<'_>, dir: &Self::Node, name: &OsStr) -> io::Result<()>;
+
+    /// Renames.
+    fn rename(
+        &self,
+        intent: &WriteIntent<'_>,
+        from: (&Self::Node, &OsStr),
+        to: (&Self::Node, &OsStr),
+        mode: RenameMode,
+    ) -> io::Result<()>;
+
+    /// Sets the lower twelve mode bits.
+    fn set_mode(&self, intent: &WriteIntent<'_>, node: &Self::Node, mode: u32) -> io::Result<()>;
+
+    /// Sets owner, group or both. Drops suid, sgid and capabilities as chown(2) does.
+    fn set_owner(
+        &self,
+        intent: &WriteIntent<'_>,
+        node: &Self::Node,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> io::Result<()>;
+
+    /// Sets access and modification time; `None` leaves one as it is.
+    fn set_times(
+        &self,
+        intent: &WriteIntent<'_>,
+        node: &Self::Node,
+        atime: Option<Timestamp>,
+        mtime: Option<Timestamp>,
+    ) -> io::Result<()>;
+
+    /// Sets the length of a regular file.
+    fn truncate(&self, intent: &WriteIntent<'_>, node: &Self::Node, size: u64) -> io::Result<()>;
+
+    /// Sets an extended attribute; `flags` as in setxattr(2).
+    fn set_xattr(
+        &self,
+        intent: &WriteIntent<'_>,
+        node: &Self::Node,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+    ) -> io::Result<()>;
+
+    /// Removes an extended attribute; ENODATA when there is none.
+    fn remove_xattr(&self, intent: &WriteIntent<'_>, node: &Self::Node, name: &OsStr) -> io::Result<()>;
+
+    /// Writes at `offset` as much as it can; returns the bytes written, an error only if none were.
+    fn write(
+        &self,
+        intent: &WriteIntent<'_>,
+        file: &Self::File,
+        data: &[u8],
+        offset: u64,
+    ) -> io::Result<usize>;
+
+    /// fallocate(2) with its `mode` bits.
+    fn fallocate(
+        &self,
+        intent: &WriteIntent<'_>,
+        file: &Self::File,
+        mode: i32,
+        offset: u64,
+        len: u64,
+    ) -> io::Result<()>;
+
+    /// copy_file_range(2) within this leg; returns the bytes copied, which may be fewer.
+    fn copy_range(
+        &self,
+        intent: &WriteIntent<'_>,
+        from: (&Self::File, u64),
+        to: (&Self::File, u64),
+        len: u64,
+    ) -> io::Result<usize>;
+
+    /// Makes an open file durable: its data and what is needed to read it; all its metadata too
+    /// unless `data_only`.
+    fn sync_file(&self, file: &Self::File, data_only: bool) -> io::Result<()>;
+
+    /// Makes an object of any kind durable, a directory with its entries.
+    fn sync_node(&self, node: &Self::Node) -> io::Result<()>;
+
+    /// Makes everything on the leg durable (syncfs(2)).
+    fn sync_all(&self) -> io::Result<()>;
+}

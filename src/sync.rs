@@ -1,0 +1,222 @@
+//! Locks with a rank, so that their order is written once and checked in debug builds; and the
+//! seam at which the simulation takes over scheduling (feature `simulation`).
+//!
+//! A thread may take a lock only if its rank is higher than that of every lock it holds, or equal
+//! where [`Rank`] says that several of one rank may be held in a stated order. All of the crate's
+//! locks come from here; `std::sync` and `parking_lot` are named nowhere else.
+
+use std::ops::{Deref, DerefMut};
+
+/// The order in which locks are taken: from the top of this list downwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// The gate that lets changes wait for the namespace phase of a resync. I/O happens under it.
+    Gate,
+    /// An object's own lock: entries of a directory, data and metadata of a file. I/O happens under
+    /// it. Several may be held: directories first (ancestor before descendant, else by inode
+    /// number), then what is in them (O6).
+    Object,
+    /// The mirror's state (active, read-only, which leg is faulted) and the superblocks. I/O
+    /// happens under it.
+    State,
+    /// The inode table and the open handles. Never I/O.
+    Table,
+    /// The cache of pinned nodes. Never I/O.
+    Pins,
+    /// The bitmap's slots. Never I/O.
+    Bitmap,
+    /// The bitmap's flush state. Never I/O.
+    Flush,
+    /// Leaves: counters, progress, the simulated leg's own state. Nothing is taken under them.
+    Leaf,
+}
+
+#[cfg(debug_assertions)]
+mod held {
+    use super::Rank;
+    use std::cell::RefCell;
+
+    thread_local!(static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) });
+
+    pub fn push(rank: Rank) {
+        HELD.with_borrow_mut(|held| {
+            if let Some(&highest) = held.iter().max() {
+                let repeatable = rank == Rank::Object;
+                assert!(
+                    rank > highest || (rank == highest && repeatable),
+                    "lock order: {rank:?} wanted while {highest:?} is held"
+                );
+            }
+            held.push(rank);
+        });
+    }
+
+    pub fn pop(rank: Rank) {
+        // A thread being torn down has no list any more, and no order to check.
+        let _ = HELD.try_with(|held| {
+            let mut held = held.borrow_mut();
+            if let Some(at) = held.iter().rposition(|&one| one == rank) {
+                held.remove(at);
+            }
+        });
+    }
+}
+
+#[cfg(not(debug_assertions))]
+mod held {
+    use super::Rank;
+    #[inline(always)]
+    pub fn push(_: Rank) {}
+    #[inline(always)]
+    pub fn pop(_: Rank) {}
+}
+
+/// Gives a guard's rank back when the guard is dropped. Declared after the guard's inner field, so
+/// that the lock itself is free first.
+struct Ranked(Rank);
+
+impl Drop for Ranked {
+    fn drop(&mut self) {
+        held::pop(self.0);
+    }
+}
+
+/// A mutual exclusion lock of a known rank.
+pub struct Mutex<T: ?Sized> {
+    rank: Rank,
+    inner: parking_lot::Mutex<T>,
+}
+
+/// Holds a [`Mutex`].
+pub struct MutexGuard<'a, T: ?Sized> {
+    inner: parking_lot::MutexGuard<'a, T>,
+    _ranked: Ranked,
+}
+
+impl<T> Mutex<T> {
+    /// A free lock of this rank around `value`.
+    pub const fn new(rank: Rank, value: T) -> Self {
+        Mutex { rank, inner: parking_lot::Mutex::new(value) }
+    }
+
+    /// Takes the lock, waiting for it if need be.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        held::push(self.rank);
+        MutexGuard { inner: self.inner.lock(), _ranked: Ranked(self.rank) }
+    }
+}
+
+impl<T: ?Sized> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+/// A lock of a known rank that many may hold to read, or one to change.
+pub struct RwLock<T: ?Sized> {
+    rank: Rank,
+    inner: parking_lot::RwLock<T>,
+}
+
+/// Holds a [`RwLock`] to read.
+pub struct ReadGuard<'a, T: ?Sized> {
+    inner: parking_lot::RwLockReadGuard<'a, T>,
+    _ranked: Ranked,
+}
+
+/// Holds a [`RwLock`] to change.
+pub struct WriteGuard<'a, T: ?Sized> {
+    inner: parking_lot::RwLockWriteGuard<'a, T>,
+    _ranked: Ranked,
+}
+
+impl<T> RwLock<T> {
+    /// A free lock of this rank around `value`.
+    pub const fn new(rank: Rank, value: T) -> Self {
+        RwLock { rank, inner: parking_lot::RwLock::new(value) }
+    }
+
+    /// Takes the lock to read, waiting for it if need be.
+    pub fn read(&self) -> ReadGuard<'_, T> {
+        held::push(self.rank);
+        ReadGuard { inner: self.inner.read(), _ranked: Ranked(self.rank) }
+    }
+
+    /// Takes the lock to change, waiting for it if need be.
+    pub fn write(&self) -> WriteGuard<'_, T> {
+        held::push(self.rank);
+        WriteGuard { inner: self.inner.write(), _ranked: Ranked(self.rank) }
+    }
+}
+
+impl<T: ?Sized> Deref for ReadGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T: ?Sized> Deref for WriteGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T: ?Sized> DerefMut for WriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+/// A condition variable for [`Mutex`]. Wake-ups may be spurious: wait in a loop on the condition.
+#[derive(Default)]
+pub struct Condvar {
+    inner: parking_lot::Condvar,
+}
+
+impl Condvar {
+    /// One that nobody waits for yet.
+    pub const fn new() -> Self {
+        Condvar { inner: parking_lot::Condvar::new() }
+    }
+
+    /// Gives the lock up, waits to be notified, takes the lock again.
+    pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        self.inner.wait(&mut guard.inner);
+    }
+
+    /// As [`wait`](Self::wait), but for `timeout` at most.
+    pub fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, timeout: std::time::Duration) {
+        self.inner.wait_for(&mut guard.inner, timeout);
+    }
+
+    /// Wakes all who wait.
+    pub fn notify_all(&self) {
+        self.inner.notify_all();
+    }
+}
+
+/// Runs both, at the same time where that helps, and returns both results.
+///
+/// For what blocks on a device: fsync on the two legs, the two copies of a bitmap page. Page-cache
+/// writes are cheaper one after another in place.
+pub fn join<A, B>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B)
+where
+    A: Send,
+    B: Send,
+{
+    std::thread::scope(|scope| {
+        let b = scope.spawn(b);
+        let a = a();
+        let b = b.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (a, b)
+    })
+}
