@@ -2,4 +2,6 @@
 pub mod bitmap;
 pub mod error;
 pub mod legs;
+#[cfg(feature = "simulation")]
+pub mod sim;
 pub mod sync;

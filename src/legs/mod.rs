@@ -5,6 +5,9 @@
 //! business. What changes a leg takes a [`WriteIntent`], the proof that the bits covering the
 //! change are durable (O1): data cannot overtake its bit because such a call does not compile.
 
+#[cfg(feature = "simulation")]
+pub mod simulated;
+
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::io;
