@@ -25,8 +25,7 @@ fn letters(seed: u64, rounds: usize) -> (String, u64) {
         threads.into_iter().for_each(Spawned::join);
     });
     assert_eq!(report.end, End::Finished);
-    let list = list.lock().clone();
-    (list, report.trace)
+    (list.lock().clone(), report.trace)
 }
 
 #[test]
@@ -145,8 +144,7 @@ fn join_runs_both_in_either_order_and_interleaved() {
                 assert_eq!(crate::sync::join(|| twice('a'), || twice('b')), ('a', 'b'));
             });
             assert_eq!(report.end, End::Finished, "seed {seed}");
-            let list = list.lock().clone();
-            list
+            list.lock().clone()
         })
         .collect();
     for order in ["aabb", "bbaa", "abab"] {
@@ -175,7 +173,7 @@ fn after_the_crash_no_step_is_taken_and_every_thread_ends() {
                             }
                         };
                         work();
-                        crate::sync::join(work, || pause());
+                        crate::sync::join(work, pause);
                     })
                 });
                 threads.into_iter().for_each(Spawned::join);
