@@ -3,3 +3,4 @@ pub mod bitmap;
 pub mod error;
 pub mod legs;
 pub mod sync;
+pub mod sys;
