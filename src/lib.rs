@@ -1,5 +1,9 @@
 //! mirrorfs mirrors every file over two directories.
 pub mod bitmap;
+pub mod cli;
+pub mod daemon;
 pub mod error;
 pub mod legs;
+pub mod options;
 pub mod sync;
+pub mod sys;
