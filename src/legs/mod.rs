@@ -15,6 +15,10 @@ use std::ops::{Index, IndexMut};
 
 use crate::bitmap::WriteIntent;
 
+pub mod directory;
+
+pub use directory::DirectoryLeg;
+
 /// Which leg. The only thing that can index a [`PerLeg`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LegId {
