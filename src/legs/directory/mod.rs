@@ -38,6 +38,9 @@ mod names;
 mod view;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 pub use io::File;
 
 /// An object of the leg, pinned.
