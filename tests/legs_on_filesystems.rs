@@ -107,6 +107,7 @@ fn everything_a_leg_does(mounted: &Mounted) {
     names(&leg);
     handles(&leg);
     a_mount_below_is_not_seen(&leg);
+    a_mount_below_is_refused_without_privilege(leg.path());
     leg.sync_all().unwrap();
     // The private view of the mount alone would let it go.
     let umount = Command::new("umount").arg(mounted.path()).output().unwrap();
@@ -220,6 +221,30 @@ fn a_mount_below_is_not_seen(leg: &DirectoryLeg) {
     make(leg, &below, "inside", Make::File { mode: 0o600 });
     run(Command::new("umount").arg(leg.path().join("below")));
     assert!(leg.path().join("below/inside").exists());
+}
+
+/// Without a private view a mount below shows, and is refused.
+fn a_mount_below_is_refused_without_privilege(path: &Path) {
+    let below = path.join("plain below");
+    std::fs::create_dir(&below).unwrap();
+    run(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&below));
+    std::fs::write(below.join("inside"), "").unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Of this thread alone.
+            let none = rustix::thread::CapabilitySet::empty();
+            let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            let leg = DirectoryLeg::open(path, LegId::B).unwrap();
+            assert!(!leg.has_handles());
+            refused(leg.lookup(&leg.root(), os("plain below")), libc::EXDEV);
+            refused(leg.child(&leg.root(), os("plain below")), libc::EXDEV);
+            // A search for a number goes past it.
+            let (identity, _) = leg.lookup(&leg.root(), os("f")).unwrap();
+            assert_eq!(leg.identity(&leg.find(&identity).unwrap()).unwrap(), identity);
+        });
+    });
+    run(Command::new("umount").arg(&below));
 }
 
 /// Handles and inode numbers mean the same after the filesystem was mounted again.

@@ -142,3 +142,24 @@ fn owners_change_and_set_id_bits_fall() {
     assert_eq!(f.leg.get_xattr(&link, os("trusted.x")).unwrap(), b"on the link");
     refused(f.leg.get_xattr(&node, os("trusted.x")), libc::ENODATA);
 }
+
+#[test]
+fn threads_create_for_different_users_at_the_same_time() {
+    let f = Fixture::new();
+    let shared = f.directory("shared");
+    f.leg.set_mode(&marked(), &shared, 0o1777).unwrap();
+    std::thread::scope(|scope| {
+        for uid in [0, 1001, 1002, 1003] {
+            let (leg, shared) = (&f.leg, &shared);
+            scope.spawn(move || {
+                let creator = Creator { uid, gid: uid + 10, umask: uid & 7 };
+                for number in 0..200 {
+                    let name = format!("{uid}-{number}");
+                    let what = Make::File { mode: 0o666 };
+                    let (_, stat) = leg.make(&marked(), shared, os(&name), what, creator).unwrap();
+                    assert_eq!((stat.uid, stat.gid, stat.mode), (uid, uid + 10, 0o666 & !(uid & 7)));
+                }
+            });
+        }
+    });
+}

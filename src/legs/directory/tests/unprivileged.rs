@@ -44,6 +44,8 @@ fn an_ordinary_user_makes_changes_links_and_finds() {
         let (identity, _, file) = f.leg.create(&marked(), &dir, os("f"), 0o400, creator, READ_WRITE).unwrap();
         assert_eq!(f.leg.write(&marked(), &file, b"abc", 0).unwrap(), 3);
         let node = f.leg.find(&identity).unwrap();
+        refused(f.leg.truncate(&marked(), &node, 2), libc::EACCES);
+        f.leg.truncate_file(&marked(), &node, &file, 2).unwrap();
         f.leg.link(&marked(), &node, &f.root(), os("g")).unwrap();
         let symlink = f.make(&f.root(), "s", Make::Symlink { target: os("/") });
         f.leg.link(&marked(), &symlink, &dir, os("s2")).unwrap();
