@@ -1,6 +1,7 @@
 //! A directory leg on the filesystems that people have, each in a loop-mounted image of its own.
 //! Needs root, loop devices, mkfs.ext4, mkfs.xfs, mkfs.btrfs and btrfs.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -262,6 +263,24 @@ fn identities_outlive_a_remount(mounted: &Mounted) {
     refused(leg.find(&gone), libc::ESTALE);
 }
 
+/// A number that is used again comes with another handle, and the old one stays gone. Only here does nobody
+/// else take the numbers.
+fn a_recycled_number_has_another_handle(mounted: &Mounted) {
+    let leg = mounted.leg();
+    let mut seen: HashMap<u64, Identity> = HashMap::new();
+    for _ in 0..50_000 {
+        let (identity, _) = make(&leg, &leg.root(), "recycled", Make::File { mode: 0o600 });
+        if let Some(old) = seen.insert(identity.ino, identity) {
+            assert_ne!(old.handle, identity.handle);
+            refused(leg.find(&old), libc::ESTALE);
+            assert_eq!(leg.identity(&leg.find(&identity).unwrap()).unwrap(), identity);
+            return;
+        }
+        leg.unlink(&marked(), &leg.root(), os("recycled")).unwrap();
+    }
+    panic!("no inode number was used again: nothing was shown");
+}
+
 /// As much as fits is written and counted, then it is ENOSPC.
 fn a_full_filesystem_takes_what_it_can(mounted: &Mounted) {
     let leg = mounted.leg();
@@ -286,6 +305,7 @@ fn on_ext4() {
     let mounted = Mounted::new("ext4", 64);
     everything_a_leg_does(&mounted);
     identities_outlive_a_remount(&mounted);
+    a_recycled_number_has_another_handle(&mounted);
     a_full_filesystem_takes_what_it_can(&mounted);
 }
 
@@ -294,6 +314,7 @@ fn on_xfs() {
     let mounted = Mounted::new("xfs", 400);
     everything_a_leg_does(&mounted);
     identities_outlive_a_remount(&mounted);
+    a_recycled_number_has_another_handle(&mounted);
 }
 
 #[test]

@@ -42,23 +42,6 @@ fn an_object_is_found_wherever_it_went_and_not_once_it_is_gone() {
 }
 
 #[test]
-fn a_recycled_inode_number_has_another_handle() {
-    let f = Fixture::new();
-    let first = f.leg.identity(&f.file("f")).unwrap();
-    for _ in 0..1000 {
-        f.leg.unlink(&marked(), &f.root(), os("f")).unwrap();
-        let (again, _) =
-            f.leg.make(&marked(), &f.root(), os("f"), Make::File { mode: 0o600 }, own()).unwrap();
-        assert_ne!(again.handle, first.handle);
-        refused(f.leg.find(&first), libc::ESTALE);
-        if again.ino == first.ino {
-            return;
-        }
-    }
-    panic!("no inode number was used again in 1000 tries: nothing was shown");
-}
-
-#[test]
 fn a_deep_tree_is_walked_without_keeping_descriptors() {
     let mut f = Fixture::new();
     f.leg.handles = false;
