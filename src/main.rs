@@ -1,2 +1,7 @@
 //! The `mirrorfs` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mirrorfs::cli::main(std::env::args_os(), mirrorfs::daemon::open::mirror)
+}

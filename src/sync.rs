@@ -3,9 +3,27 @@
 //!
 //! A thread may take a lock only if its rank is higher than that of every lock it holds, or equal
 //! where [`Rank`] says that several of one rank may be held in a stated order. All of the crate's
-//! locks come from here; `std::sync` and `parking_lot` are named nowhere else.
+//! locks come from here; `std::sync` and `parking_lot` are named nowhere else, but for the
+//! simulation's scheduler, which lies under this.
 
 use std::ops::{Deref, DerefMut};
+
+#[cfg(feature = "simulation")]
+use crate::sim::scheduler as turns;
+
+/// Who runs next is the system's business: every hook is empty.
+#[cfg(not(feature = "simulation"))]
+mod turns {
+    use super::Rank;
+
+    #[inline(always)]
+    pub fn acquire<G>(_: Rank, _: usize, _: impl FnMut() -> Option<G>) -> Option<G> {
+        None
+    }
+
+    #[inline(always)]
+    pub fn released(_: usize) {}
+}
 
 /// The order in which locks are taken: from the top of this list downwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,14 +89,23 @@ mod held {
     pub fn pop(_: Rank) {}
 }
 
-/// Gives a guard's rank back when the guard is dropped. Declared after the guard's inner field, so
-/// that the lock itself is free first.
-struct Ranked(Rank);
+/// Gives a guard's rank back when the guard is dropped, and tells the simulation. Declared after the
+/// guard's inner field, so that the lock itself is free first.
+struct Ranked {
+    rank: Rank,
+    address: usize,
+}
 
 impl Drop for Ranked {
     fn drop(&mut self) {
-        held::pop(self.0);
+        held::pop(self.rank);
+        turns::released(self.address);
     }
+}
+
+/// Where a lock or condition is: its name while it lives.
+fn address<T: ?Sized>(of: &T) -> usize {
+    std::ptr::from_ref(of).addr()
 }
 
 /// A mutual exclusion lock of a known rank.
@@ -102,7 +129,9 @@ impl<T> Mutex<T> {
     /// Takes the lock, waiting for it if need be.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         held::push(self.rank);
-        MutexGuard { inner: self.inner.lock(), _ranked: Ranked(self.rank) }
+        let ranked = Ranked { rank: self.rank, address: address(self) };
+        let inner = turns::acquire(ranked.rank, ranked.address, || self.inner.try_lock());
+        MutexGuard { inner: inner.unwrap_or_else(|| self.inner.lock()), _ranked: ranked }
     }
 }
 
@@ -133,8 +162,16 @@ pub struct ReadGuard<'a, T: ?Sized> {
 
 /// Holds a [`RwLock`] to change.
 pub struct WriteGuard<'a, T: ?Sized> {
-    inner: parking_lot::RwLockWriteGuard<'a, T>,
+    inner: Exclusive<'a, T>,
     _ranked: Ranked,
+}
+
+/// What a [`WriteGuard`] holds.
+enum Exclusive<'a, T: ?Sized> {
+    Really(parking_lot::RwLockWriteGuard<'a, T>),
+    /// Shared with others who believe the same: a lock that a test has broken on purpose.
+    #[cfg(feature = "simulation")]
+    Broken(parking_lot::RwLockReadGuard<'a, T>),
 }
 
 impl<T> RwLock<T> {
@@ -146,13 +183,24 @@ impl<T> RwLock<T> {
     /// Takes the lock to read, waiting for it if need be.
     pub fn read(&self) -> ReadGuard<'_, T> {
         held::push(self.rank);
-        ReadGuard { inner: self.inner.read(), _ranked: Ranked(self.rank) }
+        let ranked = Ranked { rank: self.rank, address: address(self) };
+        let inner = turns::acquire(ranked.rank, ranked.address, || self.inner.try_read());
+        ReadGuard { inner: inner.unwrap_or_else(|| self.inner.read()), _ranked: ranked }
     }
 
     /// Takes the lock to change, waiting for it if need be.
     pub fn write(&self) -> WriteGuard<'_, T> {
         held::push(self.rank);
-        WriteGuard { inner: self.inner.write(), _ranked: Ranked(self.rank) }
+        let ranked = Ranked { rank: self.rank, address: address(self) };
+        #[cfg(feature = "simulation")]
+        if turns::lock_is_broken(self.rank) {
+            let inner = turns::acquire(ranked.rank, ranked.address, || self.inner.try_read());
+            let inner = inner.unwrap_or_else(|| self.inner.read());
+            return WriteGuard { inner: Exclusive::Broken(inner), _ranked: ranked };
+        }
+        let inner = turns::acquire(ranked.rank, ranked.address, || self.inner.try_write());
+        let inner = inner.unwrap_or_else(|| self.inner.write());
+        WriteGuard { inner: Exclusive::Really(inner), _ranked: ranked }
     }
 }
 
@@ -166,13 +214,21 @@ impl<T: ?Sized> Deref for ReadGuard<'_, T> {
 impl<T: ?Sized> Deref for WriteGuard<'_, T> {
     type Target = T;
     fn deref(&self) -> &T {
-        &self.inner
+        match &self.inner {
+            Exclusive::Really(guard) => guard,
+            #[cfg(feature = "simulation")]
+            Exclusive::Broken(guard) => guard,
+        }
     }
 }
 
 impl<T: ?Sized> DerefMut for WriteGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        &mut self.inner
+        match &mut self.inner {
+            Exclusive::Really(guard) => guard,
+            #[cfg(feature = "simulation")]
+            Exclusive::Broken(_) => unreachable!("a broken lock guards nothing but the order of calls"),
+        }
     }
 }
 
@@ -190,17 +246,41 @@ impl Condvar {
 
     /// Gives the lock up, waits to be notified, takes the lock again.
     pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        #[cfg(feature = "simulation")]
+        if self.wait_for_turn(guard, false) {
+            return;
+        }
         self.inner.wait(&mut guard.inner);
     }
 
     /// As [`wait`](Self::wait), but for `timeout` at most.
     pub fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, timeout: std::time::Duration) {
+        #[cfg(feature = "simulation")]
+        if self.wait_for_turn(guard, true) {
+            return;
+        }
         self.inner.wait_for(&mut guard.inner, timeout);
+    }
+
+    /// The wait of a simulated thread; false, and nothing done, on any other.
+    #[cfg(feature = "simulation")]
+    fn wait_for_turn<T>(&self, guard: &mut MutexGuard<'_, T>, timed: bool) -> bool {
+        if !turns::is_simulated() {
+            return false;
+        }
+        let lock = guard._ranked.address;
+        let mutex = parking_lot::MutexGuard::mutex(&guard.inner);
+        parking_lot::MutexGuard::unlocked(&mut guard.inner, || {
+            turns::wait(address(self), lock, timed, || !mutex.is_locked());
+        });
+        turns::after_wait();
+        true
     }
 
     /// Wakes all who wait.
     pub fn notify_all(&self) {
         self.inner.notify_all();
+        turns::released(address(self));
     }
 }
 
@@ -213,6 +293,10 @@ where
     A: Send,
     B: Send,
 {
+    #[cfg(feature = "simulation")]
+    if turns::is_simulated() {
+        return turns::join(a, b);
+    }
     std::thread::scope(|scope| {
         let b = scope.spawn(b);
         let a = a();

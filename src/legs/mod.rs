@@ -5,12 +5,19 @@
 //! business. What changes a leg takes a [`WriteIntent`], the proof that the bits covering the
 //! change are durable (O1): data cannot overtake its bit because such a call does not compile.
 
+#[cfg(feature = "simulation")]
+pub mod simulated;
+
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::io;
 use std::ops::{Index, IndexMut};
 
 use crate::bitmap::WriteIntent;
+
+pub mod directory;
+
+pub use directory::DirectoryLeg;
 
 /// Which leg. The only thing that can index a [`PerLeg`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -419,6 +426,18 @@ pub trait Leg: Send + Sync + 'static {
 
     /// Sets the length of a regular file.
     fn truncate(&self, intent: &WriteIntent<'_>, node: &Self::Node, size: u64) -> io::Result<()>;
+
+    /// As [`truncate`](Self::truncate), by a descriptor that is open for writing: its right to write
+    /// counts, not the file's mode now.
+    fn truncate_file(
+        &self,
+        intent: &WriteIntent<'_>,
+        node: &Self::Node,
+        _file: &Self::File,
+        size: u64,
+    ) -> io::Result<()> {
+        self.truncate(intent, node, size)
+    }
 
     /// Sets an extended attribute; `flags` as in setxattr(2).
     fn set_xattr(

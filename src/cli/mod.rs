@@ -1,0 +1,61 @@
+//! The command line of `mirrorfs`: one file a subcommand, each with its `Args` and a `run`.
+//!
+//! stdout is data, stderr is for people. An error is one line that says what failed and why, and
+//! one that says what to do; [`exit`] says what its number means.
+
+pub mod exit;
+pub mod mount;
+pub mod status;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::daemon::Start;
+use exit::{Exit, Failure};
+
+#[derive(Parser)]
+#[command(name = "mirrorfs", version, about = "Mirror every file over two directories", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Mount(mount::Args),
+    Status(status::Args),
+}
+
+/// Runs a command line; `start` opens the mirror that a mount serves.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, start: Start) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing is left to do when the terminal is gone.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
+        }
+    };
+    let outcome = match cli.command {
+        Command::Mount(args) => mount::run(args, start),
+        Command::Status(args) => status::run(&args),
+    };
+    conclude(outcome)
+}
+
+/// The command line as clap knows it, for the man page's check.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+fn conclude(outcome: Result<Exit, Failure>) -> ExitCode {
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("mirrorfs: {failure}");
+            failure.exit.into()
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The life of a mount: from the request to the clean end.
+//!
+//! ```text
+//! run       look at the mount point          nothing changed yet, errors are printed at once
+//!   fork    parent waits at a pipe           (stays one process with -f)
+//!   harden  memory, limits, umask
+//!   start   locks, superblocks, plan         waits for a daemon that is just ending
+//!   clear   dead mirrors off the mount point
+//!   attach  mount(2) or fusermount3
+//!   serve   "mounted" to the parent; until umount or a signal
+//!   shut_down                                legs clean, exit 0
+//! ```
+//!
+//! The mirror itself is behind [`Service`]. ORDER: the legs are opened before a dead mirror is
+//! taken away, so that a mount that is refused leaves everything as it was; threads are made only
+//! after the fork.
+
+pub mod attach;
+pub mod background;
+pub mod control;
+pub mod fusermount;
+pub mod hardening;
+pub mod logging;
+pub mod mountinfo;
+pub mod open;
+pub mod place;
+pub mod service;
+pub mod signals;
+pub mod spec;
+pub mod status;
+pub mod waiting;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use service::{Service, Start, StartError};
+
+use crate::cli::exit::Failure;
+use crate::error::{Error, Result};
+use crate::legs::PerLeg;
+use crate::options::MountOptions;
+use attach::Attached;
+use background::{Readiness, Side};
+use logging::Destination;
+use place::There;
+
+/// What to mount, where and how. Paths are absolute.
+#[derive(Clone, Debug)]
+pub struct MountRequest {
+    /// The backing directories, as the user named them.
+    pub legs: PerLeg<PathBuf>,
+    /// The mount point, without symlinks.
+    pub mountpoint: PathBuf,
+    /// What `-o` said.
+    pub options: MountOptions,
+    /// Stay in the foreground and log to stderr.
+    pub foreground: bool,
+}
+
+impl MountRequest {
+    /// Makes all paths absolute: the daemon leaves the current directory.
+    pub fn new(legs: PerLeg<PathBuf>, mountpoint: &Path, mut options: MountOptions) -> Result<MountRequest> {
+        let absolute = |path: PathBuf| {
+            std::path::absolute(&path).map_err(|cause| {
+                Error::new(format!("cannot make {} an absolute path", path.display())).because(cause)
+            })
+        };
+        let legs = legs.map(absolute).transpose()?;
+        options.bitmap = options.bitmap.map(absolute).transpose()?;
+        options.log = options.log.map(absolute).transpose()?;
+        Ok(MountRequest { legs, mountpoint: place::resolve(mountpoint)?, options, foreground: false })
+    }
+}
+
+/// Mounts, and returns when that has succeeded (to the shell) or when the mount has ended (in the
+/// process that serves).
+pub fn run(request: &MountRequest, start: Start) -> std::result::Result<(), Failure> {
+    if request.options.remount {
+        return Ok(attach::remount(&request.mountpoint, &request.options)?);
+    }
+    check(request)?;
+    let mut readiness = match background::start(request.foreground)? {
+        Side::Parent(outcome) => return outcome,
+        Side::Daemon(readiness) => readiness,
+    };
+    match live(request, start, &mut readiness) {
+        Ok(()) => Ok(()),
+        Err(failure) => match readiness.failed(failure) {
+            Some(failure) => {
+                if !request.foreground {
+                    log::error!("{failure}");
+                }
+                Err(failure)
+            }
+            // The parent prints it; this process has nobody to tell.
+            None => Ok(()),
+        },
+    }
+}
+
+/// Refuses what can be refused by looking only. Also what mount(8) asks for with `-f`.
+pub fn check(request: &MountRequest) -> std::result::Result<(), Failure> {
+    place::check(&request.mountpoint)?;
+    Ok(place::check_apart(&request.legs, &request.mountpoint)?)
+}
+
+fn live(
+    request: &MountRequest,
+    start: Start,
+    readiness: &mut Readiness,
+) -> std::result::Result<(), Failure> {
+    logging::start(match request.foreground {
+        true => Destination::Foreground,
+        false => Destination::Background(request.options.log.as_deref()),
+    })?;
+    hardening::apply();
+    let service = waiting::start(request, start)?;
+    let mounted = mount(request, &service);
+    let served = mounted.and_then(|(device, attached)| serve(&*service, device, &attached, readiness));
+    // FAIL-SAFE: also after a session that broke off; what could not be settled stays dirty.
+    let ended = service.shut_down();
+    if let Err(error) = &ended {
+        log::error!("not shut down cleanly: {error}");
+    }
+    served?;
+    ended?;
+    log::info!("{} is unmounted, both legs are closed", request.mountpoint.display());
+    Ok(())
+}
+
+/// Mounts, and gets ready whatever must be there before the first request.
+fn mount(
+    request: &MountRequest,
+    service: &Arc<dyn Service>,
+) -> std::result::Result<(std::os::fd::OwnedFd, Attached), Failure> {
+    let shown = request.mountpoint.display();
+    let signals = signals::catch().map_err(|e| Error::new("cannot catch signals").because(e))?;
+    if place::look(&request.mountpoint)? != There::Free {
+        let taken = place::clear(&request.mountpoint)?;
+        log::info!("took away {taken} dead mirror(s) from {shown}: \"Transport endpoint is not connected\"");
+    }
+    let source = spec::join(&request.legs);
+    let (device, attached) = attach::attach(&request.mountpoint, &source, &request.options)?;
+    if let Err(error) = control::serve(service.clone(), attached.device(), shown.to_string()) {
+        log::warn!("no control socket: {error}; \"mirrorfs status {shown}\" will not work");
+    }
+    let watched = signals.watch(attached.clone());
+    if let Err(cause) = watched {
+        detach_after_error(&attached);
+        return Err(Error::new("cannot watch for signals").because(cause).into());
+    }
+    log::info!("{} mounted on {shown}", source.display());
+    Ok((device, attached))
+}
+
+fn serve(
+    service: &dyn Service,
+    device: std::os::fd::OwnedFd,
+    attached: &Attached,
+    readiness: &mut Readiness,
+) -> std::result::Result<(), Failure> {
+    service.serve(device, &mut || readiness.mounted()).map_err(|cause| {
+        detach_after_error(attached);
+        let what = format!("the session on {} broke off", attached.mountpoint().display());
+        Failure::from(Error::new(what).because(cause))
+    })
+}
+
+fn detach_after_error(attached: &Attached) {
+    if let Err(error) = attached.detach_lazily() {
+        log::warn!("{error}");
+    }
+}

@@ -1,0 +1,214 @@
+//! The mount point before the mount: where it is, what lies there, and whether it keeps clear of
+//! the legs.
+//!
+//! A dead mirror answers every look with ENOTCONN and a hung one with nothing, so the mount point
+//! itself is looked at only after mountinfo and the control socket have been asked.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::attach;
+use super::control::{self, Answer};
+use super::mountinfo::{self, Mount};
+use crate::cli::exit::{Exit, Failure};
+use crate::error::{Error, Result};
+use crate::legs::{LegId, PerLeg};
+
+/// More dead mirrors than this on one mount point are not taken away: something else is wrong.
+const STACKED_MAX: usize = 64;
+
+/// What is mounted on a mount point already.
+#[derive(Debug, PartialEq, Eq)]
+pub enum There {
+    /// No mirror on top.
+    Free,
+    /// A mirror whose daemon is gone.
+    Dead,
+    /// A mirror that is served.
+    Live,
+}
+
+/// The absolute path of `mountpoint` without symlinks. The last component is not looked at when
+/// mountinfo knows it: it may hang or be dead.
+pub fn resolve(mountpoint: &Path) -> Result<PathBuf> {
+    let failed = |cause| Error::new(format!("cannot find the mount point {}", mountpoint.display())).because(cause);
+    let absolute = std::path::absolute(mountpoint).map_err(failed)?;
+    if let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) {
+        let found = parent.canonicalize().map_err(failed)?.join(name);
+        if mountinfo::read().is_ok_and(|mounts| mountinfo::top(mounts, &found).is_some()) {
+            return Ok(found);
+        }
+    }
+    absolute.canonicalize().map_err(|cause| {
+        let missing = cause.kind() == io::ErrorKind::NotFound;
+        let error = failed(cause);
+        if missing { error.hint("Make the directory first.") } else { error }
+    })
+}
+
+/// What is on `mountpoint`, as [`resolve`] gave it.
+pub fn look(mountpoint: &Path) -> Result<There> {
+    let mounts = mountinfo::read()
+        .map_err(|cause| Error::new("cannot read /proc/self/mountinfo").because(cause))?;
+    Ok(match mountinfo::top(mounts, mountpoint).filter(Mount::is_mirror) {
+        None => There::Free,
+        Some(mount) if is_dead(&mount) => There::Dead,
+        Some(_) => There::Live,
+    })
+}
+
+/// Whether nobody serves this mirror any more.
+pub fn is_dead(mount: &Mount) -> bool {
+    // A daemon that is being killed may still be listening for an instant; only an answer, or none
+    // in time, means that somebody is there.
+    match control::ask_mount(mount, "status") {
+        Ok(Answer::Reply(_) | Answer::Timeout) => false,
+        // No daemon in our network namespace: the kernel knows whether there is one in another.
+        Ok(Answer::Nobody) | Err(_) => matches!(
+            rustix::fs::statfs(&mount.mountpoint),
+            Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED)
+        ),
+    }
+}
+
+/// Refuses a mount point that cannot be mounted on. What a dead mirror covers is seen only after
+/// [`clear`].
+pub fn check(mountpoint: &Path) -> std::result::Result<There, Failure> {
+    let there = look(mountpoint)?;
+    match there {
+        There::Live => Err(already_mounted(mountpoint)),
+        There::Dead => Ok(there),
+        There::Free => check_directory(mountpoint).map(|()| there).map_err(Failure::from),
+    }
+}
+
+/// Takes away the dead mirrors on top of `mountpoint`, and returns how many there were.
+pub fn clear(mountpoint: &Path) -> std::result::Result<usize, Failure> {
+    for taken in 0..STACKED_MAX {
+        match look(mountpoint)? {
+            There::Live => return Err(already_mounted(mountpoint)),
+            There::Dead => attach::detach_lazily(mountpoint)?,
+            There::Free => {
+                check_directory(mountpoint)?;
+                return Ok(taken);
+            }
+        }
+    }
+    Err(Error::new(format!("more than {STACKED_MAX} dead mirrors lie on {}", mountpoint.display()))
+        .hint("Take them away with \"umount -l\", and look what mounts there over and over.")
+        .into())
+}
+
+fn already_mounted(mountpoint: &Path) -> Failure {
+    let shown = mountpoint.display();
+    Failure::new(
+        Exit::InUse,
+        Error::new(format!("cannot mount on {shown}: a mirror is already mounted there"))
+            .hint(format!("\"mirrorfs status {shown}\" shows it, \"umount {shown}\" takes it away.")),
+    )
+}
+
+fn check_directory(mountpoint: &Path) -> Result<()> {
+    let failed = || Error::new(format!("cannot mount on {}", mountpoint.display()));
+    let kind = std::fs::symlink_metadata(mountpoint).map_err(|cause| failed().because(cause))?;
+    if kind.is_dir() {
+        return Ok(());
+    }
+    Err(failed().because(crate::error::errno(libc::ENOTDIR)).hint("A mirror can be mounted only on a directory."))
+}
+
+/// Refuses legs and a mount point of which one lies inside another, by name or by identity: the
+/// mirror would contain itself.
+pub fn check_apart(legs: &PerLeg<PathBuf>, mountpoint: &Path) -> Result<()> {
+    for (leg, path) in legs.iter() {
+        let found = path.canonicalize().map_err(|cause| {
+            Error::new(format!("cannot find leg {leg} at {}", path.display())).because(cause)
+        })?;
+        if found.starts_with(mountpoint) {
+            return Err(Error::new(format!("leg {leg} at {} lies below the mount point", found.display()))
+                .hint("The mirror would hide its own leg. Mount it somewhere else."));
+        }
+        if contains(&found, mountpoint)? {
+            return Err(Error::new(format!(
+                "the mount point {} lies inside leg {leg} at {}",
+                mountpoint.display(),
+                found.display()
+            ))
+            .hint("The mirror would contain itself. Mount it somewhere else."));
+        }
+    }
+    check_legs_apart(legs)
+}
+
+fn check_legs_apart(legs: &PerLeg<PathBuf>) -> Result<()> {
+    for leg in LegId::ALL {
+        let (outer, inner) = (&legs[leg], &legs[leg.other()]);
+        let found = inner.canonicalize().map_err(|cause| {
+            Error::new(format!("cannot find leg {} at {}", leg.other(), inner.display())).because(cause)
+        })?;
+        if contains(outer, &found)? {
+            let what = if contains(&found, outer)? { "are the same directory" } else { "lie one inside the other" };
+            return Err(Error::new(format!("the legs {} and {} {what}", outer.display(), inner.display()))
+                .hint("Two legs need two directories apart, best on two disks."));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `inner`, or a directory above it, is the directory `outer`. Looks at every level's
+/// identity, so that a bind mount does not hide it; `inner` itself is compared by name only when
+/// it cannot be looked at.
+fn contains(outer: &Path, inner: &Path) -> Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let outer_is = std::fs::metadata(outer)
+        .map_err(|cause| Error::new(format!("cannot look at {}", outer.display())).because(cause))?;
+    Ok(inner.ancestors().any(|level| {
+        level == outer
+            || std::fs::metadata(level)
+                .is_ok_and(|is| is.dev() == outer_is.dev() && is.ino() == outer_is.ino())
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nested_legs_and_mount_points_are_refused() {
+        let top = tempfile::tempdir().unwrap();
+        let top = top.path().canonicalize().unwrap();
+        for dir in ["a/in", "b", "m/a", "m2"] {
+            std::fs::create_dir_all(top.join(dir)).unwrap();
+        }
+        std::os::unix::fs::symlink(top.join("a"), top.join("link")).unwrap();
+        for (a, b, mountpoint, words) in [
+            ("a", "b", "m2", ""),
+            ("a", "a", "m2", "same directory"),
+            ("a", "link", "m2", "same directory"),
+            ("a", "a/in", "m2", "one inside the other"),
+            ("a/in", "a", "m2", "one inside the other"),
+            ("a", "b", "a/in", "inside leg A"),
+            ("b", "link", "a/in", "inside leg B"),
+            ("a", "b", "b", "leg B at"),
+            ("b", "m/a", "m", "below the mount point"),
+        ] {
+            let legs = PerLeg::new(top.join(a), top.join(b));
+            match check_apart(&legs, &top.join(mountpoint)) {
+                Ok(()) => assert_eq!(words, "", "{a} {b} {mountpoint}"),
+                Err(error) => {
+                    assert!(!words.is_empty() && error.to_string().contains(words), "{a} {b} {mountpoint}: {error}")
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_mount_point_must_be_a_directory() {
+        let top = tempfile::tempdir().unwrap();
+        let file = top.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(check(&file).unwrap_err().to_string().contains("only on a directory"));
+        let missing = resolve(&top.path().join("missing")).unwrap_err().to_string();
+        assert!(missing.contains("No such file") && missing.contains("Make the directory"), "{missing}");
+    }
+}

@@ -1,0 +1,106 @@
+//! Making objects as their creator would have: owner, group (sgid directories, bsdgroups), default ACLs,
+//! umask and quotas come out as the kernel makes them, not as a copy of its rules here would.
+//!
+//! The kernel above the mount has already decided that the creator may. It knows the creator's
+//! supplementary groups, we do not: so the permissions are not asked again, and the sgid bit, which
+//! the kernel takes from those outside the group, stays as it was given.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{FileType, OFlags};
+use rustix::thread::CapabilitySet;
+
+use super::names::Use;
+use super::view::ITSELF;
+use super::{DirectoryLeg, File, Node, attrs};
+use crate::error::errno;
+use crate::legs::{Creator, Identity, Kind, Make, OpenMode, Stat};
+use crate::sys;
+use crate::sys::creds::Borrowed;
+
+/// What stays in effect while a thread is somebody else. Not CAP_SYS_RESOURCE, which would let the
+/// creator past quotas and into reserved blocks.
+const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::MKNOD);
+
+/// suid and sgid.
+const SET_ID: u32 = 0o6000;
+
+impl DirectoryLeg {
+    pub(super) fn make_object(
+        &self,
+        dir: &Node,
+        name: &OsStr,
+        what: Make<'_>,
+        creator: Creator,
+    ) -> io::Result<(Identity, Stat)> {
+        self.check_name(dir, name, Use::New)?;
+        {
+            let _borrowed = borrow(creator)?;
+            match what {
+                Make::File { mode } => {
+                    sys::file::make_node(dir.fd(), name, FileType::RegularFile, mode, 0)?;
+                }
+                Make::Directory { mode } => sys::file::make_directory(dir.fd(), name, mode)?,
+                Make::Symlink { target } => sys::file::make_symlink(dir.fd(), name, target)?,
+                Make::Special { kind, mode, rdev } => {
+                    sys::file::make_node(dir.fd(), name, special(kind)?, mode, rdev)?;
+                }
+            }
+        }
+        self.made.fetch_add(1, Ordering::Relaxed);
+        let (identity, mut stat) = self.look_up(dir, name)?;
+        if let Make::Directory { mode } = what {
+            // mkdir(2) drops suid and sgid from the mode it is given.
+            let missing = mode & SET_ID & !stat.mode;
+            if missing != 0 {
+                let node = self.pin_name(dir.fd(), name)?;
+                sys::file::set_mode(node.fd(), stat.mode | missing)?;
+                stat = attrs::stat(&sys::file::stat(node.fd(), OsStr::new(ITSELF))?);
+            }
+        }
+        Ok((identity, stat))
+    }
+
+    pub(super) fn create_file(
+        &self,
+        dir: &Node,
+        name: &OsStr,
+        mode: u32,
+        creator: Creator,
+        open: OpenMode,
+    ) -> io::Result<(Identity, Stat, File)> {
+        self.check_name(dir, name, Use::New)?;
+        let flags = super::io::access(open)? | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let fd = {
+            let _borrowed = borrow(creator)?;
+            sys::file::open_beneath(dir.fd(), name, flags, mode & 0o7777)?
+        };
+        self.made.fetch_add(1, Ordering::Relaxed);
+        let itself = OsStr::new(ITSELF);
+        let stat = sys::file::stat(fd.as_fd(), itself)?;
+        let handle = self.handle(fd.as_fd(), itself)?;
+        let file = self.with_direct(fd, open)?;
+        Ok((Identity { ino: stat.stx_ino, handle }, attrs::stat(&stat), file))
+    }
+}
+
+fn borrow(creator: Creator) -> io::Result<Borrowed> {
+    Borrowed::new(creator.uid, creator.gid, creator.umask, KEPT)
+}
+
+fn special(kind: Kind) -> io::Result<FileType> {
+    match kind {
+        Kind::Fifo => Ok(FileType::Fifo),
+        Kind::Socket => Ok(FileType::Socket),
+        Kind::CharDevice => Ok(FileType::CharacterDevice),
+        Kind::BlockDevice => Ok(FileType::BlockDevice),
+        Kind::File | Kind::Directory | Kind::Symlink => Err(errno(libc::EINVAL)),
+    }
+}

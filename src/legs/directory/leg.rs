@@ -1,0 +1,230 @@
+//! What a [`Leg`] must do, done by a directory: a table of contents, each entry a call of what does it.
+//!
+//! The intents are not looked at. That they are there is the point (O1).
+
+use std::ffi::{OsStr, OsString};
+use std::io::Result;
+use std::os::unix::ffi::OsStringExt;
+
+use rustix::fs::AtFlags;
+
+use super::names::Use;
+use super::view::ITSELF;
+use super::{DirectoryLeg, File, Node, attrs, io};
+use crate::bitmap::WriteIntent;
+use crate::error::errno;
+use crate::legs::{
+    Area, Creator, Entry, Identity, Kind, Leg, Make, OpenMode, RenameMode, Seek, Stat, Statfs, Timestamp,
+};
+use crate::sys;
+
+impl Leg for DirectoryLeg {
+    type Node = Node;
+    type File = File;
+
+    fn root(&self) -> Node {
+        self.root.clone()
+    }
+
+    fn area(&self, area: Area) -> Result<Node> {
+        self.open_area(area)
+    }
+
+    fn find(&self, identity: &Identity) -> Result<Node> {
+        match identity.handle.as_ref().filter(|_| self.handles) {
+            Some(handle) => self.find_by_handle(identity.ino, handle),
+            None => self.find_by_number(identity.ino),
+        }
+    }
+
+    fn lookup(&self, dir: &Node, name: &OsStr) -> Result<(Identity, Stat)> {
+        self.look_up(dir, name)
+    }
+
+    fn child(&self, dir: &Node, name: &OsStr) -> Result<Node> {
+        self.check_name(dir, name, Use::Existing)?;
+        self.pin_name(dir.fd(), name)
+    }
+
+    fn parent(&self, dir: &Node) -> Result<Node> {
+        self.parent_of(dir)
+    }
+
+    fn identity(&self, node: &Node) -> Result<Identity> {
+        Ok(Identity { ino: node.0.ino, handle: self.handle(node.fd(), OsStr::new(ITSELF))? })
+    }
+
+    fn stat(&self, node: &Node) -> Result<Stat> {
+        Ok(attrs::stat(&sys::file::stat(node.fd(), OsStr::new(ITSELF))?))
+    }
+
+    fn stat_file(&self, file: &File) -> Result<Stat> {
+        Ok(attrs::stat(&sys::file::stat(file.fd(), OsStr::new(ITSELF))?))
+    }
+
+    fn readlink(&self, node: &Node) -> Result<OsString> {
+        if node.0.kind != Kind::Symlink {
+            return Err(errno(libc::EINVAL));
+        }
+        Ok(OsString::from_vec(sys::file::read_link(node.fd())?.into_bytes()))
+    }
+
+    fn read_dir(&self, dir: &Node) -> Result<Vec<Entry>> {
+        self.list(dir)
+    }
+
+    fn get_xattr(&self, node: &Node, name: &OsStr) -> Result<Vec<u8>> {
+        sys::xattr::get(node.fd(), name)
+    }
+
+    fn list_xattr(&self, node: &Node) -> Result<Vec<OsString>> {
+        let mut names = sys::xattr::list(node.fd())?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn statfs(&self) -> Result<Statfs> {
+        let stat = sys::file::statvfs(self.root.fd())?;
+        Ok(Statfs {
+            frsize: stat.f_frsize,
+            blocks: stat.f_blocks,
+            bfree: stat.f_bfree,
+            bavail: stat.f_bavail,
+            files: stat.f_files,
+            ffree: stat.f_ffree,
+            namelen: stat.f_namemax,
+        })
+    }
+
+    fn open(&self, node: &Node, mode: OpenMode) -> Result<File> {
+        self.open_file(node, mode)
+    }
+
+    fn read(&self, file: &File, buf: &mut [u8], offset: u64) -> Result<usize> {
+        file.read(buf, offset)
+    }
+
+    fn seek(&self, file: &File, offset: u64, what: Seek) -> Result<u64> {
+        file.seek(offset, what)
+    }
+
+    fn make(
+        &self,
+        _: &WriteIntent<'_>,
+        dir: &Node,
+        name: &OsStr,
+        what: Make<'_>,
+        creator: Creator,
+    ) -> Result<(Identity, Stat)> {
+        self.make_object(dir, name, what, creator)
+    }
+
+    fn create(
+        &self,
+        _: &WriteIntent<'_>,
+        dir: &Node,
+        name: &OsStr,
+        mode: u32,
+        creator: Creator,
+        open: OpenMode,
+    ) -> Result<(Identity, Stat, File)> {
+        self.create_file(dir, name, mode, creator, open)
+    }
+
+    fn link(&self, _: &WriteIntent<'_>, node: &Node, dir: &Node, name: &OsStr) -> Result<()> {
+        self.add_link(node, dir, name)
+    }
+
+    fn unlink(&self, _: &WriteIntent<'_>, dir: &Node, name: &OsStr) -> Result<()> {
+        self.remove(dir, name, AtFlags::empty())
+    }
+
+    fn rmdir(&self, _: &WriteIntent<'_>, dir: &Node, name: &OsStr) -> Result<()> {
+        self.remove(dir, name, AtFlags::REMOVEDIR)
+    }
+
+    fn rename(
+        &self,
+        _: &WriteIntent<'_>,
+        from: (&Node, &OsStr),
+        to: (&Node, &OsStr),
+        mode: RenameMode,
+    ) -> Result<()> {
+        self.move_name(from, to, mode)
+    }
+
+    fn set_mode(&self, _: &WriteIntent<'_>, node: &Node, mode: u32) -> Result<()> {
+        sys::file::set_mode(node.fd(), mode)
+    }
+
+    fn set_owner(&self, _: &WriteIntent<'_>, node: &Node, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        sys::file::set_owner(node.fd(), uid, gid)
+    }
+
+    fn set_times(
+        &self,
+        _: &WriteIntent<'_>,
+        node: &Node,
+        atime: Option<Timestamp>,
+        mtime: Option<Timestamp>,
+    ) -> Result<()> {
+        sys::file::set_times(node.fd(), atime.map(attrs::timespec), mtime.map(attrs::timespec))
+    }
+
+    fn truncate(&self, _: &WriteIntent<'_>, node: &Node, size: u64) -> Result<()> {
+        match node.0.kind {
+            Kind::File => sys::file::truncate(node.fd(), size),
+            Kind::Directory => Err(errno(libc::EISDIR)),
+            _ => Err(errno(libc::EINVAL)),
+        }
+    }
+
+    fn truncate_file(&self, _: &WriteIntent<'_>, _: &Node, file: &File, size: u64) -> Result<()> {
+        sys::file::truncate_open(file.fd(), size)
+    }
+
+    fn set_xattr(
+        &self,
+        _: &WriteIntent<'_>,
+        node: &Node,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+    ) -> Result<()> {
+        sys::xattr::set(node.fd(), name, value, flags)
+    }
+
+    fn remove_xattr(&self, _: &WriteIntent<'_>, node: &Node, name: &OsStr) -> Result<()> {
+        sys::xattr::remove(node.fd(), name)
+    }
+
+    fn write(&self, _: &WriteIntent<'_>, file: &File, data: &[u8], offset: u64) -> Result<usize> {
+        file.write(data, offset)
+    }
+
+    fn fallocate(&self, _: &WriteIntent<'_>, file: &File, mode: i32, offset: u64, len: u64) -> Result<()> {
+        sys::file::allocate(file.fd(), mode, offset, len)
+    }
+
+    fn copy_range(
+        &self,
+        _: &WriteIntent<'_>,
+        from: (&File, u64),
+        to: (&File, u64),
+        len: u64,
+    ) -> Result<usize> {
+        io::copy(from, to, len)
+    }
+
+    fn sync_file(&self, file: &File, data_only: bool) -> Result<()> {
+        sys::file::sync(file.fd(), data_only)
+    }
+
+    fn sync_node(&self, node: &Node) -> Result<()> {
+        self.sync_object(node)
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        self.sync_filesystem()
+    }
+}

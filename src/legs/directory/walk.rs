@@ -1,0 +1,166 @@
+//! Finding an object by its inode number alone, where there are no handles.
+//!
+//! The leg is walked once and remembered as (number -> where it was seen). What is found there is checked on
+//! the way; an index that turns out wrong, or may miss something made since, is built anew. The walk
+//! holds one descriptor at a time, however deep the tree.
+//!
+//! A number can have been used again for another object: only a handle tells. Recovery compares, and so
+//! repairs, whatever it is led to.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::FileType;
+
+use super::{DirectoryLeg, Node, attrs};
+use crate::error::errno;
+use crate::legs::Kind;
+use crate::sys;
+
+/// How often a walk that meets concurrent renames starts again.
+const ATTEMPTS: usize = 8;
+
+/// Where each object was seen: one of its names.
+pub struct Index {
+    places: HashMap<u64, Place>,
+    /// The leg's count of objects made when the walk began.
+    made: u64,
+    /// Whether nothing was renamed during the walk, which could have carried it past the walker.
+    undisturbed: bool,
+}
+
+struct Place {
+    parent: u64,
+    name: OsString,
+}
+
+/// A directory on the way from the root to where the walk is.
+struct Level {
+    ino: u64,
+    /// Directories in it that are still to be walked.
+    left: Vec<OsString>,
+}
+
+impl DirectoryLeg {
+    /// The object with this number; ESTALE when the leg holds none.
+    pub(super) fn find_by_number(&self, ino: u64) -> io::Result<Node> {
+        if ino == self.root.0.ino {
+            return Ok(self.root.clone());
+        }
+        for _ in 0..ATTEMPTS {
+            let index = self.index()?;
+            if !index.places.contains_key(&ino) {
+                if index.undisturbed && index.made == self.made.load(Ordering::Relaxed) {
+                    return Err(errno(libc::ESTALE));
+                }
+            } else if let Some(node) = self.go(&index, ino)? {
+                return Ok(node);
+            }
+            *self.index.lock() = None;
+        }
+        Err(errno(libc::EAGAIN))
+    }
+
+    fn index(&self) -> io::Result<Arc<Index>> {
+        if let Some(index) = self.index.lock().as_ref() {
+            return Ok(index.clone());
+        }
+        // The walk is I/O, so the lock is not held; two threads may both walk, which only costs time.
+        for _ in 0..ATTEMPTS {
+            if let Some(index) = self.walk()? {
+                let index = Arc::new(index);
+                *self.index.lock() = Some(index.clone());
+                return Ok(index);
+            }
+        }
+        Err(errno(libc::EAGAIN))
+    }
+
+    /// Follows the index down from the root; `None` if it is not true any more.
+    fn go(&self, index: &Index, ino: u64) -> io::Result<Option<Node>> {
+        let mut way = Vec::new();
+        let mut at = ino;
+        while at != self.root.0.ino {
+            let Some(place) = index.places.get(&at) else { return Ok(None) };
+            way.push((at, &place.name));
+            at = place.parent;
+            if way.len() > index.places.len() {
+                return Ok(None);
+            }
+        }
+        let mut node = self.root.clone();
+        for (ino, name) in way.into_iter().rev() {
+            node = match self.pin_name(node.fd(), name) {
+                Ok(found) if found.0.ino == ino => found,
+                Ok(_) => return Ok(None),
+                Err(error) if went_away(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(Some(node))
+    }
+
+    /// Sees all names of the leg, the mirror's own included; `None` if a rename led it astray.
+    fn walk(&self) -> io::Result<Option<Index>> {
+        let made = self.made.load(Ordering::Relaxed);
+        let moved = self.moved.load(Ordering::Relaxed);
+        let mut index = Index { places: HashMap::new(), made, undisturbed: false };
+        let mut here = self.root.clone();
+        let mut levels = vec![self.enter(&here, &mut index)?];
+        while let Some(level) = levels.last_mut() {
+            if let Some(name) = level.left.pop() {
+                let below = self.pin_name(here.fd(), &name);
+                match below.and_then(|below| Ok((self.enter(&below, &mut index)?, below))) {
+                    Ok((level, below)) => {
+                        levels.push(level);
+                        here = below;
+                    }
+                    Err(error) if passed_by(&error) => {}
+                    Err(error) => return Err(error),
+                }
+                continue;
+            }
+            levels.pop();
+            if let Some(above) = levels.last() {
+                here = match sys::file::open_parent(here.fd()).and_then(|fd| self.pin(fd)) {
+                    Ok(up) if up.0.ino == above.ino => up,
+                    Ok(_) => return Ok(None),
+                    Err(error) if went_away(&error) => return Ok(None),
+                    Err(error) => return Err(error),
+                };
+            }
+        }
+        index.undisturbed = moved == self.moved.load(Ordering::Relaxed);
+        Ok(Some(index))
+    }
+
+    /// Notes the names in a directory.
+    fn enter(&self, dir: &Node, index: &mut Index) -> io::Result<Level> {
+        let mut left = Vec::new();
+        let readable = self.open_readable(dir.fd())?;
+        for entry in sys::dir::read(readable.as_fd())? {
+            // Where the type is not told, opening it as a directory tells.
+            let may_lead_on = entry.file_type == FileType::Unknown
+                || attrs::kind_of(entry.file_type) == Some(Kind::Directory);
+            if may_lead_on {
+                left.push(entry.name.clone());
+            }
+            index.places.insert(entry.ino, Place { parent: dir.0.ino, name: entry.name });
+        }
+        Ok(Level { ino: dir.0.ino, left })
+    }
+}
+
+/// What was seen there is not there any more, or something else is.
+fn went_away(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
+}
+
+/// What a walk goes past: names that went away, mounts and subvolumes, what may not be read.
+fn passed_by(error: &io::Error) -> bool {
+    went_away(error) || matches!(error.raw_os_error(), Some(libc::EXDEV | libc::EACCES))
+}

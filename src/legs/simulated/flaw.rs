@@ -1,0 +1,43 @@
+//! How a simulated leg is told to fail, and how it breaks an order rule on purpose: a proof that
+//! cannot fail proves nothing.
+
+use crate::legs::LegId;
+
+/// A call that a fault may hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Call {
+    Lookup,
+    Stat,
+    ReadDir,
+    Read,
+    Open,
+    Make,
+    Link,
+    Unlink,
+    Rename,
+    Attributes,
+    Xattr,
+    Truncate,
+    Write,
+    Fallocate,
+    Sync,
+}
+
+/// Asked before each call; what it returns is the errno that the call fails with, having done nothing.
+pub type FaultHook = Box<dyn FnMut(LegId, Call) -> Option<i32> + Send>;
+
+/// An order rule that the leg breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// None.
+    Sound,
+    /// O2: a write is acknowledged and done at the leg's next call, so never when a crash comes first.
+    WritesLate,
+    /// O3: syncs do nothing.
+    NeverSyncs,
+    /// O7: what is built in `incoming` is not synced.
+    IncomingNotSynced,
+    /// O7: parking an object deletes it.
+    ParkingDeletes,
+}

@@ -1,0 +1,97 @@
+//! The simulated leg: a filesystem in memory that keeps a live and a durable image, loses what was
+//! not synced, and fails as told.
+//!
+//! ```text
+//!   leg.rs      trait Leg: one Change a call, after the kernel's checks in rules.rs
+//!   disk.rs     live image, journal, what a power cut leaves; inode numbers used again
+//!   image.rs    objects and names at one moment; content.rs the data of one file
+//!   flaw.rs     ways to be told to fail, and ways to break an order rule on purpose
+//! ```
+//!
+//! A [`SimDisk`] outlives the mirror that is mounted on it; a [`SimLeg`] is one mount's use of it.
+
+pub mod content;
+pub mod disk;
+mod flaw;
+pub mod image;
+mod leg;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+pub use flaw::{Call, FaultHook, Flaw};
+pub use leg::{DataRead, SimFile, SimLeg, SimNode};
+
+use crate::legs::{Area, LegId};
+use crate::sim::rng::Rng;
+use crate::sync::{Mutex, MutexGuard, Rank};
+use disk::Disk;
+use image::{Body, Change, Id, Image, ROOT};
+
+/// Where the mirror keeps its own state on a leg.
+pub(crate) const STATE: &str = ".mirrorfs";
+
+/// The name of an area under [`STATE`].
+pub(crate) fn area_name(area: Area) -> &'static str {
+    match area {
+        Area::Incoming => "incoming",
+        Area::Parked => "parked",
+        Area::Conflicts => "conflicts",
+    }
+}
+
+/// A disk that stays when the daemon or the machine does not.
+#[derive(Clone)]
+pub struct SimDisk(Arc<Mutex<Disk>>);
+
+impl SimDisk {
+    /// A new disk with the mirror's own directories on it, all durable. The two legs' inode numbers
+    /// overlap without being the same, and their clocks differ.
+    pub fn new(leg: LegId) -> SimDisk {
+        let (first_ino, clock) = match leg {
+            LegId::A => (100, 0),
+            LegId::B => (103, 5_000_000),
+        };
+        let mut disk = Disk::new(first_ino, clock);
+        let state = make_directory(&mut disk, ROOT, STATE);
+        for area in [Area::Incoming, Area::Parked, Area::Conflicts] {
+            make_directory(&mut disk, state, area_name(area));
+        }
+        disk.sync_all();
+        SimDisk(Arc::new(Mutex::new(Rank::Leaf, disk)))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock()
+    }
+
+    /// What programs would see now.
+    pub fn live(&self) -> Image {
+        self.lock().live().clone()
+    }
+
+    /// The daemon was killed.
+    pub fn survive_kill(&self) {
+        self.lock().survive_kill();
+    }
+
+    /// The power went.
+    pub fn survive_power_cut(&self, rng: &mut Rng) {
+        self.lock().survive_power_cut(rng);
+    }
+}
+
+fn make_directory(disk: &mut Disk, dir: Id, name: &str) -> Id {
+    let body = Body::Directory { entries: Default::default(), parent: dir };
+    let (id, object) = disk.new_object(body, 0o700, (0, 0));
+    disk.apply(Change::Make { place: (dir, name.into()), id, object: Arc::new(object) });
+    id
+}
+
+/// Whether this is the mirror's own name in a leg's root.
+pub(crate) fn is_state(dir: Id, name: &OsStr) -> bool {
+    dir == ROOT && name == STATE
+}

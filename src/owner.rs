@@ -1,0 +1,183 @@
+//! One owner for a leg: an flock on `.mirrorfs/lock`, held while a mirror is mounted or somebody must
+//! not be disturbed by one.
+//!
+//! The lock is the kernel's and ends with the last process that holds it, however that ends. What
+//! is written in the file is only for people: the process to name when somebody else is refused. It is
+//! never believed to say whether the leg is in use.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use log::debug;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::layout;
+use crate::legs::LegId;
+
+/// While it lives, this process (or one that inherited it) is the leg's only owner, or one of several
+/// readers.
+#[derive(Debug)]
+pub struct Owner {
+    lock: File,
+    exclusive: bool,
+}
+
+impl Owner {
+    /// For changing the leg: nobody else may own or read it. `state_dir` is its `.mirrorfs`, `path` is for
+    /// the message.
+    pub fn exclusive(state_dir: BorrowedFd<'_>, leg: LegId, path: &Path) -> Result<Owner> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = rustix::fs::openat(state_dir, layout::LOCK, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| cannot_lock(Some(leg), path).because(e.into()))?;
+        let owner = Owner { lock: File::from(lock), exclusive: true };
+        owner.take(FlockOperation::NonBlockingLockExclusive, Some(leg), path)?;
+        owner.record();
+        Ok(owner)
+    }
+
+    /// For reading a leg that is not mounted: others may read it too. `None` when it has no lock file yet,
+    /// so never had an owner.
+    pub fn shared(state_dir: BorrowedFd<'_>, path: &Path) -> Result<Option<Owner>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = match rustix::fs::openat(state_dir, layout::LOCK, flags, Mode::empty()) {
+            Ok(lock) => File::from(lock),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(cannot_lock(None, path).because(error.into())),
+        };
+        let owner = Owner { lock, exclusive: false };
+        owner.take(FlockOperation::NonBlockingLockShared, None, path)?;
+        Ok(Some(owner))
+    }
+
+    /// Writes down the process that now holds the lock. To be called again after a fork, by the child.
+    pub fn record(&self) {
+        let written = self
+            .lock
+            .set_len(0)
+            .and_then(|()| self.lock.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
+        if let Err(error) = written {
+            // FAIL-SAFE: only a message gets poorer; the lock itself is held.
+            debug!("cannot write down who owns a leg: {error}");
+        }
+    }
+
+    fn take(&self, how: FlockOperation, leg: Option<LegId>, path: &Path) -> Result<()> {
+        match rustix::fs::flock(&self.lock, how) {
+            Ok(()) => Ok(()),
+            Err(Errno::WOULDBLOCK) => Err(in_use(&self.lock, leg, path)),
+            Err(error) => Err(cannot_lock(leg, path).because(error.into())),
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if self.exclusive {
+            // Best effort, as `record`: the next one to be refused should not be told of us.
+            let _ = self.lock.set_len(0);
+        }
+    }
+}
+
+fn named(leg: Option<LegId>, path: &Path) -> String {
+    match leg {
+        Some(leg) => format!("leg {leg} at {}", path.display()),
+        None => format!("the leg at {}", path.display()),
+    }
+}
+
+fn cannot_lock(leg: Option<LegId>, path: &Path) -> Error {
+    Error::new(format!("cannot take the lock of {}", named(leg, path)))
+}
+
+fn in_use(lock: &File, leg: Option<LegId>, path: &Path) -> Error {
+    let leg = named(leg, path);
+    match holder(lock) {
+        Some(pid) => {
+            let command = command_of(pid).map_or_else(String::new, |command| format!(" ({command})"));
+            Error::new(format!("{leg} is in use by process {pid}{command}"))
+                .hint("If it is mounted, umount it first; `mirrorfs status MOUNTPOINT` tells about it.")
+        }
+        None => Error::new(format!("{leg} is in use by a process that cannot be seen from here")).hint(
+            "Look for a mirrorfs of another user, in a container, or on another host that shares this disk.",
+        ),
+    }
+}
+
+/// A process that has the lock file open: the one that wrote itself down if it has, else any other.
+fn holder(lock: &File) -> Option<u32> {
+    let id = lock.metadata().ok().map(|file| (file.dev(), file.ino()))?;
+    let mut noted = [0; 16];
+    let read = lock.read_at(&mut noted, 0).unwrap_or(0);
+    let noted = std::str::from_utf8(&noted[..read]).ok().and_then(|text| text.trim().parse().ok());
+    if let Some(pid) = noted.filter(|&pid| has_open(pid, id).unwrap_or_else(|_| command_of(pid).is_some())) {
+        return Some(pid);
+    }
+    std::fs::read_dir("/proc")
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|&pid| pid != std::process::id())
+        .find(|&pid| has_open(pid, id).unwrap_or(false))
+}
+
+/// An error when this user may not look.
+fn has_open(pid: u32, file: (u64, u64)) -> io::Result<bool> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd"))?;
+    Ok(open.flatten().any(|descriptor| {
+        std::fs::metadata(descriptor.path()).is_ok_and(|found| (found.dev(), found.ino()) == file)
+    }))
+}
+
+fn command_of(pid: u32) -> Option<String> {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words: Vec<_> = words.split(|&byte| byte == 0).map(String::from_utf8_lossy).collect();
+    Some(words.join(" ").trim_end().to_owned()).filter(|command| !command.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    fn state_dir() -> (tempfile::TempDir, std::os::fd::OwnedFd) {
+        let top = tempfile::tempdir().unwrap();
+        let leg = layout::LegDir::open(top.path()).unwrap();
+        let state = layout::make_state_dir(leg.as_fd()).unwrap();
+        (top, state)
+    }
+
+    #[test]
+    fn a_second_owner_is_refused_and_told_of_the_first() {
+        let (top, state) = state_dir();
+        let first = Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap();
+        let error = Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
+        assert!(Owner::shared(state.as_fd(), top.path()).is_err());
+        drop(first);
+        Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap();
+    }
+
+    #[test]
+    fn readers_share_and_keep_owners_out() {
+        let (top, state) = state_dir();
+        assert!(Owner::shared(state.as_fd(), top.path()).unwrap().is_none(), "never had an owner");
+        drop(Owner::exclusive(state.as_fd(), LegId::B, top.path()).unwrap());
+        let first = Owner::shared(state.as_fd(), top.path()).unwrap();
+        let second = Owner::shared(state.as_fd(), top.path()).unwrap();
+        assert!(Owner::exclusive(state.as_fd(), LegId::B, top.path()).is_err());
+        drop((first, second));
+        Owner::exclusive(state.as_fd(), LegId::B, top.path()).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_owner_left_in_the_file_does_not_matter() {
+        let (top, state) = state_dir();
+        std::fs::write(top.path().join(".mirrorfs/lock"), "1\n").unwrap();
+        Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap();
+    }
+}

@@ -1,0 +1,117 @@
+//! Every value survives the way to disk and back; every damaged byte is noticed.
+
+use super::*;
+use crate::superblock::Geometry;
+use crate::superblock::testing::Random;
+
+const GEOMETRY: Geometry =
+    Geometry { chunk_size: 4 << 20, bitmap_slots: 8192, bitmap_place: BitmapPlace::Leg };
+
+/// Any superblock that a slot can say.
+fn any_superblock(random: &mut Random) -> Superblock {
+    let role = *random.pick(&LegId::ALL);
+    let events = random.next();
+    let stale = PeerState::Stale { since_events: random.next(), errno: random.next() as i32 };
+    Superblock {
+        generation: random.next() | 1,
+        ancestors: [(); ANCESTORS].map(|()| random.next()),
+        events,
+        events_cleared: events / 2,
+        peer_state: *random.pick(&[PeerState::InSync, stale, PeerState::Recovering]),
+        source: *random.pick(&[None, Some(LegId::A), Some(LegId::B)]),
+        chunk_size: 1 << random.below(60),
+        bitmap_slots: 1 + random.below(1 << 31) as u32,
+        bitmap_place: *random.pick(&[BitmapPlace::Leg, BitmapPlace::Elsewhere]),
+        clean: random.below(2) == 1,
+        sequence: random.next(),
+        ..Superblock::new_pair(GEOMETRY)[role].clone()
+    }
+}
+
+#[test]
+fn what_is_written_is_what_is_read() {
+    let mut random = Random::announced();
+    for _ in 0..2000 {
+        let sb = any_superblock(&mut random);
+        assert_eq!(decode(&encode(&sb), slot_of(sb.sequence)), Ok(sb));
+    }
+}
+
+#[test]
+fn every_single_changed_byte_is_noticed() {
+    let sb = Superblock::new_pair(GEOMETRY)[LegId::B].clone();
+    let good = encode(&sb);
+    for at in 0..SLOT_SIZE {
+        let mut bad = good.clone();
+        bad.0[at] ^= 0x10;
+        assert!(decode(&bad, 0).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn a_write_torn_at_a_sector_leaves_the_old_or_the_new() {
+    let mut random = Random::announced();
+    for _ in 0..8 {
+        let (mut old, mut new) = (any_superblock(&mut random), any_superblock(&mut random));
+        (old.sequence, new.sequence) = (2, 4);
+        for subset in 0..256 {
+            let mut torn = encode(&old);
+            for sector in (0..8).filter(|sector| subset >> sector & 1 == 1) {
+                let bytes = sector * 512..(sector + 1) * 512;
+                torn.0[bytes.clone()].copy_from_slice(&encode(&new).0[bytes]);
+            }
+            let expected = if subset & 1 == 1 { &new } else { &old };
+            assert_eq!(decode(&torn, 0).as_ref(), Ok(expected));
+        }
+    }
+}
+
+/// The slot of `sb` with `byte` at `at`, and a checksum that agrees.
+fn forged(sb: &Superblock, at: usize, byte: u8) -> Slot {
+    let mut slot = encode(sb);
+    slot.0[at] = byte;
+    slot.0[12..16].fill(0);
+    let crc = crc32c::crc32c(&slot.0);
+    slot.0[12..16].copy_from_slice(&crc.to_le_bytes());
+    slot
+}
+
+#[test]
+fn values_this_version_never_writes_are_refused_though_the_checksum_is_right() {
+    let sb = Superblock::new_pair(GEOMETRY)[LegId::A].clone();
+    let cases = [
+        (8, 0, SlotFault::BadField("version")),
+        (8, 2, SlotFault::Newer(2)),
+        (16, 1, SlotFault::BadField("sequence")),
+        (72, 0, SlotFault::BadField("role")),
+        (72, 3, SlotFault::BadField("role")),
+        (73, 2, SlotFault::BadField("clean flag")),
+        (74, 0, SlotFault::BadField("bitmap place")),
+        (75, 3, SlotFault::BadField("source")),
+        (76, 0, SlotFault::BadField("peer state")),
+        (77, 1, SlotFault::BadField("reserved byte")),
+        (160, 2, SlotFault::BadField("events_cleared")),
+        (184, 1, SlotFault::BadField("chunk size")),
+        (192, 1, SlotFault::BadField("reserved byte")),
+        (4095, 1, SlotFault::BadField("reserved byte")),
+    ];
+    for (at, byte, fault) in cases {
+        assert_eq!(decode(&forged(&sb, at, byte), 0), Err(fault), "byte {at} = {byte}");
+    }
+}
+
+#[test]
+fn the_byte_map_stands() {
+    let mut sb = Superblock::new_pair(GEOMETRY)[LegId::B].clone();
+    sb.peer_state = PeerState::Stale { since_events: 0x1122, errno: 5 };
+    (sb.events, sb.events_cleared, sb.source) = (0x33, 0x22, Some(LegId::A));
+    let bytes = encode(&sb).0;
+    assert_eq!(&bytes[..12], b"MIRRORFS\x01\0\0\0");
+    assert_eq!(&bytes[24..40], sb.mirror.as_bytes());
+    assert_eq!(&bytes[40..56], sb.leg.as_bytes());
+    assert_eq!(&bytes[72..80], &[2, 1, 1, 1, 2, 0, 0, 0]);
+    assert_eq!(&bytes[80..88], &sb.generation.to_le_bytes());
+    assert_eq!((bytes[152], bytes[160]), (0x33, 0x22));
+    assert_eq!(&bytes[168..180], &[0x22, 0x11, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0]);
+    assert_eq!(&bytes[180..192], &[0, 0x20, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0]);
+}

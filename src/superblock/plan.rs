@@ -1,0 +1,244 @@
+//! From what both legs say: which one is read, and what has to be done, or why neither may be
+//! touched. Pure. A refusal changes nothing on either leg.
+//!
+//! First each leg by itself (A is asked before B; the first problem is the answer):
+//!
+//! | found | answer |
+//! |---|---|
+//! | no such directory | refused: missing |
+//! | nothing in it | refused: empty (an unmounted disk?) |
+//! | files, no superblock | refused: not a mirror |
+//! | neither slot valid | refused: damaged |
+//! | a later format version | refused: newer |
+//!
+//! Then whether they belong together: same mirror, different legs, each the other's peer, in the
+//! order in which they were created, of one geometry. Then the histories:
+//!
+//! | A's generation | B's generation | answer |
+//! |---|---|---|
+//! | g | g | see below |
+//! | g | among A's ancestors is B's | refused: B is older |
+//! | among B's ancestors is A's | g | refused: A is older |
+//! | otherwise | | refused: divergent |
+//!
+//! Within one generation, "ahead" is the leg with more events, `source` the recorded one of a resync:
+//!
+//! | one says of the other | the other says | and | answer |
+//! |---|---|---|---|
+//! | in sync | in sync | events equal, both clean, no source | nothing to do, source A |
+//! | in sync | in sync | events equal, unclean or a source | resync from the source, else A |
+//! | in sync | in sync | events differ, ahead.cleared <= behind.events | resync from the source, else the one ahead |
+//! | in sync | in sync | events differ, ahead.cleared > behind.events | refused: behind is older |
+//! | stale | in sync | fewer events, at least cleared | resync from the one, the other is stale |
+//! | stale | in sync | fewer events, less than cleared | refused: the other is older |
+//! | stale | in sync | as many events or more | refused: divergent, it went on as well |
+//! | recovering | in sync | at most as many events, at least cleared | resync from the one, the other is stale |
+//! | recovering | in sync | less than cleared | refused: the other is older |
+//! | recovering | in sync | more events | refused: divergent |
+//! | stale, recovering | stale, recovering | | refused: divergent |
+//! | the sources contradict each other or the leg that says "stale" | | | refused: divergent |
+//!
+//! Why events may differ by more than one without anybody being older: a mount that crashes between
+//! its superblock writes leaves one leg ahead, and the next such mount leaves it ahead by two. What
+//! tells this from a leg restored from an old image is `events_cleared`: it is raised only after
+//! both legs carry the new events, and no bit is cleared before it is. See [`super::advance`] for each
+//! step at which a crash can fall.
+
+use uuid::Uuid;
+
+use super::{Found, Geometry, PeerState, SlotFault, Superblock};
+use crate::legs::{LegId, PerLeg};
+
+/// What a mount has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The leg that is read, and that the other is made equal to.
+    pub source: LegId,
+    /// What there is to do.
+    pub work: Work,
+    /// The leg that has missed writes, and must never be read before it has been recovered.
+    pub stale: Option<LegId>,
+}
+
+/// See [`Plan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// The legs are equal.
+    Nothing,
+    /// Make equal what the bitmap names.
+    Resync,
+}
+
+/// Why a pair of legs is not mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The directory is not there: the errno.
+    Missing(LegId, i32),
+    /// The directory is there and has nothing in it.
+    Empty(LegId),
+    /// The directory has files but no superblock.
+    NotAMirror(LegId),
+    /// Neither directory has a superblock.
+    NeitherIsAMirror,
+    /// Neither slot of the superblock can be trusted.
+    Damaged(LegId, [SlotFault; 2]),
+    /// The superblock is of a later format version.
+    NewerVersion(LegId, u32),
+    /// The legs of two mirrors: their UUIDs.
+    OtherMirror(PerLeg<Uuid>),
+    /// Twice the same leg, or a copy of it.
+    SameLeg,
+    /// Of one mirror, but at least one has another peer.
+    NotPeers,
+    /// A was given as B and B as A.
+    Swapped,
+    /// Of one mirror, but not of one geometry.
+    Geometry(PerLeg<Geometry>),
+    /// The other leg went on without this one, further than the bitmap reaches back.
+    Older(LegId, OlderBecause),
+    /// Each has been changed without the other.
+    Divergent(DivergentBecause),
+}
+
+/// What shows that a leg is older.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OlderBecause {
+    /// The other leg's history began after this one's.
+    Generation,
+    /// It has `events`; the other leg's bitmap reaches back to `reaches_to`.
+    Events {
+        /// This leg's events.
+        events: u64,
+        /// The other leg's events_cleared.
+        reaches_to: u64,
+    },
+}
+
+/// What shows that neither leg contains the other's history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DivergentBecause {
+    /// Generations of which neither is an ancestor of the other.
+    Generations,
+    /// Each leg calls the other one stale.
+    BothCallTheOtherStale,
+    /// This leg was left behind and has changed nevertheless.
+    WentOn(LegId),
+    /// The legs contradict each other about which is the source of a resync.
+    Sources,
+}
+
+/// Decides by the tables at the head of this file.
+pub fn plan(found: &PerLeg<Found>) -> Result<Plan, Refusal> {
+    if found.iter().all(|(_, found)| matches!(found, Found::Empty | Found::NotAMirror)) {
+        return Err(Refusal::NeitherIsAMirror);
+    }
+    let legs = PerLeg::from_fn(|leg| superblock_of(leg, &found[leg])).transpose()?;
+    belong_together(&legs)?;
+    one_history(&legs)?;
+    within_a_generation(&legs)
+}
+
+fn superblock_of(leg: LegId, found: &Found) -> Result<&Superblock, Refusal> {
+    match found {
+        Found::Leg { superblock, .. } => Ok(superblock),
+        Found::Missing(errno) => Err(Refusal::Missing(leg, *errno)),
+        Found::Empty => Err(Refusal::Empty(leg)),
+        Found::NotAMirror => Err(Refusal::NotAMirror(leg)),
+        Found::Damaged(slots) => Err(Refusal::Damaged(leg, slots.clone())),
+        Found::NewerVersion(version) => Err(Refusal::NewerVersion(leg, *version)),
+    }
+}
+
+fn belong_together(legs: &PerLeg<&Superblock>) -> Result<(), Refusal> {
+    let (a, b) = (legs[LegId::A], legs[LegId::B]);
+    if a.mirror != b.mirror {
+        return Err(Refusal::OtherMirror(legs.map(|sb| sb.mirror)));
+    }
+    if a.leg == b.leg {
+        return Err(Refusal::SameLeg);
+    }
+    if a.peer != b.leg || b.peer != a.leg || a.role == b.role {
+        return Err(Refusal::NotPeers);
+    }
+    if a.role == LegId::B {
+        return Err(Refusal::Swapped);
+    }
+    if a.geometry() != b.geometry() {
+        return Err(Refusal::Geometry(legs.map(Superblock::geometry)));
+    }
+    Ok(())
+}
+
+fn one_history(legs: &PerLeg<&Superblock>) -> Result<(), Refusal> {
+    let (a, b) = (legs[LegId::A], legs[LegId::B]);
+    if a.generation == b.generation {
+        return Ok(());
+    }
+    match (a.ancestors.contains(&b.generation), b.ancestors.contains(&a.generation)) {
+        (true, false) => Err(Refusal::Older(LegId::B, OlderBecause::Generation)),
+        (false, true) => Err(Refusal::Older(LegId::A, OlderBecause::Generation)),
+        _ => Err(Refusal::Divergent(DivergentBecause::Generations)),
+    }
+}
+
+fn within_a_generation(legs: &PerLeg<&Superblock>) -> Result<Plan, Refusal> {
+    let complains = legs.map(|sb| sb.peer_state != PeerState::InSync);
+    let recorded = recorded_source(legs)?;
+    match (complains[LegId::A], complains[LegId::B]) {
+        (false, false) => both_in_sync(legs, recorded),
+        (true, false) => one_behind(legs, LegId::A, recorded),
+        (false, true) => one_behind(legs, LegId::B, recorded),
+        (true, true) => Err(Refusal::Divergent(DivergentBecause::BothCallTheOtherStale)),
+    }
+}
+
+/// The source on which the legs agree, of which either may not know yet or any more.
+fn recorded_source(legs: &PerLeg<&Superblock>) -> Result<Option<LegId>, Refusal> {
+    match (legs[LegId::A].source, legs[LegId::B].source) {
+        (Some(a), Some(b)) if a != b => Err(Refusal::Divergent(DivergentBecause::Sources)),
+        (a, b) => Ok(a.or(b)),
+    }
+}
+
+fn both_in_sync(legs: &PerLeg<&Superblock>, recorded: Option<LegId>) -> Result<Plan, Refusal> {
+    let (a, b) = (legs[LegId::A], legs[LegId::B]);
+    if a.events == b.events {
+        let equal = a.clean && b.clean && recorded.is_none();
+        let work = if equal { Work::Nothing } else { Work::Resync };
+        return Ok(Plan { source: recorded.unwrap_or(LegId::A), work, stale: None });
+    }
+    // The source is written first, so the leg ahead was the source if nobody says otherwise.
+    let ahead = if a.events > b.events { LegId::A } else { LegId::B };
+    bitmap_reaches(legs[ahead], legs[ahead.other()])?;
+    Ok(Plan { source: recorded.unwrap_or(ahead), work: Work::Resync, stale: None })
+}
+
+fn one_behind(legs: &PerLeg<&Superblock>, source: LegId, recorded: Option<LegId>) -> Result<Plan, Refusal> {
+    let stale = source.other();
+    if recorded == Some(stale) {
+        return Err(Refusal::Divergent(DivergentBecause::Sources));
+    }
+    let (ahead, behind) = (legs[source], legs[stale]);
+    // A leg under recovery takes part in each change of state, one that was left behind in none.
+    let went_on = match ahead.peer_state {
+        PeerState::Recovering => behind.events > ahead.events,
+        _ => behind.events >= ahead.events,
+    };
+    if went_on {
+        return Err(Refusal::Divergent(DivergentBecause::WentOn(stale)));
+    }
+    bitmap_reaches(ahead, behind)?;
+    Ok(Plan { source, work: Work::Resync, stale: Some(stale) })
+}
+
+fn bitmap_reaches(ahead: &Superblock, behind: &Superblock) -> Result<(), Refusal> {
+    if behind.events >= ahead.events_cleared {
+        return Ok(());
+    }
+    let because = OlderBecause::Events { events: behind.events, reaches_to: ahead.events_cleared };
+    Err(Refusal::Older(behind.role, because))
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

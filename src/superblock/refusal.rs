@@ -1,0 +1,121 @@
+//! What a refusal tells the user: what was found, where, and what resolves it.
+
+use std::path::Path;
+
+use super::{DivergentBecause, Geometry, OlderBecause, Refusal, SlotFault, VERSION};
+use crate::error::{Error, errno};
+use crate::legs::{LegId, PerLeg};
+
+impl Refusal {
+    /// As an error, with the legs called as the user called them.
+    pub fn explain(&self, paths: &PerLeg<&Path>) -> Error {
+        let leg = |leg: LegId| format!("leg {leg} at {}", paths[leg].display());
+        let both = || format!("{} and {}", leg(LegId::A), leg(LegId::B));
+        match self {
+            Refusal::Missing(id, number) => missing(&leg(*id), *number),
+            Refusal::Empty(id) => Error::new(format!("{} is empty: not a leg", leg(*id)))
+                .hint("Is the disk that belongs there mounted? Nothing has been changed on the other leg."),
+            Refusal::NotAMirror(id) => Error::new(format!(
+                "{} is not a leg of a mirror: it has files but no .mirrorfs/superblock",
+                leg(*id)
+            ))
+            .hint("Check the path. If `mirrorfs create` was interrupted, run it again."),
+            Refusal::NeitherIsAMirror => Error::new(format!("{} are not a mirror", both())).hint(format!(
+                "To make one: mirrorfs create {} {}",
+                paths[LegId::A].display(),
+                paths[LegId::B].display()
+            )),
+            Refusal::Damaged(id, slots) => damaged(&leg(*id), paths, *id, slots),
+            Refusal::NewerVersion(id, version) => Error::new(format!(
+                "{} has format version {version}; this mirrorfs knows versions up to {VERSION}",
+                leg(*id)
+            ))
+            .hint("Use the newer mirrorfs that wrote it."),
+            Refusal::OtherMirror(mirrors) => Error::new(format!(
+                "{} belong to different mirrors ({} and {})",
+                both(),
+                mirrors[LegId::A],
+                mirrors[LegId::B]
+            ))
+            .hint("Check the paths: `mirrorfs examine LEG` tells which leg belongs where."),
+            Refusal::SameLeg => Error::new(format!("{} are the same leg, or one is a copy of it", both()))
+                .hint("Give the two different legs; a copy of a leg cannot stand in for the other one."),
+            Refusal::NotPeers => {
+                Error::new(format!("{} are of one mirror but not each other's peer", both()))
+                    .hint("One of them has been replaced: `mirrorfs examine LEG` shows who belongs to whom.")
+            }
+            Refusal::Swapped => Error::new(format!("{} are given in the wrong order", both())).hint(format!(
+                "What is called B here was created as A. Use: {} {}",
+                paths[LegId::B].display(),
+                paths[LegId::A].display()
+            )),
+            Refusal::Geometry(found) => geometry(&both(), found),
+            Refusal::Older(id, because) => older(&leg(*id), *id, because),
+            Refusal::Divergent(because) => divergent(&both(), because),
+        }
+    }
+}
+
+fn missing(leg: &str, number: i32) -> Error {
+    let hint = match number {
+        libc::ENOENT => "Check the path, and whether the disk that belongs there is mounted.",
+        libc::ENOTDIR => "A leg is a directory.",
+        libc::ENOTCONN => "A mount whose daemon has died lies there: umount it.",
+        libc::EACCES | libc::EPERM => "Run as the directory's owner or as root.",
+        _ => "See in the system log what is wrong with that filesystem.",
+    };
+    Error::new(format!("{leg} is missing")).because(errno(number)).hint(hint)
+}
+
+fn damaged(leg: &str, paths: &PerLeg<&Path>, id: LegId, slots: &[SlotFault; 2]) -> Error {
+    let [first, second] = slots;
+    let other = id.other();
+    Error::new(format!("the superblock of {leg} is damaged: slot 0 {first}, slot 1 {second}")).hint(format!(
+        "Restore {0}/.mirrorfs/superblock from a backup. Or make the mirror anew from the other leg, \
+         whose files are whole: move all files of {0} away, remove .mirrorfs on both, then: mirrorfs create \
+         {1} {2} --source {other}",
+        paths[id].display(),
+        paths[LegId::A].display(),
+        paths[LegId::B].display(),
+    ))
+}
+
+fn geometry(both: &str, found: &PerLeg<Geometry>) -> Error {
+    let says = |leg: LegId| {
+        let Geometry { chunk_size, bitmap_slots, bitmap_place } = found[leg];
+        format!("{leg}: chunks of {chunk_size} bytes, {bitmap_slots} slots, bitmap {bitmap_place:?}")
+    };
+    Error::new(format!("{both} contradict each other ({}; {})", says(LegId::A), says(LegId::B)))
+        .hint("No mirrorfs writes that. Keep both as they are and compare them: mirrorfs compare A B")
+}
+
+fn older(leg: &str, id: LegId, because: &OlderBecause) -> Error {
+    let why = match because {
+        OlderBecause::Generation => {
+            format!("leg {} has a history that began later", id.other())
+        }
+        OlderBecause::Events { events, reaches_to } => format!(
+            "it has {events} events, and what leg {} has changed since is recorded from {reaches_to} on only",
+            id.other()
+        ),
+    };
+    Error::new(format!("{leg} is older than the other one: {why}")).hint(format!(
+        "Was it restored from a backup or an image? Leg {} has the newer files. Nothing has been changed on \
+         either; to make the mirror anew from it, empty the older one, remove .mirrorfs on both and use \
+         mirrorfs create --source {0}.",
+        id.other()
+    ))
+}
+
+fn divergent(both: &str, because: &DivergentBecause) -> Error {
+    let why = match because {
+        DivergentBecause::Generations => "neither history contains the other".to_owned(),
+        DivergentBecause::BothCallTheOtherStale => "each went on without the other".to_owned(),
+        DivergentBecause::WentOn(leg) => format!("leg {leg} was left behind and has changed nevertheless"),
+        DivergentBecause::Sources => "they contradict each other about which one is up to date".to_owned(),
+    };
+    Error::new(format!("{both} have diverged: {why}")).hint(
+        "mirrorfs does not choose. `mirrorfs compare A B` shows what differs; decide which leg's files to \
+         keep, empty the other one, remove .mirrorfs on both and use mirrorfs create --source.",
+    )
+}
