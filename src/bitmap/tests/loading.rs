@@ -139,6 +139,23 @@ fn compare_all_is_remembered_until_all_is_compared() {
 }
 
 #[test]
+fn a_copy_in_a_file_survives_a_crash_and_a_missing_one_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let fd = std::fs::File::open(dir.path()).unwrap();
+    let (a, b) = (std::path::Path::new("a"), std::path::Path::new("b"));
+    let file = Object::new(7);
+    let single = |name| Copies::Single(Box::new(FileStore::open(&fd, name).unwrap()));
+    FileStore::create(&fd, a, &Bitmap::create_image(MIRROR, SLOTS, ChunkSize::DEFAULT)).unwrap();
+    let copies = single(a);
+    let loaded = copies.load(&expect(SLOTS));
+    drop(Bitmap::new(copies, loaded).unwrap().mark(&Mirror::default(), &[file.data(5..6)]).unwrap());
+    let loaded = single(a).load(&expect(SLOTS));
+    assert!(says(&loaded.dirty(), &file.data(5..6)) && !loaded.compare_all);
+    FileStore::create(&fd, b, &loaded.image()).unwrap();
+    assert_eq!(std::fs::read(dir.path().join(a)).unwrap(), std::fs::read(dir.path().join(b)).unwrap());
+}
+
+#[test]
 fn more_slots_than_fit_means_compare_all() {
     let loaded = load(images(Ok(image_of(0..48)), Ok(image_of(100..148))));
     assert!(loaded.compare_all);

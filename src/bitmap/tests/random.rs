@@ -117,6 +117,41 @@ fn threads_and_a_sweeper_never_break_the_promise() {
     }
 }
 
+#[test]
+fn while_copies_fail_a_mark_returns_an_error_or_is_durable() {
+    let mut random = Random::seeded();
+    let (bitmap, stores) = mirrored(SLOTS);
+    let host = Mirror::default();
+    host.refuse.store(libc::EROFS as u64, Ordering::SeqCst);
+    let objects: Vec<_> = (0..OBJECTS).map(Object::new).collect();
+    let working = AtomicUsize::new(4);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let seed = random.next() | 1;
+            let (bitmap, host, stores, objects, working) = (&bitmap, &host, &stores, &objects, &working);
+            scope.spawn(move || {
+                let _done = Done(working);
+                let mut random = Random(seed);
+                for _ in 0..200 {
+                    let want = random_want(&mut random, objects);
+                    let Ok(_intent) = bitmap.mark(host, std::slice::from_ref(&want)) else { continue };
+                    for leg in LegId::ALL {
+                        assert!(says(&alone(&stores[leg], SLOTS).dirty(), &want));
+                    }
+                }
+            });
+        }
+        stores.iter().for_each(|(_, store)| store.tear());
+        while working.load(Ordering::SeqCst) > 0 {
+            let leg = LegId::ALL[random.below(2) as usize];
+            stores[leg].fail(if random.below(2) == 0 { libc::EIO } else { 0 });
+            std::thread::yield_now();
+        }
+    });
+    LegId::ALL.into_iter().for_each(|leg| stores[leg].fail(0));
+    drop(mark_and_check(&bitmap, &host, &stores, SLOTS, &[Object::new(1 << 40).metadata()]));
+}
+
 /// Counts a thread out, also when it panics.
 struct Done<'a>(&'a AtomicUsize);
 
