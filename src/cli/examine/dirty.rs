@@ -84,13 +84,13 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let leg = LegDir::open(top.path()).unwrap();
         std::fs::write(top.path().join("old"), "").unwrap();
-        let (kind, bytes) = handle::name_to_handle(leg.as_fd(), OsStr::new("old")).unwrap();
+        let raw = handle::name_to_handle(leg.as_fd(), OsStr::new("old")).unwrap();
         let ino = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(top.path().join("old")).unwrap());
         std::fs::create_dir(top.path().join("sub")).unwrap();
         std::fs::rename(top.path().join("old"), top.path().join("sub/new")).unwrap();
         let slot = DirtySlot {
             index: SlotIndex(7),
-            identities: PerLeg::from_fn(|_| Identity { ino, handle: Handle::new(kind, &bytes) }),
+            identities: PerLeg::from_fn(|_| Identity { ino, handle: Handle::new(raw.kind(), raw.bytes()) }),
             kinds: Kinds::METADATA | Kinds::DATA,
             chunks: vec![ChunkIndex(1)..ChunkIndex(3)],
             from: Some(ChunkIndex(5)),
