@@ -83,7 +83,8 @@ fn sqlite_keeps_every_committed_transaction() {
     let mut random = Random::announced();
     let test = TestMirror::on("sqlite", Filesystem::Ext4, "");
     let outside = Scratch::new("sqlitelog");
-    for (round, journal) in ["delete", "wal", "persist", "wal"].into_iter().cycle().take(rounds()).enumerate() {
+    for (round, journal) in ["delete", "wal", "persist", "wal"].into_iter().cycle().take(rounds()).enumerate()
+    {
         let log = outside.join(format!("committed{round}"));
         // One process a transaction: what sqlite3 has returned from is committed.
         let script = format!(
@@ -97,8 +98,11 @@ fn sqlite_keeps_every_committed_transaction() {
             log.display()
         );
         crash_under(&test, &mut random, &script, Duration::from_millis(2500));
-        let committed: Vec<u64> =
-            fs::read_to_string(&log).unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect();
+        let committed: Vec<u64> = fs::read_to_string(&log)
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.parse().ok())
+            .collect();
         if !test.mnt.join(format!("base{round}")).exists() {
             assert!(committed.is_empty());
             continue;
@@ -120,7 +124,9 @@ fn append_and_sync(dir: &Path, writer: u64) -> Vec<(String, u64)> {
     let mut acknowledged = Vec::new();
     for file_number in 0.. {
         let name = format!("log{writer}-{file_number}");
-        let Ok(mut file) = OpenOptions::new().append(true).create_new(true).open(dir.join(&name)) else { break };
+        let Ok(mut file) = OpenOptions::new().append(true).create_new(true).open(dir.join(&name)) else {
+            break;
+        };
         acknowledged.push((name, 0));
         for record in 0..40u64 {
             let written = file.write_all(&(record ^ writer).to_le_bytes());
@@ -145,10 +151,14 @@ fn what_was_synced_is_there() {
         fs::create_dir(&dir).expect("mkdir");
         let pid = test.pid();
         let acknowledged = std::thread::scope(|scope| {
-            let writers: Vec<_> = (0..3).map(|writer| scope.spawn({
-                let dir = &dir;
-                move || append_and_sync(dir, writer)
-            })).collect();
+            let writers: Vec<_> = (0..3)
+                .map(|writer| {
+                    scope.spawn({
+                        let dir = &dir;
+                        move || append_and_sync(dir, writer)
+                    })
+                })
+                .collect();
             std::thread::sleep(Duration::from_micros(random.below(900_000)));
             process::kill_hard(pid);
             writers.into_iter().map(|writer| writer.join().expect("a writer")).collect::<Vec<_>>()
@@ -158,9 +168,17 @@ fn what_was_synced_is_there() {
         for (writer, files) in acknowledged.into_iter().enumerate() {
             for (name, records) in files {
                 let data = fs::read(dir.join(&name)).expect("a file that was made is there");
-                assert!(data.len() as u64 >= records * 8, "{name}: {} bytes of {records} records", data.len());
-                let whole = data.chunks_exact(8).map(|record| u64::from_le_bytes(record.try_into().expect("8")));
-                assert!(whole.zip(0..).all(|(seen, record)| seen == record ^ writer as u64), "{name} is damaged");
+                assert!(
+                    data.len() as u64 >= records * 8,
+                    "{name}: {} bytes of {records} records",
+                    data.len()
+                );
+                let whole =
+                    data.chunks_exact(8).map(|record| u64::from_le_bytes(record.try_into().expect("8")));
+                assert!(
+                    whole.zip(0..).all(|(seen, record)| seen == record ^ writer as u64),
+                    "{name} is damaged"
+                );
             }
         }
     }
@@ -179,9 +197,8 @@ fn every_change_that_returned_is_there_without_any_sync() {
         fs::create_dir(&dir).expect("mkdir");
         let pid = test.pid();
         let done = std::thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                (0..u64::MAX).take_while(|number| change_names(&dir, *number).is_ok()).last()
-            });
+            let writer =
+                scope.spawn(|| (0..u64::MAX).take_while(|number| change_names(&dir, *number).is_ok()).last());
             std::thread::sleep(Duration::from_micros(random.below(400_000)));
             process::kill_hard(pid);
             writer.join().expect("the writer")
@@ -192,7 +209,10 @@ fn every_change_that_returned_is_there_without_any_sync() {
         let names: BTreeSet<_> =
             fs::read_dir(&dir).expect("list").flatten().map(|entry| entry.file_name()).collect();
         for number in 0..=last {
-            assert!(names.contains(std::ffi::OsStr::new(&format!("new{number}"))), "new{number} of {last} is lost");
+            assert!(
+                names.contains(std::ffi::OsStr::new(&format!("new{number}"))),
+                "new{number} of {last} is lost"
+            );
             assert!(!names.contains(std::ffi::OsStr::new(&format!("old{number}"))), "old{number} is back");
             let text = fs::read_to_string(dir.join(format!("new{number}"))).expect("read");
             assert_eq!(text, format!("contents {number}"));
@@ -241,7 +261,11 @@ fn renames_and_unlinks_of_open_files() {
 /// One random change of names among a few that all clients share. What fails because another client
 /// was faster is no error; a dead mount is one.
 fn shuffle(root: &Path, random: &mut Random) -> std::io::Result<()> {
-    let mut name = |kinds: u64| root.join(["", "d0/", "d1/"][random.below(3) as usize].to_owned() + &format!("n{}", random.below(kinds)));
+    let mut name = |kinds: u64| {
+        root.join(
+            ["", "d0/", "d1/"][random.below(3) as usize].to_owned() + &format!("n{}", random.below(kinds)),
+        )
+    };
     let (from, to) = (name(12), name(12));
     let result = match random.below(9) {
         0 | 1 => OpenOptions::new().create(true).write(true).truncate(true).open(&from).and_then(|file| {
@@ -253,9 +277,16 @@ fn shuffle(root: &Path, random: &mut Random) -> std::io::Result<()> {
         4 => fs::hard_link(&from, &to),
         5 => fs::remove_file(&from),
         6 => fs::create_dir(root.join(format!("d{}", random.below(2)))),
-        7 => rustix::fs::renameat_with(rustix::fs::CWD, &from, rustix::fs::CWD, &to, rustix::fs::RenameFlags::EXCHANGE)
-            .map_err(Into::into),
-        _ => fs::rename(root.join("d0"), root.join("d1")).or_else(|_| fs::rename(root.join("d1"), root.join("d0"))),
+        7 => rustix::fs::renameat_with(
+            rustix::fs::CWD,
+            &from,
+            rustix::fs::CWD,
+            &to,
+            rustix::fs::RenameFlags::EXCHANGE,
+        )
+        .map_err(Into::into),
+        _ => fs::rename(root.join("d0"), root.join("d1"))
+            .or_else(|_| fs::rename(root.join("d1"), root.join("d0"))),
     };
     match result.as_ref().map_err(std::io::Error::raw_os_error) {
         Err(Some(libc::ENOTCONN | libc::ECONNABORTED | libc::EIO)) => result,
@@ -272,7 +303,8 @@ fn the_mount_serves_while_it_resyncs_and_reads_one_version_only() {
     let path = test.mnt.join("file");
     fs::write(&path, vec![1; 64 << 20]).expect("write");
     test.wait_until_clean();
-    let load = Load::start(&test, "while :; do dd if=/dev/urandom of=file bs=64k count=1024 conv=notrunc; done");
+    let load =
+        Load::start(&test, "while :; do dd if=/dev/urandom of=file bs=64k count=1024 conv=notrunc; done");
     std::thread::sleep(Duration::from_millis(300));
     test.kill();
     drop(load);

@@ -61,7 +61,10 @@ fn the_resync_reads_the_dirty_chunks_and_little_more() {
     let read = test.counter("resync_bytes_read");
     let expected = 2 * DIRTY_CHUNKS * CHUNK;
     assert!(read <= expected + expected / 10, "the resync read {read} bytes for {expected} that were dirty");
-    assert!(read >= expected, "the resync read {read} bytes of {expected} that were dirty: not all was compared");
+    assert!(
+        read >= expected,
+        "the resync read {read} bytes of {expected} that were dirty: not all was compared"
+    );
     assert_eq!(test.counter("resync_bytes_written"), 0, "nothing differed, nothing is written");
     test.umount();
     compare_sparsely(&test);

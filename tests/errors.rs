@@ -22,7 +22,11 @@ fn refused(test: &TestMirror, arguments: &[&dyn AsRef<OsStr>], words: &[&str]) {
     let before = fingerprint(test.scratch().path());
     let output = run(mirrorfs().args(arguments.iter().map(|argument| argument.as_ref())));
     let text = said(&output);
-    assert!(!output.status.success(), "this has to fail: {:?}", arguments.iter().map(|one| one.as_ref()).collect::<Vec<_>>());
+    assert!(
+        !output.status.success(),
+        "this has to fail: {:?}",
+        arguments.iter().map(|one| one.as_ref()).collect::<Vec<_>>()
+    );
     assert!(output.status.code().is_some(), "it ends by itself: {text}");
     for word in words {
         assert!(text.to_lowercase().contains(&word.to_lowercase()), "the message lacks {word:?}: {text}");
@@ -32,7 +36,11 @@ fn refused(test: &TestMirror, arguments: &[&dyn AsRef<OsStr>], words: &[&str]) {
     let changed: Vec<_> = after.iter().filter(|(path, line)| before.get(*path) != Some(*line)).collect();
     assert!(changed.is_empty(), "a refusal changes nothing, but: {changed:#?}");
     assert_eq!(before.len(), after.len(), "a refusal removes nothing");
-    let mounted = || mounts::all().into_iter().find(|mount| mount.at.starts_with(test.scratch().path()) && mount.fstype.starts_with("fuse"));
+    let mounted = || {
+        mounts::all()
+            .into_iter()
+            .find(|mount| mount.at.starts_with(test.scratch().path()) && mount.fstype.starts_with("fuse"))
+    };
     assert!(mounted().is_none(), "nothing is mounted after a refusal");
 }
 
@@ -160,7 +168,9 @@ fn mount_refuses_a_mount_point_that_is_in_the_way() {
 #[test]
 fn mount_names_the_option_it_does_not_know() {
     let Some(test) = used("options") else { return };
-    for [option, word] in [["nosuchoption", "nosuchoption"], ["chunk=5", "chunk"], ["chunk=3M", "chunk"], ["bitmap=", "bitmap"]] {
+    for [option, word] in
+        [["nosuchoption", "nosuchoption"], ["chunk=5", "chunk"], ["chunk=3M", "chunk"], ["bitmap=", "bitmap"]]
+    {
         refused(&test, &[&"mount", &test.a, &test.b, &test.mnt, &"-o", &option], &[word]);
     }
 }
@@ -216,6 +226,40 @@ fn two_damaged_superblock_slots_are_refused_with_the_way_out() {
 }
 
 #[test]
+fn a_newer_format_is_refused_and_named() {
+    let Some(test) = used("newer") else { return };
+    for slot in 0..2 {
+        let path = test.b.join(".mirrorfs/superblock");
+        let mut bytes = fs::read(&path).expect("read")[slot * 4096..][..4096].to_vec();
+        bytes[8..12].copy_from_slice(&77u32.to_le_bytes());
+        bytes[12..16].fill(0);
+        let crc = crc32c::crc32c(&bytes);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        damage(&test.b, "superblock", slot as u64 * 4096, &bytes);
+    }
+    refused_mount(&test, &[shown(&test.b), "version 77"]);
+}
+
+#[test]
+fn legs_in_the_wrong_order_are_refused() {
+    let Some(test) = used("swapped") else { return };
+    refused(&test, &[&"mount", &test.b, &test.a, &test.mnt], &["order", shown(&test.a), shown(&test.b)]);
+}
+
+#[test]
+fn a_leg_on_a_mounted_mirror_is_refused() {
+    let Some(test) = common::mounted("nested") else { return };
+    let fresh = test.scratch().dir("fresh");
+    let nested = test.mnt.join("nested");
+    fs::create_dir(&nested).expect("mkdir");
+    let output = run(mirrorfs().arg("create").args([&fresh, &nested]));
+    assert!(!output.status.success() && said(&output).contains("mirror"), "{}", said(&output));
+    assert!(said(&output).contains(shown(&nested)), "{}", said(&output));
+    assert_eq!(fs::read_dir(&nested).expect("list").count(), 0, "nothing was made");
+    test.umount_and_compare();
+}
+
+#[test]
 fn a_leg_older_than_the_other_is_refused() {
     for [old, new] in [["a", "b"], ["b", "a"]] {
         let Some(test) = used("older") else { return };
@@ -238,7 +282,12 @@ fn crashed(name: &str) -> Option<TestMirror> {
     fs::write(test.mnt.join("second"), "x").expect("write");
     test.kill();
     let _ = rustix::mount::unmount(&test.mnt, rustix::mount::UnmountFlags::DETACH);
-    File::options().write(true).open(test.b.join("file")).expect("open").write_all_at(b"torn", 5000).expect("write");
+    File::options()
+        .write(true)
+        .open(test.b.join("file"))
+        .expect("open")
+        .write_all_at(b"torn", 5000)
+        .expect("write");
     Some(test)
 }
 
@@ -326,7 +375,11 @@ fn status_examine_and_compare_say_what_is_wrong() {
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("dir/extra"), "{}", said(&output));
     let output = run(Command::new(program()).arg("compare").args([&test.a, &test.scratch().join("missing")]));
-    assert!(!matches!(output.status.code(), Some(0 | 1) | None), "trouble is not a difference: {}", said(&output));
+    assert!(
+        !matches!(output.status.code(), Some(0 | 1) | None),
+        "trouble is not a difference: {}",
+        said(&output)
+    );
 }
 
 #[test]
@@ -349,7 +402,8 @@ fn a_leg_that_fails_makes_the_mirror_read_only_and_is_recorded() {
         must(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(&leg));
         let errors = (0..3).map(|number| fs::write(test.mnt.join(format!("new{number}")), "x").err());
         let errors: Vec<_> = errors.collect();
-        let last = errors.last().expect("three").as_ref().expect("a mirror with a failed leg takes no changes");
+        let last =
+            errors.last().expect("three").as_ref().expect("a mirror with a failed leg takes no changes");
         assert!(matches!(last.raw_os_error(), Some(libc::EROFS | libc::EIO)), "{errors:?}");
         assert_eq!(test.status()["state"], "readonly");
         if bad == "b" {

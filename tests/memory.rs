@@ -47,12 +47,20 @@ fn a_walk_of_very_many_files_stays_within_memory_and_descriptors() {
     assert_eq!(seen, files / 1000 * 1000);
     let pid = test.pid();
     let (memory, allowed) = (process::peak_memory(pid), BASE + files * PER_FILE);
-    println!("{files} files: {} MiB resident at most, {} descriptors", memory >> 20, process::descriptors(pid));
+    println!(
+        "{files} files: {} MiB resident at most, {} descriptors",
+        memory >> 20,
+        process::descriptors(pid)
+    );
     assert!(memory < allowed, "{} MiB for {files} files, allowed are {}", memory >> 20, allowed >> 20);
     let limit = fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
     let limit = limit.lines().find_map(|line| line.strip_prefix("Max open files")).expect("its limit");
     let limit: usize = limit.split_whitespace().next().and_then(|text| text.parse().ok()).expect("a number");
-    assert!(process::descriptors(pid) < limit * 3 / 4, "{} descriptors of {limit}", process::descriptors(pid));
+    assert!(
+        process::descriptors(pid) < limit * 3 / 4,
+        "{} descriptors of {limit}",
+        process::descriptors(pid)
+    );
     test.umount();
 }
 
@@ -62,13 +70,20 @@ struct Cgroup(PathBuf);
 impl Cgroup {
     fn new(limit: u64) -> Option<Cgroup> {
         let mounts = mounts::all();
-        let of = |kind: &str| mounts.iter().filter(|mount| mount.fstype == kind).map(|mount| mount.at.clone()).collect::<Vec<_>>();
+        let of = |kind: &str| {
+            mounts
+                .iter()
+                .filter(|mount| mount.fstype == kind)
+                .map(|mount| mount.at.clone())
+                .collect::<Vec<_>>()
+        };
         let old = of("cgroup").into_iter().find(|path| path.join("memory.limit_in_bytes").exists());
         let (root, file) = match old {
             Some(root) => (root, "memory.limit_in_bytes"),
             None => {
                 let holds_memory = |path: &PathBuf| {
-                    fs::read_to_string(path.join("cgroup.subtree_control")).is_ok_and(|text| text.contains("memory"))
+                    fs::read_to_string(path.join("cgroup.subtree_control"))
+                        .is_ok_and(|text| text.contains("memory"))
                 };
                 (of("cgroup2").into_iter().find(holds_memory)?, "memory.max")
             }
@@ -91,7 +106,10 @@ impl Cgroup {
     fn kills(&self) -> u64 {
         let text = ["memory.oom_control", "memory.events"].map(|name| fs::read_to_string(self.0.join(name)));
         let lines = text.iter().flatten().flat_map(|text| text.lines());
-        lines.filter_map(|line| line.strip_prefix("oom_kill ")).filter_map(|text| text.parse::<u64>().ok()).sum()
+        lines
+            .filter_map(|line| line.strip_prefix("oom_kill "))
+            .filter_map(|text| text.parse::<u64>().ok())
+            .sum()
     }
 }
 
@@ -126,7 +144,11 @@ fn heavy_writing_in_a_small_memory_cgroup_neither_hangs_nor_loses() {
     let arguments: Vec<String> =
         test.mount_arguments().iter().map(|argument| format!("'{}'", argument.to_string_lossy())).collect();
     // The daemon stays in the group it was started in.
-    process::must(&mut group.wrap(&format!("exec {} {}", quoted(common::mirror::program()), arguments.join(" "))));
+    process::must(&mut group.wrap(&format!(
+        "exec {} {}",
+        quoted(common::mirror::program()),
+        arguments.join(" ")
+    )));
     // Three times the group's memory, through the page cache and through memory maps of tar and cp,
     // from several processes that sit in the same group.
     let script = format!(

@@ -99,7 +99,8 @@ fn a_user_comes_back_from_a_crash() {
     work(&place.scratch.join("mnt"));
     process::kill_hard(place.pid());
     place.must_as_nobody(&["mount", "a", "b", "mnt"]);
-    let synced = || place.must_as_nobody(&["status", "mnt", "--json"]).replace(' ', "").contains("\"active\":false");
+    let synced =
+        || place.must_as_nobody(&["status", "mnt", "--json"]).replace(' ', "").contains("\"active\":false");
     wait_for("the resync to end", synced);
     let pid = place.pid();
     let output = process::shell_as_nobody(place.scratch.path(), "fusermount3 -u mnt");

@@ -32,7 +32,8 @@ pub fn assert_equal(a: &Path, b: &Path) {
 
 /// Every difference between two trees, a line each.
 pub fn differences(a: &Path, b: &Path) -> Vec<String> {
-    let mut comparison = Comparison { roots: [a, b], found: Vec::new(), twins: HashMap::new(), taken: HashMap::new() };
+    let mut comparison =
+        Comparison { roots: [a, b], found: Vec::new(), twins: HashMap::new(), taken: HashMap::new() };
     comparison.object(Path::new(""));
     comparison.found
 }

@@ -66,7 +66,9 @@ impl DirStream {
         use std::os::unix::ffi::OsStrExt;
         let path = std::ffi::CString::new(path.as_os_str().as_bytes()).expect("a path has no NUL");
         // SAFETY: the path is a C string.
-        NonNull::new(unsafe { libc::opendir(path.as_ptr()) }).map(DirStream).ok_or_else(io::Error::last_os_error)
+        NonNull::new(unsafe { libc::opendir(path.as_ptr()) })
+            .map(DirStream)
+            .ok_or_else(io::Error::last_os_error)
     }
 
     pub fn tell(&self) -> i64 {

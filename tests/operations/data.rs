@@ -98,8 +98,13 @@ fn overlapping_writes_of_many_threads_leave_the_legs_equal() {
 #[test]
 fn sparse_files_keep_their_holes() {
     let Some(test) = mounted("sparse") else { return };
-    let mut file = File::options().read(true).write(true).create(true).truncate(true)
-        .open(test.mnt.join("file")).expect("create");
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(test.mnt.join("file"))
+        .expect("create");
     file.write_all_at(b"far out", 1 << 40).expect("write at a terabyte");
     for path in test.everywhere("file") {
         use std::os::unix::fs::MetadataExt;
@@ -139,8 +144,8 @@ fn copy_file_range_copies_on_both_legs() {
     let to = File::create(test.mnt.join("to")).expect("create");
     let (mut read_at, mut write_at, mut left) = (1000, 500, 900_000);
     while left > 0 {
-        let copied =
-            rustix::fs::copy_file_range(&from, Some(&mut read_at), &to, Some(&mut write_at), left).expect("copy");
+        let copied = rustix::fs::copy_file_range(&from, Some(&mut read_at), &to, Some(&mut write_at), left)
+            .expect("copy");
         assert!(copied > 0, "the copy stops early");
         left -= copied;
     }
@@ -200,8 +205,13 @@ fn sync_calls_succeed_on_everything() {
     let Some(test) = mounted("sync") else { return };
     let dir = test.mnt.join("dir");
     fs::create_dir(&dir).expect("mkdir");
-    let mut file = OpenOptions::new().write(true).create(true).custom_flags(libc::O_SYNC)
-        .truncate(true).open(dir.join("file")).expect("create");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .custom_flags(libc::O_SYNC)
+        .truncate(true)
+        .open(dir.join("file"))
+        .expect("create");
     file.write_all(b"with O_SYNC").expect("write");
     file.sync_data().expect("fdatasync");
     file.sync_all().expect("fsync");

@@ -69,12 +69,14 @@ fn names_of_255_bytes_and_of_any_bytes_are_kept() {
     let Some(test) = mounted("bytes") else { return };
     let longest = "n".repeat(255);
     let odd = OsStr::from_bytes(b"\xff\xfe \n\t\\ not UTF-8 \x80");
-    for name in [OsStr::new(&longest), odd, OsStr::new("...") , OsStr::new(" ")] {
+    for name in [OsStr::new(&longest), odd, OsStr::new("..."), OsStr::new(" ")] {
         fs::write(test.mnt.join(name), name.as_bytes()).expect("create");
         for leg in [&test.a, &test.b] {
             assert_eq!(fs::read(leg.join(name)).expect("on the leg"), name.as_bytes());
         }
-        assert!(fs::read_dir(&test.mnt).expect("list").any(|entry| entry.expect("entry").file_name() == name));
+        assert!(
+            fs::read_dir(&test.mnt).expect("list").any(|entry| entry.expect("entry").file_name() == name)
+        );
     }
     let too_long = fs::write(test.mnt.join("n".repeat(256)), "").expect_err("256 bytes are too long");
     assert_eq!(too_long.raw_os_error(), Some(libc::ENAMETOOLONG));
@@ -105,7 +107,8 @@ fn rename_replaces_and_keeps_the_source_inode() {
     }
     let full = fs::rename(at("to"), at("other")).expect_err("a file does not replace a directory");
     assert_eq!(full.raw_os_error(), Some(libc::EISDIR));
-    let into_itself = fs::rename(at("other"), at("other/below/x")).expect_err("no directory goes into itself");
+    let into_itself =
+        fs::rename(at("other"), at("other/below/x")).expect_err("no directory goes into itself");
     assert_eq!(into_itself.raw_os_error(), Some(libc::EINVAL));
     test.umount_and_compare();
 }
@@ -221,7 +224,8 @@ fn inode_numbers_stay_the_same_across_remounts() {
     let Some(test) = mounted("inos") else { return };
     fs::create_dir(test.mnt.join("dir")).expect("mkdir");
     fs::write(test.mnt.join("dir/file"), "x").expect("write");
-    let numbers = || ["", "dir", "dir/file"].map(|path| fs::metadata(test.mnt.join(path)).expect("stat").ino());
+    let numbers =
+        || ["", "dir", "dir/file"].map(|path| fs::metadata(test.mnt.join(path)).expect("stat").ino());
     let before = numbers();
     test.umount();
     test.mount();
@@ -233,7 +237,8 @@ fn inode_numbers_stay_the_same_across_remounts() {
 fn the_state_directory_is_not_shown_and_not_reachable() {
     let Some(test) = mounted("hidden") else { return };
     assert!(test.a.join(".mirrorfs").is_dir(), "the leg has it");
-    let names: Vec<_> = fs::read_dir(&test.mnt).expect("list").flatten().map(|entry| entry.file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(&test.mnt).expect("list").flatten().map(|entry| entry.file_name()).collect();
     assert!(names.is_empty(), "{names:?}");
     assert!(!test.mnt.join(".mirrorfs").exists());
     let errors = [

@@ -103,9 +103,14 @@ fn permissions_keep_others_out() {
     fs::write(test.mnt.join("closed/file"), "x").expect("write");
     fs::set_permissions(test.mnt.join("closed"), fs::Permissions::from_mode(0o700)).expect("chmod");
     fs::write(test.mnt.join("file"), "x").expect("write");
-    for script in
-        ["cat closed/file", "echo x >> file", "rm -f file", "chmod 777 file", "touch new", "mv file elsewhere"]
-    {
+    for script in [
+        "cat closed/file",
+        "echo x >> file",
+        "rm -f file",
+        "chmod 777 file",
+        "touch new",
+        "mv file elsewhere",
+    ] {
         assert!(!shell_as_nobody(&test.mnt, script).status.success(), "nobody may: {script}");
     }
     assert!(shell_as_nobody(&test.mnt, "cat file").status.success());

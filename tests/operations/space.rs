@@ -26,7 +26,8 @@ fn fallocate_modes_do_the_same_on_every_filesystem_that_has_them() {
         allocate(FallocateFlags::empty(), 5 * MIB, MIB).expect("plain");
         model.resize(6 * MIB as usize, 0);
         allocate(FallocateFlags::KEEP_SIZE, 8 * MIB, MIB).expect("keep size");
-        allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 10_000, 100_000).expect("punch hole");
+        allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 10_000, 100_000)
+            .expect("punch hole");
         model[10_000..110_000].fill(0);
         allocate(FallocateFlags::ZERO_RANGE, MIB, 5000).expect("zero range");
         model[MIB as usize..MIB as usize + 5000].fill(0);
@@ -54,7 +55,8 @@ fn fallocate_modes_that_the_legs_lack_are_refused_alike() {
     let file = File::create(test.mnt.join("file")).expect("create");
     file.write_all_at(&[1; 8192], 0).expect("write");
     assert_eq!(fallocate(&file, FallocateFlags::COLLAPSE_RANGE, 0, 4096), Err(Errno::OPNOTSUPP));
-    fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, 4096).expect("tmpfs has this");
+    fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, 4096)
+        .expect("tmpfs has this");
     test.umount_and_compare();
 }
 

@@ -51,7 +51,8 @@ fn work(test: &TestMirror, random: &mut Random) {
 
 /// The names whose changes are watched; they are in no directory twice.
 fn inodes(test: &TestMirror) -> Inodes {
-    let names = (0..FILES).map(|number| format!("file{number}")).chain((0..3).map(|number| format!("dir{number}")));
+    let names =
+        (0..FILES).map(|number| format!("file{number}")).chain((0..3).map(|number| format!("dir{number}")));
     let of = |name: &str| test.on_legs(name).map(|path| fs::metadata(path).expect("stat").ino());
     names.map(|name| (name.clone(), of(&name))).collect()
 }
@@ -67,7 +68,10 @@ fn bits_are_durable_before_changes_and_cleared_after_syncs() {
     assert!(output.status.success(), "{}", common::mirror::said(&output));
     test.mount();
     for number in 0..FILES {
-        File::create(test.mnt.join(format!("file{number}"))).expect("create").set_len(40 * CHUNK).expect("truncate");
+        File::create(test.mnt.join(format!("file{number}")))
+            .expect("create")
+            .set_len(40 * CHUNK)
+            .expect("truncate");
     }
     for number in 0..3 {
         fs::create_dir(test.mnt.join(format!("dir{number}"))).expect("mkdir");
@@ -77,7 +81,17 @@ fn bits_are_durable_before_changes_and_cleared_after_syncs() {
 
     let trace = test.scratch().join("trace");
     let mut strace = Command::new("strace");
-    strace.args(["-f", "--seccomp-bpf", "-y", "-xx", "-s", LONGEST_STRING, "-e", &format!("trace={CALLS}"), "-o"]);
+    strace.args([
+        "-f",
+        "--seccomp-bpf",
+        "-y",
+        "-xx",
+        "-s",
+        LONGEST_STRING,
+        "-e",
+        &format!("trace={CALLS}"),
+        "-o",
+    ]);
     strace.arg(&trace).arg(common::mirror::program()).args(test.mirror_mut().mount_arguments()).arg("-f");
     let mut strace = strace.stdin(Stdio::null()).spawn().expect("strace");
     test.wait_until_mounted();

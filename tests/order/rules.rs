@@ -126,7 +126,8 @@ impl<'a> Checker<'a> {
                 Region::Chunk { .. } => self.report.writes += 1,
                 Region::Entries { .. } => self.report.names += 1,
             }
-            let covering = |copy: &&Copy| copy.values().flatten().any(|slot| region.covered_by(slot, self.inodes));
+            let covering =
+                |copy: &&Copy| copy.values().flatten().any(|slot| region.covered_by(slot, self.inodes));
             let copies = self.copies.values().filter(covering).count();
             if copies < 2 {
                 self.report.violations.push(format!(
@@ -157,7 +158,9 @@ impl<'a> Checker<'a> {
                     .collect()
             }
             "openat" | "openat2" if !call.says("O_CREAT") => Vec::new(),
-            "openat" | "openat2" | "mkdirat" | "mknodat" | "unlinkat" => known(0).map(|name| Region::Entries { name }).into_iter().collect(),
+            "openat" | "openat2" | "mkdirat" | "mknodat" | "unlinkat" => {
+                known(0).map(|name| Region::Entries { name }).into_iter().collect()
+            }
             "symlinkat" => known(1).map(|name| Region::Entries { name }).into_iter().collect(),
             "linkat" => known(2).map(|name| Region::Entries { name }).into_iter().collect(),
             "renameat" | "renameat2" => {

@@ -93,7 +93,8 @@ fn calls_that_overlap_are_put_together() {
                  12  fsync(7<\\x2f\\x62>) = -1 EIO (Input/output error)\n\
                  12  +++ exited with 0 +++\n";
     let calls = parse(trace);
-    let names: Vec<_> = calls.iter().map(|call| (call.name.as_str(), call.began, call.ended, call.result)).collect();
+    let names: Vec<_> =
+        calls.iter().map(|call| (call.name.as_str(), call.began, call.ended, call.result)).collect();
     assert_eq!(names, [("syncfs", 1, 1, 0), ("pwrite64", 0, 2, 2), ("fsync", 3, 3, -1)]);
     assert_eq!(calls[1].descriptor(0), Some((5, "/a".to_owned())));
     assert_eq!(calls[1].data(), [1, 255]);
