@@ -79,10 +79,13 @@ fn answer(stream: &UnixStream, service: &dyn Service, mountpoint: &str) -> io::R
             None => Err(format!("this daemon does not know the command \"{verb}\"")),
         },
     };
-    send(stream, &match reply {
-        Ok(value) => json!({ "ok": value }),
-        Err(message) => json!({ "error": message }),
-    })
+    send(
+        stream,
+        &match reply {
+            Ok(value) => json!({ "ok": value }),
+            Err(message) => json!({ "error": message }),
+        },
+    )
 }
 
 fn report(service: &dyn Service, mountpoint: &str) -> Report {
@@ -103,9 +106,8 @@ pub fn ask_mount(mount: &Mount, command: &str) -> crate::error::Result<Answer> {
 
 /// Sends `request` to the daemon of `mount`.
 pub fn ask(mount: &Mount, request: &Value) -> crate::error::Result<Answer> {
-    let failed = |cause| {
-        Error::new(format!("cannot ask the daemon of {}", mount.mountpoint.display())).because(cause)
-    };
+    let failed =
+        |cause| Error::new(format!("cannot ask the daemon of {}", mount.mountpoint.display())).because(cause);
     let stream = match address(&mount.device).and_then(|address| UnixStream::connect_addr(&address)) {
         Ok(stream) => stream,
         Err(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => return Ok(Answer::Nobody),
@@ -113,10 +115,8 @@ pub fn ask(mount: &Mount, request: &Value) -> crate::error::Result<Answer> {
     };
     let daemon = rustix::net::sockopt::socket_peercred(&stream).map_err(|errno| failed(errno.into()))?.uid;
     if !daemon.is_root() && Some(daemon.as_raw()) != mount.owner() {
-        return Err(failed(crate::error::errno(libc::EPERM)).hint(format!(
-            "User {} has taken the name of its control socket.",
-            daemon.as_raw()
-        )));
+        return Err(failed(crate::error::errno(libc::EPERM))
+            .hint(format!("User {} has taken the name of its control socket.", daemon.as_raw())));
     }
     match exchange(&stream, request) {
         Ok(line) if line.is_empty() => Ok(Answer::Nobody),

@@ -106,15 +106,12 @@ pub fn check(request: &MountRequest) -> std::result::Result<(), Failure> {
     Ok(place::check_apart(&request.legs, &request.mountpoint)?)
 }
 
-fn live(
-    request: &MountRequest,
-    start: Start,
-    readiness: &mut Readiness,
-) -> std::result::Result<(), Failure> {
+fn live(request: &MountRequest, start: Start, readiness: &mut Readiness) -> std::result::Result<(), Failure> {
     logging::start(match request.foreground {
         true => Destination::Foreground,
         false => Destination::Background(request.options.log.as_deref()),
     })?;
+    crate::fuse::abort_on_panic();
     hardening::apply();
     let service = waiting::start(request, start)?;
     let mounted = mount(request, &service);

@@ -34,7 +34,11 @@ impl Wreck {
 
     fn crash(&mut self) {
         for id in LegId::ALL {
-            if self.rng.one_in(4) { self.disks[id].survive_kill() } else { self.disks[id].survive_power_cut(&mut self.rng) }
+            if self.rng.one_in(4) {
+                self.disks[id].survive_kill()
+            } else {
+                self.disks[id].survive_power_cut(&mut self.rng)
+            }
         }
     }
 
@@ -43,7 +47,8 @@ impl Wreck {
         let legs = PerLeg::from_fn(|id| {
             let mut left = allowed;
             let leg = SimLeg::new(id, self.disks[id].clone()).with_faults(Box::new(move |_, call| {
-                let looks = matches!(call, Call::Lookup | Call::Stat | Call::ReadDir | Call::Read | Call::Open);
+                let looks =
+                    matches!(call, Call::Lookup | Call::Stat | Call::ReadDir | Call::Read | Call::Open);
                 if looks {
                     return None;
                 }
