@@ -83,10 +83,9 @@ impl Readiness {
     }
 
     fn send(&mut self, message: &[u8]) {
-        if let Some(mut parent) = self.parent.take() {
-            if let Err(error) = parent.write_all(message) {
-                log::info!("whoever started the mount has gone: {error}");
-            }
+        let told = self.parent.take().map(|mut parent| parent.write_all(message));
+        if let Some(Err(error)) = told {
+            log::info!("whoever started the mount has gone: {error}");
         }
     }
 }

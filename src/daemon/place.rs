@@ -62,7 +62,8 @@ pub fn look(mountpoint: &Path) -> Result<There> {
 pub fn is_dead(mount: &Mount) -> bool {
     // A daemon that is being killed may still be listening for an instant; only an answer, or none
     // in time, means that somebody is there.
-    match control::ask_mount(mount, "status") {
+    let answer = control::ask_mount(mount, "status");
+    match answer {
         Ok(Answer::Reply(_) | Answer::Timeout) => false,
         // No daemon in our network namespace: the kernel knows whether there is one in another.
         Ok(Answer::Nobody) | Err(_) => matches!(
