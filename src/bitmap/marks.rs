@@ -215,6 +215,18 @@ impl Bitmap {
         WriteIntent::new(self, held)
     }
 
+    /// An intent to settle what an idle slot covers: not a touch that keeps it from being cleared.
+    /// `None` if somebody has touched or cleared it since it was listed.
+    pub fn hold_idle(&self, idle: &IdleSlot) -> Option<WriteIntent<'_>> {
+        let mut held = Held::default();
+        let mut state = self.state.lock();
+        if !state.table.hold_idle(idle.index, idle.version, &mut held) {
+            return None;
+        }
+        drop(state);
+        Some(WriteIntent::new(self, held))
+    }
+
     /// Ends the changes of an intent.
     pub(super) fn release(&self, held: &Held) {
         self.let_go(&mut self.state.lock(), held);

@@ -206,6 +206,17 @@ impl Table {
         held.push(index);
     }
 
+    /// Holds a slot that is as it was in `version`; does not count as a touch.
+    pub fn hold_idle(&mut self, index: SlotIndex, version: u64, held: &mut Held) -> bool {
+        let entry = self.entry_mut(index);
+        let same = entry.slot.is_some() && entry.version == version;
+        if same {
+            entry.intents += 1;
+            held.push(index);
+        }
+        same
+    }
+
     /// Ends the holding of these; true if some slot is held by nobody any more.
     pub fn release(&mut self, held: &Held) -> bool {
         let tick = self.tick;
