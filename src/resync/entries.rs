@@ -20,7 +20,8 @@ use crate::legs::{Identity, Kind, Leg, PerLeg, RenameMode, Stat};
 
 /// Files up to this many bytes are copied under the name's own intent; longer ones get a slot, and
 /// their data follows behind the mount.
-pub(super) const SMALL: u64 = 1 << 20;
+/// Short in tests, which then need not fill a megabyte for each crash.
+pub(super) const SMALL: u64 = if cfg!(test) { 8 << 10 } else { 1 << 20 };
 
 /// The object a name stands for; `None` if there is none.
 pub(super) fn look_up<L: Leg>(leg: &L, dir: &L::Node, name: &OsStr) -> io::Result<Option<Child>> {
