@@ -244,14 +244,16 @@ impl<L: Leg> Mirror<L> {
 }
 
 impl<L: Leg> ResyncHost for Mirror<L> {
-    fn with_object(&self, identity: &Identity, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
-        let object = self.table.hold(self.numbering.shown(identity.ino), identity);
+    fn with_object(&self, identity: &Identity, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<bool> {
+        let Some(object) = self.table.hold(self.numbering.shown(identity.ino), identity) else {
+            return Ok(false);
+        };
         let result = {
             let _changing = object.lock.write();
             work()
         };
         self.table.reap(Some(object));
-        result
+        result.map(|()| true)
     }
 
     fn stop_requested(&self) -> bool {
