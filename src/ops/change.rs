@@ -31,6 +31,8 @@ pub(super) struct Touch<'a, L: Leg> {
 pub(super) enum Part<'a> {
     /// What a directory has under this name.
     Name(&'a OsStr),
+    /// The same, and what it names may be lost with it.
+    Lost(&'a OsStr),
     /// Attributes; or the object as something that moves or gets another name.
     Metadata,
     /// These bytes, and the length and times that go with them. An end of `u64::MAX` is the end of
@@ -42,6 +44,11 @@ impl<'a, L: Leg> Touch<'a, L> {
     /// A name in a directory.
     pub fn name(object: &'a Arc<Object<L>>, name: &'a OsStr) -> Self {
         Touch { object, part: Part::Name(name) }
+    }
+
+    /// A name by which a directory may lose an object.
+    pub fn lost(object: &'a Arc<Object<L>>, name: &'a OsStr) -> Self {
+        Touch { object, part: Part::Lost(name) }
     }
 
     /// Attributes, or an object that moves.
@@ -58,10 +65,15 @@ impl<'a, L: Leg> Touch<'a, L> {
 impl Part<'_> {
     fn kinds(&self) -> Kinds {
         match self {
-            Part::Name(_) => Kinds::ENTRIES,
+            Part::Name(_) | Part::Lost(_) => Kinds::ENTRIES,
             Part::Metadata => Kinds::METADATA,
             Part::Data(_) => Kinds::METADATA | Kinds::DATA,
         }
+    }
+
+    /// Whether taking the change back on one leg takes data from the other.
+    fn needs_data_to_undo(&self) -> bool {
+        matches!(self, Part::Data(_) | Part::Lost(_))
     }
 
     fn span(&self, chunk: ChunkSize) -> Span {
@@ -123,7 +135,11 @@ impl<L: Leg> Mirror<L> {
             Ok(_) if self.health.in_service(source.other()) => Some(act(&intent, source.other())),
             _ => None,
         };
-        let outcome = judge(source, answer(Some(&of_source), &count), answer(of_other.as_ref(), &count));
+        let answered = answer(Some(&of_source), &count);
+        let mut outcome = judge(source, answered, answer(of_other.as_ref(), &count));
+        if !self.is_equal() && touched.iter().any(|touch| touch.part.needs_data_to_undo()) {
+            outcome = outcome.without_taking_back(source, answered);
+        }
         match outcome.then {
             Then::Nothing => {}
             // ORDER: durable on the survivor before the reply (O2).

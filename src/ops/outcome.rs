@@ -15,6 +15,10 @@
 //! | done | refused for a limit of its own | that errno | source is brought back |
 //! | done | sees other names than the source | done | the legs differ: the other leg is brought up |
 //!
+//! While a resync has data to copy, the other leg's is old, and `source is brought back to it` would put
+//! it in place of the new: then the source's answer is the reply, and the other leg is brought up. If it
+//! cannot be, the mirror turns read-only, and the next mount does it.
+//!
 //! A leg *fails* when its errno tells of the leg and not of the request.
 
 use crate::legs::LegId;
@@ -92,6 +96,20 @@ pub struct Outcome {
     pub reply: Reply,
     /// For the legs.
     pub then: Then,
+}
+
+impl Outcome {
+    /// The same where the other leg's copy of what was touched may be an old one, which a resync has
+    /// yet to make equal: nothing can be taken back from it. What the source did counts, and the other
+    /// leg has to follow.
+    pub fn without_taking_back(self, source: LegId, of_source: Answer) -> Outcome {
+        match (self.then, of_source) {
+            (Then::Repair { wrong }, Answer::Done(count)) if wrong == source => {
+                Outcome { reply: Reply::Done(count), then: Then::Repair { wrong: source.other() } }
+            }
+            _ => self,
+        }
+    }
 }
 
 /// Judges the answers of the `source` and of the other leg.
