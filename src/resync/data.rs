@@ -95,9 +95,22 @@ impl<L: Leg> Resync<'_, L> {
     fn step(&self, ino: u64, copier: &mut Copier<'_>) -> io::Result<u64> {
         let Some((object, root)) = self.pending_file(ino) else { return Ok(0) };
         let sides = self.sides();
-        let (Some(s_node), Some(t_node)) = sides.find_both(&object.ids)? else {
-            self.done(ino);
-            return Ok(0);
+        let (s_node, t_node) = match sides.find_both(&object.ids)? {
+            (Some(s_node), Some(t_node)) => (s_node, t_node),
+            (None, _) => {
+                self.done(ino);
+                return Ok(0);
+            }
+            (Some(_), None) => {
+                // FAIL-SAFE: somebody took it away behind the mirror's back. Its slots stay dirty.
+                log::error!(
+                    "inode {ino} of leg {} has no counterpart on leg {}",
+                    sides.source,
+                    sides.target()
+                );
+                self.pending.lock().files.remove(&ino);
+                return Ok(0);
+            }
         };
         let slot = object.slots.first().copied().or(root);
         let intent = self.bitmap.hold(slot.expect("without a slot only when everything is compared"));

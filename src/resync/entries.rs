@@ -89,7 +89,10 @@ impl<L: Leg> Run<'_, L> {
         let ids = self.sides.pair(wanted.identity, found.identity);
         // From here on its other names must be names of the same object.
         let linked = wanted.stat.nlink > 1 || found.stat.nlink > 1;
-        if linked && wanted.stat.kind != Kind::Directory && self.pairs.partner(source, &wanted.identity).is_none() {
+        if linked
+            && wanted.stat.kind != Kind::Directory
+            && self.pairs.partner(source, &wanted.identity).is_none()
+        {
             self.pairs.insert(ids);
         }
         if self.everything && wanted.stat.kind == Kind::Directory {
