@@ -64,7 +64,7 @@ impl bitmap::Host for Quiet {
 }
 
 impl ResyncHost for Quiet {
-    fn with_object(&self, _: u64, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+    fn with_object(&self, _: &Identity, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
         work()
     }
 
