@@ -10,7 +10,7 @@ use std::io;
 use super::copy::{Copier, OpenPair};
 use super::plan::Object;
 use super::throttle::Throttle;
-use super::{Outcome, Resync, Scope, metadata};
+use super::{Outcome, Resync, metadata};
 use crate::bitmap::SlotIndex;
 use crate::legs::{Kind, Leg, LegId};
 use crate::sync::join;
@@ -60,9 +60,6 @@ impl<L: Leg> Resync<'_, L> {
             let sides = self.sides();
             let (s, t) = join(|| sides.s.sync_all(), || sides.t.sync_all());
             s.and(t)?;
-            if self.scope == Scope::Everything {
-                self.bitmap.all_compared(self.host)?;
-            }
             at_the_end.into_iter().for_each(|slot| self.bitmap.resynced(slot));
         }
         self.progress.set_active(false);
