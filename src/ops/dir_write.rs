@@ -66,6 +66,7 @@ impl<L: Leg> Mirror<L> {
         let found = self.born(&dir, name, (identity, stat), other);
         let object = self.object(found.attr.ino)?;
         object.unprivileged.store(mode & 0o6000 == 0, Ordering::Relaxed);
+        object.incapable.store(true, Ordering::Relaxed);
         let fh = self.handles.add_file(OpenFile { object, mode: open, files });
         Ok((found, fh))
     }
@@ -84,9 +85,7 @@ impl<L: Leg> Mirror<L> {
             *first = Some(made);
             return;
         };
-        let settled = self.legs[leg]
-            .child(dir, name)
-            .and_then(|node| self.legs[leg].set_times(intent, &node, Some(first.atime), Some(first.mtime)));
+        let settled = self.legs[leg].set_times_of(intent, dir, name, first.atime, first.mtime);
         // FAIL-SAFE: times that differ are found when the directory is resynced or compared.
         if let Err(error) = settled {
             log::warn!("leg {leg}: cannot set the times of a new object: {error}");
