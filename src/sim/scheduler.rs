@@ -19,9 +19,10 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
 use crate::error::errno;
 use crate::sim::rng::Rng;
@@ -86,6 +87,9 @@ pub enum Moment {
 /// Far more turns than any run needs; one that takes more does not end by itself.
 const MAX_TURNS: u64 = 500_000;
 
+/// How much time passes when a thread goes on because its time is over.
+const NAP: Duration = Duration::from_millis(10);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
     Runnable,
@@ -110,6 +114,8 @@ struct State {
     handles: Vec<JoinHandle<()>>,
     steps: u64,
     turns: u64,
+    /// Simulated time since the start.
+    passed: Duration,
     trace: u64,
     /// Set when the machine is gone: why.
     over: Option<End>,
@@ -147,6 +153,7 @@ pub fn run(plan: Plan, root: impl FnOnce() + Send + 'static) -> Report {
             handles: Vec::new(),
             steps: 0,
             turns: 0,
+            passed: Duration::ZERO,
             trace: plan.seed,
             over: None,
             starter: thread::current(),
@@ -181,6 +188,12 @@ pub fn is_simulated() -> bool {
 /// A random number below `bound` from the run's seed; 0 on a thread that is not simulated.
 pub fn choose(bound: u64) -> u64 {
     me().map_or(0, |me| me.shared.state.lock().rng.below(bound))
+}
+
+/// Simulated time: stands still but when threads wait for it. `None` on a thread that is not simulated.
+pub fn now() -> Option<Instant> {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    Some(*START + me()?.shared.state.lock().passed)
 }
 
 /// A simulated thread that [`join`](Spawned::join) waits for.
@@ -341,8 +354,11 @@ impl State {
             self.end(End::Failed("the run does not end by itself".into()));
         }
         let mut candidates = self.numbers(|status| *status == Status::Runnable);
-        if candidates.is_empty() {
-            candidates = self.numbers(|status| matches!(status, Status::Timed(_)));
+        // Time passes now and then, and at once when there is nothing else to wait for.
+        if candidates.is_empty() || self.rng.one_in(8) {
+            let sleepers = self.numbers(|status| matches!(status, Status::Timed(_)));
+            self.passed += if sleepers.is_empty() { Duration::ZERO } else { NAP };
+            candidates.extend(sleepers);
         }
         if candidates.is_empty() {
             candidates = self.numbers(|status| *status != Status::Done);

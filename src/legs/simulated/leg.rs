@@ -411,24 +411,8 @@ impl Leg for SimLeg {
         gid: Option<u32>,
     ) -> io::Result<()> {
         self.change(Call::Attributes, |disk| {
-            let id = node.id();
-            let object = object(disk.live(), id)?;
-            let mut kept = object.mode;
-            if object.kind() != Kind::Directory {
-                kept &= !libc::S_ISUID;
-                if object.mode & libc::S_IXGRP != 0 {
-                    kept &= !libc::S_ISGID;
-                }
-            }
-            let (mode, name) = (object.mode, OsString::from("security.capability"));
-            let capable = object.xattrs.contains_key(&name);
-            disk.apply(Change::Owner { id, uid, gid });
-            if kept != mode {
-                disk.apply(Change::Mode { id, mode: kept });
-            }
-            if capable {
-                disk.apply(Change::Xattr { id, name, value: None });
-            }
+            object(disk.live(), node.id())?;
+            disk.apply(Change::Owner { id: node.id(), uid, gid });
             Ok(())
         })
     }

@@ -1,0 +1,1 @@
+//! Each order rule broken on purpose is found.
