@@ -9,17 +9,60 @@
 //! The bitmap never fails a mark for lack of room or memory: its slots are pinned pages allocated
 //! at mount, and when all are taken the oldest idle ones are synced and cleared on the spot.
 //!
+//! `chunk`, `slot`, `format` and `load` are pure. `table` is the slots in memory, `flush` brings its
+//! pages to the copies, `room` frees slots, `store` is a copy in a file, `host` what lies around.
+//!
 //! Invariants:
-//! - a bit set in memory and not in `unflushed` is set on every copy;
+//! - a slot whose last change is not newer than the last good flush is on every copy in use;
+//! - a page is written only with what the memory holds, so a copy never gets ahead of it;
 //! - a slot with an intent in flight is never cleared;
 //! - a slot that the resync still needs is never cleared.
 
+mod chunk;
+mod flush;
+mod format;
+mod host;
+mod intent;
+mod load;
+mod marks;
+mod pages;
+mod room;
+mod slot;
+mod store;
+mod table;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::ops::{BitOr, Range};
-
 use std::sync::atomic::AtomicU64;
 
+pub use chunk::{ChunkIndex, ChunkSize};
+pub use format::{MAX_SLOTS, MIN_SLOTS};
+pub use host::{Copies, CopyId, Host, IdleSlot, PageStore};
+pub use intent::WriteIntent;
+pub use load::{Expect, Loaded, Verdict};
+pub use marks::{Bitmap, DirtySlot, Stats};
+pub use store::FileStore;
+
 use crate::legs::{Identity, PerLeg};
+
+/// Bytes of a page, the unit in which the file is written.
+pub const PAGE_SIZE: usize = 4096;
+/// Bytes of a slot.
+pub const SLOT_SIZE: usize = 512;
+/// Slots in a page.
+pub const SLOTS_PER_PAGE: usize = PAGE_SIZE / SLOT_SIZE;
+/// Slots of a bitmap file unless told otherwise: a file of 4 MiB and a header page.
+pub const DEFAULT_SLOTS: u32 = 8192;
+
+/// Number of a slot in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SlotIndex(pub u32);
+
+/// Number of a page of the file; 0 is the header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PageIndex(pub u32);
 
 /// What of an object may differ between the legs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -35,6 +78,17 @@ impl Kinds {
     /// The chunks that the slot's bits name.
     pub const DATA: Kinds = Kinds(4);
 
+    /// The bits as the file has them. The three above these are reserved: missed by A (8), missed by
+    /// B (16), born (32).
+    pub(super) fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// From the bits in the file; reserved ones are kept.
+    pub(super) fn from_bits(bits: u8) -> Kinds {
+        Kinds(bits)
+    }
+
     /// Whether all of `other` is in `self`.
     pub fn contains(self, other: Kinds) -> bool {
         self.0 & other.0 == other.0
@@ -47,10 +101,6 @@ impl BitOr for Kinds {
         Kinds(self.0 | other.0)
     }
 }
-
-/// Number of a chunk within its file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ChunkIndex(pub u64);
 
 /// Which chunks of a file a mark covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,20 +131,4 @@ pub struct Want<'a> {
     pub kinds: Kinds,
     /// Which chunks, when `kinds` has [`Kinds::DATA`].
     pub span: Span,
-}
-
-/// The proof that what is about to change is marked, durably, on every copy of the bitmap (O1).
-///
-/// FAIL-SAFE: dropping it ends the change and leaves the bits set. That costs a compare at the next
-/// resync, never data.
-pub struct WriteIntent<'a> {
-    _bitmap: std::marker::PhantomData<&'a ()>,
-}
-
-impl WriteIntent<'_> {
-    /// For `mirrorfs create`, which fills a directory that is not yet half of a mirror: there is
-    /// nothing that could be unequal to it.
-    pub fn before_first_mount() -> WriteIntent<'static> {
-        WriteIntent { _bitmap: std::marker::PhantomData }
-    }
 }

@@ -427,6 +427,18 @@ pub trait Leg: Send + Sync + 'static {
     /// Sets the length of a regular file.
     fn truncate(&self, intent: &WriteIntent<'_>, node: &Self::Node, size: u64) -> io::Result<()>;
 
+    /// As [`truncate`](Self::truncate), by a descriptor that is open for writing: its right to write
+    /// counts, not the file's mode now.
+    fn truncate_file(
+        &self,
+        intent: &WriteIntent<'_>,
+        node: &Self::Node,
+        _file: &Self::File,
+        size: u64,
+    ) -> io::Result<()> {
+        self.truncate(intent, node, size)
+    }
+
     /// Sets an extended attribute; `flags` as in setxattr(2).
     fn set_xattr(
         &self,

@@ -1,6 +1,9 @@
 //! The identity with which the calling thread, and only it, meets the filesystem.
 //!
 //! The C library's setuid and its kin change all threads of the process; what is used here changes one.
+//! A thread's capabilities must not be changed in any other way once it has been in [`Borrowed`]. A thread
+//! that it starts meanwhile shares its umask, so files made elsewhere in the daemon get their mode set.
+//!
 //! Invariant: a thread leaves [`Borrowed`] with exactly the identity, the capabilities and the umask
 //! that it had when it entered.
 

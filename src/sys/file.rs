@@ -121,6 +121,11 @@ pub fn truncate(fd: BorrowedFd<'_>, size: u64) -> io::Result<()> {
     checked(|| libc::c_long::from(unsafe { libc::truncate64(path.as_ptr(), size) })).map(drop)
 }
 
+/// Sets the length of a file that is open for writing.
+pub fn truncate_open(file: BorrowedFd<'_>, size: u64) -> io::Result<()> {
+    uninterrupted(|| rustix::fs::ftruncate(file, size))
+}
+
 /// Reads at `offset` until `buf` is full or the file ends. A short count means the end of the file and
 /// nothing else, so an error after some bytes is an error.
 pub fn read_at(file: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -227,4 +232,18 @@ pub fn copy_range(from: (BorrowedFd<'_>, u64), to: (BorrowedFd<'_>, u64), len: u
 /// Space and limits of the filesystem.
 pub fn statvfs(fd: BorrowedFd<'_>) -> io::Result<rustix::fs::StatVfs> {
     uninterrupted(|| rustix::fs::fstatvfs(fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_durably_is_read_back() {
+        let file = tempfile::tempfile().unwrap();
+        assert_eq!(write_durably_at(file.as_fd(), b"12345", 3).unwrap(), 5);
+        let mut buf = [9; 10];
+        assert_eq!(read_at(file.as_fd(), &mut buf, 0).unwrap(), 8);
+        assert_eq!(&buf, b"\0\0\x0012345\x09\x09");
+    }
 }

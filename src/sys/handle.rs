@@ -2,12 +2,12 @@
 //!
 //! Making one needs no privilege, opening one needs CAP_DAC_READ_SEARCH.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::OFlags;
+use rustix::path::Arg;
 
 use super::checked;
 
@@ -16,33 +16,46 @@ const KERNEL_MAX: usize = 128;
 
 /// `struct file_handle` with room for the longest one.
 #[repr(C)]
-struct RawHandle {
+pub struct RawHandle {
     handle_bytes: u32,
     handle_type: i32,
     f_handle: [u8; KERNEL_MAX],
 }
 
-/// Type and bytes of the handle of `name` in `dir`, or of what `dir` itself is open on when `name` is
-/// empty. Never follows a symlink. EOPNOTSUPP where the filesystem has no handles.
-pub fn name_to_handle(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<(i32, Vec<u8>)> {
+impl RawHandle {
+    /// The kernel's `handle_type`.
+    pub fn kind(&self) -> i32 {
+        self.handle_type
+    }
+
+    /// The kernel's `f_handle`, as much of it as is used.
+    pub fn bytes(&self) -> &[u8] {
+        &self.f_handle[..(self.handle_bytes as usize).min(KERNEL_MAX)]
+    }
+}
+
+/// The handle of `name` in `dir`, or of what `dir` itself is open on when `name` is empty. Never follows a
+/// symlink. EOPNOTSUPP where the filesystem has no handles.
+pub fn name_to_handle(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<RawHandle> {
     let flags = if name.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
-    let name = CString::new(name.as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     let mut raw = RawHandle { handle_bytes: KERNEL_MAX as u32, handle_type: 0, f_handle: [0; KERNEL_MAX] };
     let mut mount_id: libc::c_int = 0;
-    // SAFETY: the name is a C string, and raw says in handle_bytes how much room it has; all three
-    // outlive the call.
-    checked(|| unsafe {
-        libc::syscall(
-            libc::SYS_name_to_handle_at,
-            dir.as_raw_fd(),
-            name.as_ptr(),
-            &raw mut raw,
-            &raw mut mount_id,
-            flags,
-        )
-    })?;
-    let len = (raw.handle_bytes as usize).min(KERNEL_MAX);
-    Ok((raw.handle_type, raw.f_handle[..len].to_vec()))
+    let made = name.into_with_c_str(|name| {
+        // SAFETY: the name is a C string, and raw says in handle_bytes how much room it has; all three
+        // outlive the call.
+        Ok(checked(|| unsafe {
+            libc::syscall(
+                libc::SYS_name_to_handle_at,
+                dir.as_raw_fd(),
+                name.as_ptr(),
+                &raw mut raw,
+                &raw mut mount_id,
+                flags,
+            )
+        }))
+    });
+    made??;
+    Ok(raw)
 }
 
 /// Opens what a handle names. `mount` is a descriptor in the filesystem, not opened with O_PATH; the

@@ -41,7 +41,6 @@ impl DirectoryLeg {
         creator: Creator,
     ) -> io::Result<(Identity, Stat)> {
         self.check_name(dir, name, Use::New)?;
-        self.made.fetch_add(1, Ordering::Relaxed);
         {
             let _borrowed = borrow(creator)?;
             match what {
@@ -55,6 +54,7 @@ impl DirectoryLeg {
                 }
             }
         }
+        self.made.fetch_add(1, Ordering::Relaxed);
         let (identity, mut stat) = self.look_up(dir, name)?;
         if let Make::Directory { mode } = what {
             // mkdir(2) drops suid and sgid from the mode it is given.
@@ -77,12 +77,12 @@ impl DirectoryLeg {
         open: OpenMode,
     ) -> io::Result<(Identity, Stat, File)> {
         self.check_name(dir, name, Use::New)?;
-        self.made.fetch_add(1, Ordering::Relaxed);
         let flags = super::io::access(open)? | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let fd = {
             let _borrowed = borrow(creator)?;
             sys::file::open_beneath(dir.fd(), name, flags, mode & 0o7777)?
         };
+        self.made.fetch_add(1, Ordering::Relaxed);
         let itself = OsStr::new(ITSELF);
         let stat = sys::file::stat(fd.as_fd(), itself)?;
         let handle = self.handle(fd.as_fd(), itself)?;

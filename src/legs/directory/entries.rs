@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 
@@ -39,7 +40,7 @@ impl DirectoryLeg {
             return Ok(None);
         }
         match sys::handle::name_to_handle(dir, name) {
-            Ok((kind, bytes)) => Ok(Handle::new(kind, &bytes)),
+            Ok(raw) => Ok(Handle::new(raw.kind(), raw.bytes())),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EOVERFLOW)) => {
                 Ok(None)
             }
@@ -159,6 +160,7 @@ impl DirectoryLeg {
             RenameMode::NoReplace => RenameFlags::NOREPLACE,
             RenameMode::Exchange => RenameFlags::EXCHANGE,
         };
+        self.moved.fetch_add(1, Ordering::Relaxed);
         sys::file::rename((from.0.fd(), from.1), (to.0.fd(), to.1), flags)
     }
 }

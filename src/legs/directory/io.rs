@@ -121,21 +121,37 @@ impl File {
     }
 }
 
-/// Copies within the leg, by the kernel where it can, else by hand.
+/// Copies within the leg until all is done or the source ends, by the kernel where it can, else by
+/// hand. An error only if nothing was copied.
+///
+/// A filesystem that shares blocks stops at the last whole one; going on from there lets two legs of
+/// different filesystems give the same count.
 pub fn copy(from: (&File, u64), to: (&File, u64), len: u64) -> io::Result<usize> {
+    let mut done: u64 = 0;
+    while done < len {
+        match copy_once((from.0, from.1 + done), (to.0, to.1 + done), len - done) {
+            Ok(0) => break,
+            Ok(copied) => done += copied as u64,
+            Err(error) if done == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(done as usize)
+}
+
+fn copy_once(from: (&File, u64), to: (&File, u64), len: u64) -> io::Result<usize> {
     let wanted = usize::try_from(len).unwrap_or(usize::MAX);
     match sys::file::copy_range((from.0.fd(), from.1), (to.0.fd(), to.1), wanted) {
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::EXDEV | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)
-            ) =>
-        {
+        Err(error) if by_hand_instead(&error) => {
             // EINVAL is also the answer to a range that overlaps itself in one file.
             if overlaps(from, to, len)? { Err(error) } else { copy_by_hand(from, to, len) }
         }
         copied => copied,
     }
+}
+
+fn by_hand_instead(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EXDEV | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))
 }
 
 fn overlaps(from: (&File, u64), to: (&File, u64), len: u64) -> io::Result<bool> {
@@ -145,7 +161,7 @@ fn overlaps(from: (&File, u64), to: (&File, u64), len: u64) -> io::Result<bool> 
     Ok(from.1.abs_diff(to.1) < len && ino(from.0)? == ino(to.0)?)
 }
 
-fn copy_by_hand(from: (&File, u64), to: (&File, u64), len: u64) -> io::Result<usize> {
+pub(super) fn copy_by_hand(from: (&File, u64), to: (&File, u64), len: u64) -> io::Result<usize> {
     let mut buf = vec![0; len.min(COPY_STEP as u64) as usize];
     let mut done: u64 = 0;
     while done < len {

@@ -179,6 +179,10 @@ impl Leg for DirectoryLeg {
         }
     }
 
+    fn truncate_file(&self, _: &WriteIntent<'_>, _: &Node, file: &File, size: u64) -> Result<()> {
+        sys::file::truncate_open(file.fd(), size)
+    }
+
     fn set_xattr(
         &self,
         _: &WriteIntent<'_>,

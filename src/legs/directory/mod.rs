@@ -38,6 +38,9 @@ mod names;
 mod view;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 pub use io::File;
 
 /// An object of the leg, pinned.
@@ -86,8 +89,11 @@ pub struct DirectoryLeg {
     /// "durable" in between.
     lost: Mutex<Option<i32>>,
     index: Mutex<Option<Arc<walk::Index>>>,
-    /// How many objects were made through this leg: an index built earlier may miss some.
+    /// How many objects were made through this leg. Counted when they are there: an index begun earlier
+    /// may miss some.
     made: AtomicU64,
+    /// How many renames were begun through this leg: a walk meanwhile may miss what moved.
+    moved: AtomicU64,
 }
 
 impl DirectoryLeg {

@@ -39,7 +39,8 @@ mod tests {
 
     #[test]
     fn only_single_components_outside_of_the_state_pass() {
-        let cases: &[(&[u8], bool, Option<i32>, Option<i32>)] = &[
+        type Case = (&'static [u8], bool, Option<i32>, Option<i32>);
+        let cases: &[Case] = &[
             // name, in the root, when looked up, when made
             (b"", false, Some(libc::ENOENT), Some(libc::ENOENT)),
             (b".", false, Some(libc::EINVAL), Some(libc::EINVAL)),

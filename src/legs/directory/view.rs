@@ -66,6 +66,7 @@ impl DirectoryLeg {
             lost,
             index,
             made: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
         })
     }
 
@@ -120,8 +121,9 @@ fn sparing_atime(
 
 /// Tries a handle there and back: some filesystems make handles that they cannot open.
 fn handles_work(root: BorrowedFd<'_>, stat: &Statx) -> io::Result<()> {
-    let (kind, bytes) = sys::handle::name_to_handle(root, OsStr::new(ITSELF))?;
-    let again = sys::handle::open_by_handle(root, kind, &bytes, OFlags::PATH | OFlags::NOFOLLOW)?;
+    let handle = sys::handle::name_to_handle(root, OsStr::new(ITSELF))?;
+    let again =
+        sys::handle::open_by_handle(root, handle.kind(), handle.bytes(), OFlags::PATH | OFlags::NOFOLLOW)?;
     let found = sys::file::stat(again.as_fd(), OsStr::new(ITSELF))?;
     let same = found.stx_ino == stat.stx_ino && device(&found) == device(stat);
     if same { Ok(()) } else { Err(errno(libc::ESTALE)) }

@@ -27,8 +27,10 @@ const ATTEMPTS: usize = 8;
 /// Where each object was seen: one of its names.
 pub struct Index {
     places: HashMap<u64, Place>,
-    /// [`DirectoryLeg::made`] when the walk began.
+    /// The leg's count of objects made when the walk began.
     made: u64,
+    /// Whether nothing was renamed during the walk, which could have carried it past the walker.
+    undisturbed: bool,
 }
 
 struct Place {
@@ -52,7 +54,7 @@ impl DirectoryLeg {
         for _ in 0..ATTEMPTS {
             let index = self.index()?;
             if !index.places.contains_key(&ino) {
-                if index.made == self.made.load(Ordering::Relaxed) {
+                if index.undisturbed && index.made == self.made.load(Ordering::Relaxed) {
                     return Err(errno(libc::ESTALE));
                 }
             } else if let Some(node) = self.go(&index, ino)? {
@@ -95,7 +97,7 @@ impl DirectoryLeg {
             node = match self.pin_name(node.fd(), name) {
                 Ok(found) if found.0.ino == ino => found,
                 Ok(_) => return Ok(None),
-                Err(error) if passed_by(&error) => return Ok(None),
+                Err(error) if went_away(&error) => return Ok(None),
                 Err(error) => return Err(error),
             };
         }
@@ -105,7 +107,8 @@ impl DirectoryLeg {
     /// Sees all names of the leg, the mirror's own included; `None` if a rename led it astray.
     fn walk(&self) -> io::Result<Option<Index>> {
         let made = self.made.load(Ordering::Relaxed);
-        let mut index = Index { places: HashMap::new(), made };
+        let moved = self.moved.load(Ordering::Relaxed);
+        let mut index = Index { places: HashMap::new(), made, undisturbed: false };
         let mut here = self.root.clone();
         let mut levels = vec![self.enter(&here, &mut index)?];
         while let Some(level) = levels.last_mut() {
@@ -126,11 +129,12 @@ impl DirectoryLeg {
                 here = match sys::file::open_parent(here.fd()).and_then(|fd| self.pin(fd)) {
                     Ok(up) if up.0.ino == above.ino => up,
                     Ok(_) => return Ok(None),
-                    Err(error) if passed_by(&error) => return Ok(None),
+                    Err(error) if went_away(&error) => return Ok(None),
                     Err(error) => return Err(error),
                 };
             }
         }
+        index.undisturbed = moved == self.moved.load(Ordering::Relaxed);
         Ok(Some(index))
     }
 
@@ -151,10 +155,12 @@ impl DirectoryLeg {
     }
 }
 
+/// What was seen there is not there any more, or something else is.
+fn went_away(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
+}
+
 /// What a walk goes past: names that went away, mounts and subvolumes, what may not be read.
 fn passed_by(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EXDEV | libc::EACCES)
-    )
+    went_away(error) || matches!(error.raw_os_error(), Some(libc::EXDEV | libc::EACCES))
 }

@@ -1,0 +1,399 @@
+//! The bitmap as the mirror sees it: marks, clears, and what the resync needs.
+//!
+//! One lock (`Rank::Bitmap`) guards all state; it is never held during I/O or a call out.
+
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use uuid::Uuid;
+
+use super::chunk::{ChunkIndex, ChunkSize};
+use super::flush::Progress;
+use super::format::{self, Header};
+use super::host::{Copies, CopyId, Host, IdleSlot, PageStore};
+use super::intent::{Held, WriteIntent};
+use super::load::{Expect, Loaded};
+use super::slot::Slot;
+use super::table::{NoRoom, Table};
+use super::{Kinds, PAGE_SIZE, PageIndex, SLOTS_PER_PAGE, SlotIndex, Want};
+use crate::legs::{Identity, LegId, PerLeg};
+use crate::sync::{Condvar, Mutex, Rank};
+
+/// What a dirty slot says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirtySlot {
+    /// Which.
+    pub index: SlotIndex,
+    /// What names its object. Several slots may name the same one.
+    pub identities: PerLeg<Identity>,
+    /// What of it may differ.
+    pub kinds: Kinds,
+    /// Chunks that may, ascending, when `kinds` has [`Kinds::DATA`].
+    pub chunks: Vec<Range<ChunkIndex>>,
+    /// This chunk and all behind it may.
+    pub from: Option<ChunkIndex>,
+}
+
+impl DirtySlot {
+    fn new(index: SlotIndex, slot: &Slot) -> DirtySlot {
+        let (identities, kinds) = (slot.identities, slot.kinds);
+        DirtySlot { index, identities, kinds, chunks: slot.chunks(), from: slot.from }
+    }
+}
+
+/// Counts since the bitmap was made, and what is dirty now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Slots in use.
+    pub dirty_slots: u64,
+    /// Chunks set one by one in them; each open end counts as one.
+    pub dirty_chunks: u64,
+    /// Slots that the resync has yet to look at.
+    pub unresynced_slots: u64,
+    /// Marks that had to be flushed.
+    pub marks: u64,
+    /// Marks asked for, those included that found all set.
+    pub marks_asked: u64,
+    /// Flushes that succeeded.
+    pub flushes: u64,
+    /// Pages in those flushes, however many copies they went to.
+    pub pages_written: u64,
+    /// Slots cleared.
+    pub clears: u64,
+}
+
+/// Everything under the bitmap's lock.
+pub struct State {
+    pub(super) table: Table,
+    pub(super) flush: Progress,
+    pub(super) making_room: bool,
+    pub(super) waiting_for_room: usize,
+    pub(super) clears: u64,
+    marks: u64,
+    marks_asked: u64,
+}
+
+/// The write-intent bitmap. See the module's page.
+pub struct Bitmap {
+    pub(super) state: Mutex<State>,
+    pub(super) flushed: Condvar,
+    pub(super) room: Condvar,
+    pub(super) copies: Vec<(CopyId, Box<dyn PageStore>)>,
+    chunk: ChunkSize,
+}
+
+impl Loaded {
+    /// The dirty slots of the union, for a report or a plan.
+    pub fn dirty(&self) -> Vec<DirtySlot> {
+        self.slots.iter().map(|(index, slot)| DirtySlot::new(*index, slot)).collect()
+    }
+
+    /// The union as a file, to make a copy anew that is missing, short or has holes.
+    pub fn image(&self) -> Vec<u8> {
+        let mut image = format::empty_image(&self.expect.header(self.compare_all));
+        for (index, slot) in &self.slots {
+            format::encode_slot(slot, &mut image[format::slot_range(*index)]);
+        }
+        image
+    }
+}
+
+impl Bitmap {
+    /// The bytes of a fresh file with nothing dirty. `slots` must be a multiple of eight within
+    /// `MIN_SLOTS..=MAX_SLOTS`.
+    pub fn create_image(mirror: Uuid, slots: u32, chunk: ChunkSize) -> Vec<u8> {
+        let allowed = (format::MIN_SLOTS..=format::MAX_SLOTS).contains(&slots);
+        assert!(allowed && (slots as usize).is_multiple_of(SLOTS_PER_PAGE), "{slots} slots cannot be");
+        format::empty_image(&Header { mirror, slots, chunk, compare_all: false })
+    }
+
+    /// Takes over the copies and brings them to what `loaded` says. All loaded slots are dirty and
+    /// needed by the resync. A copy whose file is missing, short or has holes must have been made
+    /// anew before. Fails if a copy cannot be written.
+    pub fn new(copies: Copies, loaded: Loaded) -> io::Result<Bitmap> {
+        let Loaded { compare_all, expect, slots, images, .. } = loaded;
+        let copies = copies.into_list();
+        let table = Table::new(expect.header(compare_all), slots);
+        // ORDER: one copy after the other. The union over the first loses nothing while the second
+        // is what it was, and once the first is complete the second may be torn.
+        for (id, store) in &copies {
+            let old = images.iter().find(|(copy, _)| copy == id).and_then(|(_, image)| image.as_deref());
+            bring_up(&**store, &table.pages, old.unwrap_or(&[]), &expect)?;
+        }
+        let state = State {
+            flush: Progress::new(table.pages.len(), copies.len()),
+            table,
+            making_room: false,
+            waiting_for_room: 0,
+            clears: 0,
+            marks: 0,
+            marks_asked: 0,
+        };
+        Ok(Bitmap {
+            state: Mutex::new(Rank::Bitmap, state),
+            flushed: Condvar::new(),
+            room: Condvar::new(),
+            copies,
+            chunk: expect.chunk,
+        })
+    }
+
+    /// Bytes that one bit stands for.
+    pub fn chunk_size(&self) -> ChunkSize {
+        self.chunk
+    }
+
+    /// Marks all of `wants`, durably when it returns, until the intent is dropped and the slots have
+    /// been cleared (O1). Nothing is allocated and `identities` is not asked when all is set
+    /// already. Fails with the error of the copies when none can be written, of `identities`, or of
+    /// the host when room has to be made; what was set stays set.
+    pub fn mark(&self, host: &dyn Host, wants: &[Want<'_>]) -> io::Result<WriteIntent<'_>> {
+        loop {
+            if let Some(intent) = self.acquire(host, wants, false)? {
+                return Ok(intent);
+            }
+        }
+    }
+
+    /// A mark made by the resync for something it has just built and whose data is to follow: the
+    /// slot counts as needed by the resync. `None` when the resync may take no further slot: it must
+    /// then finish that object at once, under an intent it has.
+    pub fn mark_for_resync(&self, host: &dyn Host, want: &Want<'_>) -> io::Result<Option<SlotIndex>> {
+        let intent = self.acquire(host, std::slice::from_ref(want), true)?;
+        Ok(intent.and_then(|intent| intent.held().iter().next()))
+    }
+
+    fn acquire(
+        &self,
+        host: &dyn Host,
+        wants: &[Want<'_>],
+        for_resync: bool,
+    ) -> io::Result<Option<WriteIntent<'_>>> {
+        let mut known = Vec::new();
+        loop {
+            let mut held = Held::default();
+            let mut state = self.state.lock();
+            if known.is_empty() && !state.knows_all(wants) {
+                drop(state);
+                known = wants.iter().map(|want| want.object.identities()).collect::<io::Result<_>>()?;
+                continue;
+            }
+            if let Err(NoRoom) = state.cover(wants, &known, &mut held) {
+                // Not waiting while holding: two marks could each wait for what the other holds.
+                state.table.release(&held);
+                drop(state);
+                if !self.make_room(host, !for_resync)? {
+                    return Ok(None);
+                }
+                continue;
+            }
+            if for_resync && !state.need(&held) {
+                state.table.release(&held);
+                return Ok(None);
+            }
+            let awaited = state.flush.awaited(&state.table, &held);
+            state.marks_asked += 1;
+            state.marks += u64::from(awaited.is_some());
+            drop(state);
+            let intent = WriteIntent::new(self, held);
+            if let Some(flush) = awaited {
+                self.wait_flushed(host, flush)?;
+            }
+            return Ok(Some(intent));
+        }
+    }
+
+    /// An intent on a slot that is dirty already.
+    pub fn hold(&self, slot: SlotIndex) -> WriteIntent<'_> {
+        let mut held = Held::default();
+        let mut state = self.state.lock();
+        assert!(state.table.entry(slot).slot.is_some(), "slot {} is free and covers nothing", slot.0);
+        state.table.hold(slot, &mut held);
+        drop(state);
+        WriteIntent::new(self, held)
+    }
+
+    /// Ends the changes of an intent.
+    pub(super) fn release(&self, held: &Held) {
+        let mut state = self.state.lock();
+        if state.table.release(held) && state.waiting_for_room > 0 {
+            self.room.notify_all();
+        }
+    }
+
+    /// Lets a moment pass for [`idle`](Self::idle). The sweeper calls it.
+    pub fn tick(&self) {
+        self.state.lock().table.tick += 1;
+    }
+
+    /// Slots with no intent in flight, not needed by the resync, untouched for so many ticks.
+    pub fn idle(&self, untouched_for_ticks: u64) -> Vec<IdleSlot> {
+        self.state.lock().idle(untouched_for_ticks).into_iter().map(|(_, idle)| idle).collect()
+    }
+
+    /// Clears those of `slots` that nobody touched since they were listed; returns how many. Only
+    /// after both legs were settled and synced (O3). The copies follow with the next flush of the
+    /// page or [`write_back`](Self::write_back).
+    pub fn clear(&self, slots: &[IdleSlot]) -> usize {
+        let mut state = self.state.lock();
+        let cleared = state.clear(slots);
+        self.room.notify_all();
+        cleared
+    }
+
+    /// Writes pages with cleared slots that are not yet written. Failing is safe: the copies have
+    /// bits over what is equal.
+    pub fn write_back(&self, host: &dyn Host) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let table = &mut state.table;
+        if table.lazy.is_empty() && table.urgent.is_empty() {
+            return Ok(());
+        }
+        table.urgent.take_from(&mut table.lazy);
+        let flush = table.carrier;
+        drop(state);
+        self.wait_flushed(host, flush)
+    }
+
+    /// Whether everything must be compared, because the bitmap does not tell all.
+    pub fn compare_all(&self) -> bool {
+        self.state.lock().table.header().compare_all
+    }
+
+    /// Everything has been compared, or is marked by slots that the resync needs. Durable on return.
+    pub fn all_compared(&self, host: &dyn Host) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.table.set_compare_all(false);
+        let flush = state.table.carrier;
+        drop(state);
+        self.wait_flushed(host, flush)
+    }
+
+    /// What the resync has yet to look at, in the order of the slots.
+    pub fn unresynced(&self) -> Vec<DirtySlot> {
+        let state = self.state.lock();
+        let needed = state.table.used_slots().filter(|(_, entry, _)| entry.needed);
+        needed.map(|(index, _, slot)| DirtySlot::new(index, slot)).collect()
+    }
+
+    /// The object behind a slot has another identity on `leg` now (it was made anew there). Holds for
+    /// all slots of that object. Durable on return.
+    pub fn rebind(&self, host: &dyn Host, slot: SlotIndex, leg: LegId, identity: Identity) -> io::Result<()> {
+        let mut held = Held::default();
+        let mut state = self.state.lock();
+        let Some(mut identities) = state.table.entry(slot).slot.as_ref().map(|slot| slot.identities) else {
+            return Ok(());
+        };
+        identities[leg] = identity;
+        state.table.rebind(slot, identities, &mut held);
+        let awaited = state.flush.awaited(&state.table, &held);
+        drop(state);
+        let _held = WriteIntent::new(self, held);
+        awaited.map_or(Ok(()), |flush| self.wait_flushed(host, flush))
+    }
+
+    /// The resync is done with this slot: it becomes an ordinary dirty one, for the sweep to clear.
+    pub fn resynced(&self, slot: SlotIndex) {
+        let mut state = self.state.lock();
+        state.table.set_needed(slot, false);
+        self.room.notify_all();
+    }
+
+    /// That leg's copy is not written any more.
+    pub fn stop_using(&self, leg: LegId) {
+        if let Some(copy) = self.copy_of(CopyId::Leg(leg)) {
+            self.state.lock().flush.stop_using(copy);
+        }
+    }
+
+    /// Counts, and what is dirty now.
+    pub fn stats(&self) -> Stats {
+        let state = self.state.lock();
+        Stats {
+            dirty_slots: state.table.used() as u64,
+            dirty_chunks: state.table.used_slots().map(|(_, _, slot)| slot.chunk_count()).sum(),
+            unresynced_slots: state.table.needed() as u64,
+            marks: state.marks,
+            marks_asked: state.marks_asked,
+            flushes: state.flush.flushes,
+            pages_written: state.flush.pages_written,
+            clears: state.clears,
+        }
+    }
+}
+
+impl State {
+    /// Whether every object's slot can be found without asking for its identities.
+    fn knows_all(&self, wants: &[Want<'_>]) -> bool {
+        wants.iter().all(|want| self.hinted(want).is_some())
+    }
+
+    fn hinted(&self, want: &Want<'_>) -> Option<SlotIndex> {
+        self.table.by_hint(want.object.slot_hint().load(Ordering::Relaxed))
+    }
+
+    /// Sets and holds all of `wants`; `known` has their identities, or is empty when all have hints.
+    fn cover(
+        &mut self,
+        wants: &[Want<'_>],
+        known: &[PerLeg<Identity>],
+        held: &mut Held,
+    ) -> Result<(), NoRoom> {
+        for (at, want) in wants.iter().enumerate() {
+            let hinted = self.hinted(want);
+            let hinted = hinted.and_then(|index| Some((index, self.table.entry(index).slot.as_ref()?)));
+            let object = match hinted {
+                Some((index, slot)) if slot.covers(want.kinds, &want.span) => {
+                    self.table.hold(index, held);
+                    continue;
+                }
+                Some((_, slot)) => slot.identities,
+                None => known[at],
+            };
+            self.table.cover(&object, want.kinds, &want.span, held)?;
+            if let Some(last) = held.iter().last() {
+                want.object.slot_hint().store(self.table.hint(last), Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that the resync needs these; false if it may need no more.
+    fn need(&mut self, held: &Held) -> bool {
+        let most = super::room::most_needed(self.table.header().slots);
+        for index in held.iter() {
+            if !self.table.entry(index).needed && self.table.needed() >= most {
+                return false;
+            }
+            self.table.set_needed(index, true);
+        }
+        true
+    }
+}
+
+/// Writes what differs from the `old` bytes of a copy.
+fn bring_up(store: &dyn PageStore, pages: &[u8], old: &[u8], expect: &Expect) -> io::Result<()> {
+    let same = |page: usize| {
+        let bytes = page * PAGE_SIZE..(page + 1) * PAGE_SIZE;
+        old.get(bytes.clone()) == Some(&pages[bytes])
+    };
+    let header = || if same(0) { Ok(()) } else { store.write(PageIndex(0), &pages[..PAGE_SIZE]) };
+    let valid = format::decode_header(old).is_ok_and(|old| old == expect.header(old.compare_all));
+    // ORDER: a valid header that has to say "compare all" says so before the slots that were
+    // missing look whole. A header that was not valid becomes so after its slots: before that,
+    // this copy tells nothing.
+    if valid {
+        header()?;
+    }
+    let count = pages.len() / PAGE_SIZE;
+    let mut page = 1;
+    while page < count {
+        let end = (page..count).find(|&page| same(page)).unwrap_or(count);
+        if page < end {
+            store.write(PageIndex(page as u32), &pages[page * PAGE_SIZE..end * PAGE_SIZE])?;
+        }
+        page = end.max(page + 1);
+    }
+    if valid { Ok(()) } else { header() }
+}

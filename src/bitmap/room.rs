@@ -1,0 +1,103 @@
+//! Room in the table: how many slots may be taken for what, and how some are freed when it is full.
+//!
+//! ```text
+//! slots     |<------------- 3/4 -------------->|<--- 1/8 --->|<--- 1/8 --->|
+//! no resync   marks                              kept free     kept free
+//! resync      needed by it, at most 7/8 .................... | marks
+//! ```
+//!
+//! A mark can always make room by itself: it takes the slots that nobody is using, has the host
+//! settle and sync them, and clears them. Slots that the resync needs cannot be cleared by anybody
+//! but the resync, so they never take the last eighth. (A mark must not wait for the resync: the
+//! resync may be waiting for the lock of the object that the mark is for.) Without a resync marks
+//! leave two eighths free, so that a crash, and a second crash during the resync of the first,
+//! find the last eighth free again. If it is not, `load` drops slots and has everything compared.
+//!
+//! No mark waits for room while it holds a slot, so those that wait for busy slots get them.
+
+use std::io;
+
+use super::host::{Host, IdleSlot};
+use super::marks::{Bitmap, State};
+
+/// How many slots the resync may need at once.
+pub fn most_needed(slots: u32) -> usize {
+    let slots = slots as usize;
+    slots - slots / 8
+}
+
+/// How many slots may be in use before a mark has to make room.
+pub fn limit(slots: usize, needed: usize) -> usize {
+    if needed == 0 { slots - 2 * (slots / 8) } else { slots }
+}
+
+impl State {
+    /// Slots that nobody uses, untouched for so many ticks.
+    pub(super) fn idle(&self, untouched_for_ticks: u64) -> Vec<(u64, IdleSlot)> {
+        let now = self.table.tick;
+        let idle = self.table.used_slots().filter(|(_, entry, _)| {
+            entry.intents == 0 && !entry.needed && now - entry.touched >= untouched_for_ticks
+        });
+        idle.map(|(index, entry, slot)| {
+            let (identities, kinds) = (slot.identities, slot.kinds);
+            (entry.touched, IdleSlot { index, identities, kinds, version: entry.version })
+        })
+        .collect()
+    }
+
+    /// Clears those of `slots` that nobody has touched since they were listed.
+    pub(super) fn clear(&mut self, slots: &[IdleSlot]) -> usize {
+        let mut cleared = 0;
+        for idle in slots {
+            let entry = self.table.entry(idle.index);
+            // ORDER: the version is the one of before the sync. A mark since then, ended or not,
+            // covers a change that the sync may have missed (O3).
+            let same = entry.slot.is_some() && entry.version == idle.version;
+            if same && entry.intents == 0 && !entry.needed {
+                self.table.clear(idle.index);
+                cleared += 1;
+            }
+        }
+        self.clears += cleared as u64;
+        cleared
+    }
+
+    /// A quarter of the slots in use (one at least), of those that nobody uses the oldest.
+    fn oldest(&self) -> Vec<IdleSlot> {
+        let mut idle = self.idle(0);
+        idle.sort_by_key(|(touched, idle)| (*touched, idle.version));
+        idle.truncate((self.table.used() / 4).max(1));
+        idle.into_iter().map(|(_, idle)| idle).collect()
+    }
+}
+
+impl Bitmap {
+    /// Returns when it is worth trying again. False, and nothing done, if every slot is busy or
+    /// needed by the resync and `wait` is not set.
+    pub(super) fn make_room(&self, host: &dyn Host, wait: bool) -> io::Result<bool> {
+        let mut state = self.state.lock();
+        if state.making_room {
+            self.room.wait(&mut state);
+            return Ok(true);
+        }
+        let oldest = state.oldest();
+        if oldest.is_empty() {
+            if wait {
+                state.waiting_for_room += 1;
+                self.room.wait(&mut state);
+                state.waiting_for_room -= 1;
+            }
+            return Ok(wait);
+        }
+        state.making_room = true;
+        drop(state);
+        let synced = host.settle_and_sync(&oldest);
+        let mut state = self.state.lock();
+        state.making_room = false;
+        if synced.is_ok() {
+            state.clear(&oldest);
+        }
+        self.room.notify_all();
+        synced.map(|()| true)
+    }
+}

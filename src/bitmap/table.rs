@@ -1,0 +1,442 @@
+//! The slots in memory and their bytes in the pages. No lock, no I/O; everything is allocated at
+//! construction.
+//!
+//! ```text
+//! object -> hash -> bucket -> slot -> slot -> ..     chained through `Entry::next`
+//! ```
+//!
+//! An object has one slot, or several when its chunks do not fit one window. An object that would
+//! need more than [`MAX_WINDOWS`] of them, or a range wider than [`MAX_RANGE`], is marked from its
+//! first chunk to the end instead: still right, only more to compare.
+//!
+//! Invariants:
+//! - the bytes of a slot in `pages` are the encoding of its entry;
+//! - a slot changed since the last snapshot has its page in `urgent`, one cleared has it in `lazy`.
+
+use std::hash::{Hash, Hasher};
+use std::ops::Range;
+
+use super::chunk::{ChunkIndex, Window};
+use super::format::{self, Header};
+use super::intent::Held;
+use super::pages::{PageSet, Pages};
+use super::slot::Slot;
+use super::{Kinds, PAGE_SIZE, PageIndex, SLOTS_PER_PAGE, SlotIndex, Span};
+use crate::legs::{Identity, PerLeg};
+
+/// The most windows (slots with chunk bits) of one object: 512 GiB of it at 4 MiB a chunk.
+pub const MAX_WINDOWS: usize = 64;
+/// The most windows that one mark of a range sets.
+pub const MAX_RANGE: usize = 4;
+
+const NONE: u32 = u32::MAX;
+
+/// There is no free slot that this mark may take.
+#[derive(Debug)]
+pub struct NoRoom;
+
+/// A slot in memory and who uses it.
+pub struct Entry {
+    /// What it says; `None` when free.
+    pub slot: Option<Slot>,
+    /// Changes that are under way.
+    pub intents: u32,
+    /// The resync has yet to look at it.
+    pub needed: bool,
+    /// Rises with each mark, so that a clear can see whether one came between.
+    pub version: u64,
+    /// The tick of the last mark or end of a change.
+    pub touched: u64,
+    /// Number of the flush that carries its last change.
+    pub changed_in: u64,
+    incarnation: u64,
+    hash: u64,
+    next: u32,
+}
+
+impl Entry {
+    fn free() -> Entry {
+        Entry {
+            slot: None,
+            intents: 0,
+            needed: false,
+            version: 0,
+            touched: 0,
+            changed_in: 0,
+            incarnation: 0,
+            hash: 0,
+            next: NONE,
+        }
+    }
+}
+
+/// All slots.
+pub struct Table {
+    /// The file as it has to be.
+    pub pages: Pages,
+    /// Pages that a mark waits for.
+    pub urgent: PageSet,
+    /// Pages with cleared slots, to be written at leisure.
+    pub lazy: PageSet,
+    /// Number of the flush that will carry changes made now.
+    pub carrier: u64,
+    /// Raised by the sweeper; what "touched" is measured in.
+    pub tick: u64,
+    header: Header,
+    entries: Vec<Entry>,
+    buckets: Vec<u32>,
+    free: Vec<u8>,
+    cursor: usize,
+    used: usize,
+    needed: usize,
+    serial: u64,
+}
+
+/// Which chain an object's slots are in.
+pub fn hash_of(identities: &PerLeg<Identity>) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    identities.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Table {
+    /// A table with these slots, each needed by the resync and taken to be on the copies already.
+    pub fn new(header: Header, slots: Vec<(SlotIndex, Slot)>) -> Table {
+        let count = header.slots as usize;
+        let len = format::file_len(header.slots);
+        let mut table = Table {
+            pages: Pages::new(len),
+            urgent: PageSet::new(len / PAGE_SIZE),
+            lazy: PageSet::new(len / PAGE_SIZE),
+            carrier: 1,
+            tick: 0,
+            header,
+            entries: (0..count).map(|_| Entry::free()).collect(),
+            buckets: vec![NONE; count.next_power_of_two() * 2],
+            free: vec![u8::MAX; count / SLOTS_PER_PAGE],
+            cursor: 0,
+            used: 0,
+            needed: 0,
+            serial: 0,
+        };
+        format::encode_header(&header, &mut table.pages);
+        for (index, slot) in slots {
+            table.serial = table.serial.max(slot.serial);
+            table.occupy(index, slot);
+            table.encode(index);
+            table.set_needed(index, true);
+        }
+        table
+    }
+
+    /// What the header says.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Changes the compare-all flag.
+    pub fn set_compare_all(&mut self, compare_all: bool) {
+        self.header.compare_all = compare_all;
+        format::encode_header(&self.header, &mut self.pages);
+        self.urgent.insert(PageIndex(0));
+    }
+
+    /// One slot.
+    pub fn entry(&self, index: SlotIndex) -> &Entry {
+        &self.entries[index.0 as usize]
+    }
+
+    /// One slot, for its counters; [`change`](Self::change) is for what it says.
+    pub fn entry_mut(&mut self, index: SlotIndex) -> &mut Entry {
+        &mut self.entries[index.0 as usize]
+    }
+
+    /// All slots in use.
+    pub fn used_slots(&self) -> impl Iterator<Item = (SlotIndex, &Entry, &Slot)> {
+        let numbered = self.entries.iter().enumerate();
+        numbered.filter_map(|(at, entry)| Some((SlotIndex(at as u32), entry, entry.slot.as_ref()?)))
+    }
+
+    /// How many are in use.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// How many the resync has yet to look at.
+    pub fn needed(&self) -> usize {
+        self.needed
+    }
+
+    /// Says whether the resync needs a slot.
+    pub fn set_needed(&mut self, index: SlotIndex, needed: bool) {
+        let entry = self.entry_mut(index);
+        if std::mem::replace(&mut entry.needed, needed) != needed {
+            self.needed = if needed { self.needed + 1 } else { self.needed - 1 };
+        }
+    }
+
+    /// A word by which the slot can be found again as long as it belongs to the same object.
+    pub fn hint(&self, index: SlotIndex) -> u64 {
+        (self.entry(index).incarnation << 24) | u64::from(index.0 + 1)
+    }
+
+    /// The slot a hint stands for, if it still does.
+    pub fn by_hint(&self, hint: u64) -> Option<SlotIndex> {
+        let index = SlotIndex(((hint & 0xff_ffff) as u32).checked_sub(1)?);
+        let entry = self.entries.get(index.0 as usize)?;
+        (entry.slot.is_some() && self.hint(index) == hint).then_some(index)
+    }
+
+    /// Holds a slot: it is not cleared until [`release`](Self::release).
+    pub fn hold(&mut self, index: SlotIndex, held: &mut Held) {
+        let tick = self.tick;
+        let entry = self.entry_mut(index);
+        entry.intents += 1;
+        entry.version += 1;
+        entry.touched = tick;
+        held.push(index);
+    }
+
+    /// Ends the holding of these; true if some slot is held by nobody any more.
+    pub fn release(&mut self, held: &Held) -> bool {
+        let tick = self.tick;
+        let mut some_free = false;
+        for index in held.iter() {
+            let entry = self.entry_mut(index);
+            entry.intents -= 1;
+            entry.touched = tick;
+            some_free |= entry.intents == 0;
+        }
+        some_free
+    }
+
+    /// Sets and holds what covers `kinds` and `span` of the object. What was set before room ran
+    /// out stays set: harmless, and there when the mark is tried again.
+    pub fn cover(
+        &mut self,
+        object: &PerLeg<Identity>,
+        kinds: Kinds,
+        span: &Span,
+        held: &mut Held,
+    ) -> Result<(), NoRoom> {
+        match self.narrowed(object, span) {
+            Span::None => {
+                let has = |slot: &Slot| slot.kinds.contains(kinds);
+                let one = self.slots_of(object).find(|(_, slot)| has(slot)).map(|(index, _)| index);
+                self.set(
+                    object,
+                    held,
+                    |(index, _)| one.is_none_or(|one| one == index),
+                    |slot| slot.add(kinds),
+                )
+            }
+            Span::From(chunk) => self.cover_from(object, kinds, chunk, held),
+            Span::Chunks(range) => self.cover_chunks(object, kinds, range, held),
+        }
+    }
+
+    /// The span as it will be set: too wide a range becomes an open end, an empty one nothing.
+    fn narrowed(&self, object: &PerLeg<Identity>, span: &Span) -> Span {
+        let Span::Chunks(range) = span else { return span.clone() };
+        if range.start >= range.end {
+            return Span::None;
+        }
+        let wanted = Window::touching(range).take(MAX_RANGE + 1).count();
+        if wanted > MAX_RANGE {
+            return Span::From(range.start);
+        }
+        let new = |window| !self.slots_of(object).any(|(_, slot)| slot.fits(window));
+        if Window::touching(range).any(new) {
+            let windows = self.slots_of(object).filter(|(_, slot)| slot.has_bits()).count();
+            let open = self.open_end(object).is_some_and(|(_, from)| from <= range.start);
+            if windows + wanted > MAX_WINDOWS && !open {
+                return Span::From(range.start);
+            }
+        }
+        span.clone()
+    }
+
+    fn cover_from(
+        &mut self,
+        object: &PerLeg<Identity>,
+        kinds: Kinds,
+        chunk: ChunkIndex,
+        held: &mut Held,
+    ) -> Result<(), NoRoom> {
+        let open = self.open_end(object).map(|(index, _)| index);
+        let choose = |(index, _): (SlotIndex, &Slot)| open.is_none_or(|open| open == index);
+        self.set(object, held, choose, |slot| slot.add(kinds) | slot.set_from(chunk))
+    }
+
+    fn cover_chunks(
+        &mut self,
+        object: &PerLeg<Identity>,
+        kinds: Kinds,
+        mut range: Range<ChunkIndex>,
+        held: &mut Held,
+    ) -> Result<(), NoRoom> {
+        if let Some((open, from)) = self.open_end(object)
+            && from < range.end
+        {
+            range.end = range.start.max(from);
+            self.set(object, held, |(index, _)| index == open, |slot| slot.add(kinds))?;
+        }
+        for window in Window::touching(&range) {
+            let choose = |(_, slot): (SlotIndex, &Slot)| slot.fits(window);
+            let own = |slot: &Slot| slot.has_bits() && slot.window == window;
+            let exact = self.slots_of(object).find(|(_, slot)| own(slot)).map(|(index, _)| index);
+            let choose =
+                |found: (SlotIndex, &Slot)| exact.map_or_else(|| choose(found), |own| own == found.0);
+            self.set(object, held, choose, |slot| slot.add(kinds) | slot.set_chunks(window, &range))?;
+        }
+        Ok(())
+    }
+
+    /// Holds the first slot of the object that `choose` likes, or a new one, and changes it by
+    /// `change`, which says whether there was anything to change.
+    fn set(
+        &mut self,
+        object: &PerLeg<Identity>,
+        held: &mut Held,
+        choose: impl Fn((SlotIndex, &Slot)) -> bool,
+        change: impl FnOnce(&mut Slot) -> bool,
+    ) -> Result<(), NoRoom> {
+        let found = self.slots_of(object).find(|&(index, slot)| choose((index, slot)));
+        let index = match found.map(|(index, _)| index) {
+            Some(index) => index,
+            None => self.allocate(object)?,
+        };
+        self.hold(index, held);
+        self.change(index, change);
+        Ok(())
+    }
+
+    /// Changes what a slot says; `change` says whether it did.
+    fn change(&mut self, index: SlotIndex, change: impl FnOnce(&mut Slot) -> bool) {
+        let serial = self.serial + 1;
+        let entry = &mut self.entries[index.0 as usize];
+        let slot = entry.slot.as_mut().expect("only slots in use are changed");
+        if change(slot) {
+            slot.serial = serial;
+            entry.changed_in = self.carrier;
+            self.serial = serial;
+            self.encode(index);
+            self.urgent.insert(format::page_of(index));
+        }
+    }
+
+    /// Slots of one object, any order.
+    pub fn slots_of<'a>(
+        &'a self,
+        object: &'a PerLeg<Identity>,
+    ) -> impl Iterator<Item = (SlotIndex, &'a Slot)> + 'a {
+        let hash = hash_of(object);
+        let mut at = self.buckets[self.bucket(hash)];
+        std::iter::from_fn(move || {
+            while at != NONE {
+                let index = SlotIndex(at);
+                let entry = self.entry(index);
+                at = entry.next;
+                match &entry.slot {
+                    Some(slot) if entry.hash == hash && slot.identities == *object => {
+                        return Some((index, slot));
+                    }
+                    _ => {}
+                }
+            }
+            None
+        })
+    }
+
+    /// The object's slot with the lowest open end.
+    fn open_end(&self, object: &PerLeg<Identity>) -> Option<(SlotIndex, ChunkIndex)> {
+        self.slots_of(object)
+            .filter_map(|(index, slot)| Some((index, slot.from?)))
+            .min_by_key(|&(_, from)| from)
+    }
+
+    /// Gives every slot of an object another name; they count as changed.
+    pub fn rebind(&mut self, index: SlotIndex, identities: PerLeg<Identity>, held: &mut Held) {
+        let Some(old) = self.entry(index).slot.as_ref().map(|slot| slot.identities) else { return };
+        if old == identities {
+            return;
+        }
+        loop {
+            let next = self.slots_of(&old).next().map(|(index, _)| index);
+            let Some(index) = next else { return };
+            self.unlink(index);
+            let entry = self.entry_mut(index);
+            let mut slot = entry.slot.take().expect("a linked slot is in use");
+            slot.identities = identities;
+            self.link(index, slot);
+            self.hold(index, held);
+            self.change(index, |_| true);
+        }
+    }
+
+    /// Frees a slot, in memory and in its page. The page is written at leisure.
+    pub fn clear(&mut self, index: SlotIndex) {
+        self.set_needed(index, false);
+        self.unlink(index);
+        self.entry_mut(index).slot = None;
+        self.pages[format::slot_range(index)].fill(0);
+        self.lazy.insert(format::page_of(index));
+        self.free[index.0 as usize / SLOTS_PER_PAGE] |= 1 << (index.0 as usize % SLOTS_PER_PAGE);
+        self.used -= 1;
+    }
+
+    /// Takes a free slot near the last one taken, so that marks made together share a page.
+    fn allocate(&mut self, object: &PerLeg<Identity>) -> Result<SlotIndex, NoRoom> {
+        if self.used >= super::room::limit(self.entries.len(), self.needed) {
+            return Err(NoRoom);
+        }
+        let pages = self.free.len();
+        let page = (0..pages).map(|step| (self.cursor + step) % pages).find(|&page| self.free[page] != 0);
+        let page = page.ok_or(NoRoom)?;
+        self.cursor = page;
+        let place = self.free[page].trailing_zeros() as usize;
+        let index = SlotIndex((page * SLOTS_PER_PAGE + place) as u32);
+        self.occupy(index, Slot::new(*object));
+        self.change(index, |_| true);
+        Ok(index)
+    }
+
+    fn occupy(&mut self, index: SlotIndex, slot: Slot) {
+        self.free[index.0 as usize / SLOTS_PER_PAGE] &= !(1 << (index.0 as usize % SLOTS_PER_PAGE));
+        self.used += 1;
+        self.link(index, slot);
+    }
+
+    fn link(&mut self, index: SlotIndex, slot: Slot) {
+        let hash = hash_of(&slot.identities);
+        let bucket = self.bucket(hash);
+        let next = std::mem::replace(&mut self.buckets[bucket], index.0);
+        let entry = self.entry_mut(index);
+        entry.slot = Some(slot);
+        entry.hash = hash;
+        entry.next = next;
+        entry.incarnation += 1;
+    }
+
+    fn unlink(&mut self, index: SlotIndex) {
+        let (bucket, next) = (self.bucket(self.entry(index).hash), self.entry(index).next);
+        if self.buckets[bucket] == index.0 {
+            self.buckets[bucket] = next;
+            return;
+        }
+        let mut at = self.buckets[bucket];
+        while self.entries[at as usize].next != index.0 {
+            at = self.entries[at as usize].next;
+        }
+        self.entries[at as usize].next = next;
+    }
+
+    fn bucket(&self, hash: u64) -> usize {
+        hash as usize & (self.buckets.len() - 1)
+    }
+
+    fn encode(&mut self, index: SlotIndex) {
+        let slot = self.entries[index.0 as usize].slot.as_ref().expect("only slots in use are encoded");
+        format::encode_slot(slot, &mut self.pages[format::slot_range(index)]);
+    }
+}

@@ -1,0 +1,110 @@
+//! Runs the event loops of one mount, from the kernel's INIT to its end.
+//!
+//! Neither mounts nor unmounts: the descriptor comes from a mount that is there, and `serve` returns
+//! when somebody has taken that away. (fuser's own unmounting takes what lies underneath, too.)
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use fuser::{Config, InitFlags, KernelConfig, Session, SessionACL};
+
+use super::caches::Caches;
+use super::filesystem::Translation;
+use crate::legs::Leg;
+use crate::ops::{Invalidate, Mirror};
+
+/// Largest write in one request, in bytes: what the kernel can gather (256 pages).
+const MAX_WRITE: u32 = 1 << 20;
+
+/// Requests that the kernel may have under way for nobody in particular: readahead, asynchronous
+/// direct I/O, releases.
+const MAX_BACKGROUND: u16 = 64;
+
+/// What the mirror wants of the kernel, where the kernel has it. What is left out on purpose:
+/// - WRITEBACK_CACHE acknowledges before the mirror knows (P1);
+/// - AUTO_INVAL_DATA drops cached data whenever an mtime moves, and two legs make mtimes move;
+/// - ATOMIC_O_TRUNC: fuser drops the kill-suid bit of OPEN, and the kernel would go on with the mode
+///   it has cached. A SETATTR follows the open instead, and its reply carries the new mode;
+/// - POSIX_LOCKS, FLOCK_LOCKS: locks that only this kernel's programs take are best kept by it;
+/// - SETXATTR_EXT, CREATE_SUPP_GROUP, SECURITY_CTX: requests in a form that fuser misreads;
+/// - ABORT_ERROR: fuser takes its error for a failure of the session.
+const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
+    .union(InitFlags::FUSE_BIG_WRITES)
+    .union(InitFlags::FUSE_MAX_PAGES)
+    .union(InitFlags::FUSE_ASYNC_DIO)
+    .union(InitFlags::FUSE_PARALLEL_DIROPS)
+    .union(InitFlags::FUSE_DO_READDIRPLUS)
+    .union(InitFlags::FUSE_READDIRPLUS_AUTO)
+    .union(InitFlags::FUSE_CACHE_SYMLINKS)
+    .union(InitFlags::FUSE_EXPLICIT_INVAL_DATA)
+    .union(InitFlags::FUSE_POSIX_ACL)
+    .union(InitFlags::FUSE_DONT_MASK)
+    .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
+
+/// Without these the mirror would do something wrong: umasks and ACLs, suid bits that outlive a write.
+const NEEDED: InitFlags =
+    InitFlags::FUSE_POSIX_ACL.union(InitFlags::FUSE_DONT_MASK).union(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
+
+/// Serves the mount behind `device` with `threads` event loops until it is unmounted.
+///
+/// `mounted` is called once, when the kernel and the mirror have agreed on how they talk and before
+/// the first request is answered.
+///
+/// # Errors
+/// The kernel lacks what the mirror needs (EPROTONOSUPPORT), no thread can be made, or reading from
+/// the device failed for another reason than the end of the mount.
+pub fn serve<L: Leg>(
+    mirror: Arc<Mirror<L>>,
+    device: OwnedFd,
+    threads: NonZeroUsize,
+    mounted: &mut dyn FnMut(),
+) -> io::Result<()> {
+    let mut config = Config::default();
+    config.n_threads = Some(threads.get());
+    // The kernel has already refused whom the mount's options refuse. fuser's own check would also
+    // refuse what the kernel asks for in nobody's name.
+    config.acl = SessionACL::All;
+    let session = Session::from_fd(Translation::new(mirror.clone()), device, SessionACL::All, config)?;
+    let (caches, sender) = Caches::start(session.notifier())?;
+    let caches = Arc::new(caches);
+    mirror.set_invalidate(caches.clone() as Arc<dyn Invalidate>);
+    mounted();
+    let ended = session.run();
+    caches.end();
+    let sender = sender.join().map_err(|_| io::Error::from_raw_os_error(libc::EIO));
+    ended.and(sender)
+}
+
+/// Agrees with the kernel on how to talk.
+pub(super) fn agree(config: &mut KernelConfig) -> io::Result<()> {
+    let offered = config.capabilities();
+    if !offered.contains(NEEDED) {
+        log::error!(
+            "this kernel's FUSE is too old (Linux 5.11 or newer is needed): no {:?}",
+            NEEDED - offered
+        );
+        return Err(io::Error::from_raw_os_error(libc::EPROTONOSUPPORT));
+    }
+    // Nothing that is refused here could be wrong: only what is offered is asked for, and both
+    // limits lie within fuser's.
+    let _ = config.add_capabilities(WANTED & offered);
+    let _ = config.set_max_write(MAX_WRITE);
+    let _ = config.set_max_background(MAX_BACKGROUND);
+    Ok(())
+}
+
+/// Makes a panic in any thread end the process, after its message.
+///
+/// For the daemon, once, before it has threads. A thread that is gone would leave a mount that
+/// answers some requests and not others, with locks that nobody gives back.
+///
+/// FAIL-SAFE: dying at any instruction is what the bitmap is for; the next mount resyncs.
+pub fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
