@@ -15,7 +15,6 @@ use mirrorfs::sync::{Mutex, MutexGuard, Rank};
 use crate::check::uniform;
 use crate::model::{GRAIN, History, ObjectId, Op, Tag, grains};
 use crate::shared::SharedFiles;
-use crate::world::CHUNK;
 
 /// Directories that all clients use; they stay.
 pub const SHARED_DIRS: [&str; 4] = ["", "/d0", "/d1", "/d2"];
@@ -205,7 +204,8 @@ impl Client {
 
     fn create_file(&mut self) -> Go {
         let Some(path) = self.free_path() else { return Go::On };
-        let (id, mode) = (self.history().new_id(), self.mode());
+        let mode = self.mode();
+        let id = self.history().new_id();
         let op = Op::Make { path: path.clone(), id, kind: Kind::File, mode, target: String::new() };
         self.perform(op, |this| {
             let (found, fh) =
@@ -218,7 +218,8 @@ impl Client {
 
     fn make(&mut self, kind: Kind) -> Go {
         let Some(path) = self.free_path() else { return Go::On };
-        let (id, mode) = (self.history().new_id(), self.mode() & 0o777);
+        let mode = self.mode() & 0o777;
+        let id = self.history().new_id();
         let target = if kind == Kind::Symlink { format!("to-{id}") } else { String::new() };
         let op = Op::Make { path: path.clone(), id, kind, mode, target: target.clone() };
         self.perform(op, |this| {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mirrorfs::bitmap::{DirtySlot, Kinds};
+use mirrorfs::bitmap::{ChunkIndex, DirtySlot, Kinds};
 use mirrorfs::legs::simulated::image::{Body, Image};
 use mirrorfs::legs::simulated::DataRead;
 use mirrorfs::legs::{LegId, PerLeg};
@@ -27,20 +27,10 @@ pub fn only_dirty(world: &World, mounted: &Mounted) -> Verdict {
 }
 
 fn covers(slot: &DirtySlot, read: &DataRead) -> bool {
-    let mut chunks = CHUNK.covering(read.offset, read.len.max(1));
-    let wanted = chunks.start..chunks.end;
-    let is_dirty = |chunk| {
+    let chunks = CHUNK.covering(read.offset, read.len.max(1));
+    (chunks.start.0..chunks.end.0).map(ChunkIndex).all(|chunk| {
         slot.from.is_some_and(|from| chunk >= from) || slot.chunks.iter().any(|dirty| dirty.contains(&chunk))
-    };
-    let mut at = wanted.start;
-    while at < chunks.end {
-        if !is_dirty(at) {
-            return false;
-        }
-        at.0 += 1;
-    }
-    chunks.end = at;
-    true
+    })
 }
 
 /// Inode numbers of what lies in a directory whose entries are dirty.

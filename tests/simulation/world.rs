@@ -101,7 +101,7 @@ impl World {
             stores,
             plan,
         };
-        let mirror = Mirror::open(parts, options()).map_err(|error| format!("mount: {error}"))?;
+        let mirror = Mirror::assemble(parts, options()).map_err(|error| format!("mount: {error}"))?;
         Ok(Mounted { mirror, legs, source, dirty })
     }
 
