@@ -85,6 +85,17 @@ impl LegDir {
         self.id
     }
 
+    /// The directory for reading all that is in it: with privilege in a private copy of its mount, so that
+    /// nothing is covered by mounts below and access times stay. To be held no longer than `self`, which
+    /// keeps the filesystem mounted.
+    pub fn view(&self) -> io::Result<OwnedFd> {
+        match crate::sys::mount::clone_private(self.as_fd()) {
+            Ok(copy) => reopen_dir(copy.as_fd()),
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => reopen_dir(self.as_fd()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Its `.mirrorfs`. ENOENT when there is none.
     pub fn state_dir(&self) -> io::Result<OwnedFd> {
         open_state_dir(self.as_fd())

@@ -15,9 +15,26 @@ use log::debug;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::error::{Error, Result};
+use crate::error::{self, Error};
 use crate::layout;
 use crate::legs::LegId;
+
+/// Why a lock was not had.
+#[derive(Debug)]
+pub enum Refused {
+    /// Another process has it: which, when it can be told, and the message.
+    InUse(Option<u32>, Error),
+    /// It could not be asked for.
+    Failed(Error),
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Error {
+        match refused {
+            Refused::InUse(_, error) | Refused::Failed(error) => error,
+        }
+    }
+}
 
 /// While it lives, this process (or one that inherited it) is the leg's only owner, or one of several
 /// readers.
@@ -30,10 +47,10 @@ pub struct Owner {
 impl Owner {
     /// For changing the leg: nobody else may own or read it. `state_dir` is its `.mirrorfs`, `path` is for
     /// the message.
-    pub fn exclusive(state_dir: BorrowedFd<'_>, leg: LegId, path: &Path) -> Result<Owner> {
+    pub fn exclusive(state_dir: BorrowedFd<'_>, leg: LegId, path: &Path) -> Result<Owner, Refused> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = rustix::fs::openat(state_dir, layout::LOCK, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|e| cannot_lock(Some(leg), path).because(e.into()))?;
+            .map_err(|e| Refused::Failed(cannot_lock(Some(leg), path).because(e.into())))?;
         let owner = Owner { lock: File::from(lock), exclusive: true };
         owner.take(FlockOperation::NonBlockingLockExclusive, Some(leg), path)?;
         owner.record();
@@ -42,7 +59,7 @@ impl Owner {
 
     /// For reading a leg that is not mounted: others may read it too. `None` when it has no lock file yet,
     /// so never had an owner.
-    pub fn shared(state_dir: BorrowedFd<'_>, path: &Path) -> Result<Option<Owner>> {
+    pub fn shared(state_dir: BorrowedFd<'_>, path: &Path) -> error::Result<Option<Owner>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = match rustix::fs::openat(state_dir, layout::LOCK, flags, Mode::empty()) {
             Ok(lock) => File::from(lock),
@@ -66,11 +83,11 @@ impl Owner {
         }
     }
 
-    fn take(&self, how: FlockOperation, leg: Option<LegId>, path: &Path) -> Result<()> {
+    fn take(&self, how: FlockOperation, leg: Option<LegId>, path: &Path) -> Result<(), Refused> {
         match rustix::fs::flock(&self.lock, how) {
             Ok(()) => Ok(()),
             Err(Errno::WOULDBLOCK) => Err(in_use(&self.lock, leg, path)),
-            Err(error) => Err(cannot_lock(leg, path).because(error.into())),
+            Err(error) => Err(Refused::Failed(cannot_lock(leg, path).because(error.into()))),
         }
     }
 }
@@ -95,9 +112,10 @@ fn cannot_lock(leg: Option<LegId>, path: &Path) -> Error {
     Error::new(format!("cannot take the lock of {}", named(leg, path)))
 }
 
-fn in_use(lock: &File, leg: Option<LegId>, path: &Path) -> Error {
+fn in_use(lock: &File, leg: Option<LegId>, path: &Path) -> Refused {
     let leg = named(leg, path);
-    match holder(lock) {
+    let holder = holder(lock);
+    let error = match holder {
         Some(pid) => {
             let command = command_of(pid).map_or_else(String::new, |command| format!(" ({command})"));
             Error::new(format!("{leg} is in use by process {pid}{command}"))
@@ -106,7 +124,8 @@ fn in_use(lock: &File, leg: Option<LegId>, path: &Path) -> Error {
         None => Error::new(format!("{leg} is in use by a process that cannot be seen from here")).hint(
             "Look for a mirrorfs of another user, in a container, or on another host that shares this disk.",
         ),
-    }
+    };
+    Refused::InUse(holder, error)
 }
 
 /// A process that has the lock file open: the one that wrote itself down if it has, else any other.
@@ -155,7 +174,8 @@ mod tests {
     fn a_second_owner_is_refused_and_told_of_the_first() {
         let (top, state) = state_dir();
         let first = Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap();
-        let error = Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap_err().to_string();
+        let error = Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap_err();
+        let error = Error::from(error).to_string();
         assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
         assert!(Owner::shared(state.as_fd(), top.path()).is_err());
         drop(first);

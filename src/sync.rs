@@ -30,6 +30,9 @@ mod turns {
 pub enum Rank {
     /// The gate that lets changes wait for the namespace phase of a resync. I/O happens under it.
     Gate,
+    /// Taken by a rename that concerns two directories, before their locks: with at most one such
+    /// rename at a time "ancestor first, else by number" cannot form a circle (O6).
+    Rename,
     /// An object's own lock: entries of a directory, data and metadata of a file. I/O happens under
     /// it. Several may be held: directories first (ancestor before descendant, else by inode
     /// number), then what is in them (O6).
@@ -39,6 +42,8 @@ pub enum Rank {
     State,
     /// The inode table and the open handles. Never I/O.
     Table,
+    /// How one object is found. Never I/O.
+    Names,
     /// The cache of pinned nodes. Never I/O.
     Pins,
     /// The bitmap's slots. Never I/O.

@@ -95,7 +95,7 @@ impl Progress {
 impl Snapshot {
     fn take(&mut self, table: &mut Table) {
         self.pages.take_from(&mut table.urgent);
-        table.lazy.remove_all(&self.pages);
+        table.carried(&self.pages);
         for run in self.pages.runs() {
             let bytes = run.start * PAGE_SIZE..run.end * PAGE_SIZE;
             self.bytes[bytes.clone()].copy_from_slice(&table.pages[bytes]);

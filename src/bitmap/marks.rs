@@ -170,18 +170,19 @@ impl Bitmap {
         wants: &[Want<'_>],
         for_resync: bool,
     ) -> io::Result<Option<WriteIntent<'_>>> {
-        let mut known = Vec::new();
+        let mut known: Vec<Option<PerLeg<Identity>>> = Vec::new();
         loop {
             let mut held = Held::default();
             let mut state = self.state.lock();
-            if known.is_empty() && !state.knows_all(wants) {
+            if let Some(unknown) = state.unknown(wants, &known) {
                 drop(state);
-                known = wants.iter().map(|want| want.object.identities()).collect::<io::Result<_>>()?;
+                known.resize(wants.len(), None);
+                known[unknown] = Some(wants[unknown].object.identities()?);
                 continue;
             }
             if let Err(NoRoom) = state.cover(wants, &known, &mut held) {
                 // Not waiting while holding: two marks could each wait for what the other holds.
-                state.table.release(&held);
+                self.let_go(&mut state, &held);
                 drop(state);
                 if !self.make_room(host, !for_resync)? {
                     return Ok(None);
@@ -189,7 +190,7 @@ impl Bitmap {
                 continue;
             }
             if for_resync && !state.need(&held) {
-                state.table.release(&held);
+                self.let_go(&mut state, &held);
                 return Ok(None);
             }
             let awaited = state.flush.awaited(&state.table, &held);
@@ -214,9 +215,24 @@ impl Bitmap {
         WriteIntent::new(self, held)
     }
 
+    /// An intent to settle what an idle slot covers: not a touch that keeps it from being cleared.
+    /// `None` if somebody has touched or cleared it since it was listed.
+    pub fn hold_idle(&self, idle: &IdleSlot) -> Option<WriteIntent<'_>> {
+        let mut held = Held::default();
+        let mut state = self.state.lock();
+        if !state.table.hold_idle(idle.index, idle.version, &mut held) {
+            return None;
+        }
+        drop(state);
+        Some(WriteIntent::new(self, held))
+    }
+
     /// Ends the changes of an intent.
     pub(super) fn release(&self, held: &Held) {
-        let mut state = self.state.lock();
+        self.let_go(&mut self.state.lock(), held);
+    }
+
+    fn let_go(&self, state: &mut State, held: &Held) {
         if state.table.release(held) && state.waiting_for_room > 0 {
             self.room.notify_all();
         }
@@ -324,20 +340,21 @@ impl Bitmap {
 }
 
 impl State {
-    /// Whether every object's slot can be found without asking for its identities.
-    fn knows_all(&self, wants: &[Want<'_>]) -> bool {
-        wants.iter().all(|want| self.hinted(want).is_some())
+    /// The first object whose slot is not known, nor its identities.
+    fn unknown(&self, wants: &[Want<'_>], known: &[Option<PerLeg<Identity>>]) -> Option<usize> {
+        let asked = |at: usize| known.get(at).is_some_and(Option::is_some);
+        (0..wants.len()).find(|&at| !asked(at) && self.hinted(&wants[at]).is_none())
     }
 
     fn hinted(&self, want: &Want<'_>) -> Option<SlotIndex> {
         self.table.by_hint(want.object.slot_hint().load(Ordering::Relaxed))
     }
 
-    /// Sets and holds all of `wants`; `known` has their identities, or is empty when all have hints.
+    /// Sets and holds all of `wants`; `known` has the identities of those without a slot.
     fn cover(
         &mut self,
         wants: &[Want<'_>],
-        known: &[PerLeg<Identity>],
+        known: &[Option<PerLeg<Identity>>],
         held: &mut Held,
     ) -> Result<(), NoRoom> {
         for (at, want) in wants.iter().enumerate() {
@@ -349,7 +366,7 @@ impl State {
                     continue;
                 }
                 Some((_, slot)) => slot.identities,
-                None => known[at],
+                None => known[at].expect("what has no slot has been asked for its identities"),
             };
             self.table.cover(&object, want.kinds, &want.span, held)?;
             if let Some(last) = held.iter().last() {

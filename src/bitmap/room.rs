@@ -1,17 +1,17 @@
 //! Room in the table: how many slots may be taken for what, and how some are freed when it is full.
 //!
 //! ```text
-//! slots     |<------------- 3/4 -------------->|<--- 1/8 --->|<--- 1/8 --->|
-//! no resync   marks                              kept free     kept free
-//! resync      needed by it, at most 7/8 .................... | marks
+//! no resync            |<-------- marks: 6/8 -------->|<-- free: 2/8 -->|
+//! resync after a crash |<-- needed by it: <= 6/8 --->|<- marks ->| free |
+//! after a second crash |<------- needed by it: <= 7/8 ---------->| marks|
 //! ```
 //!
 //! A mark can always make room by itself: it takes the slots that nobody is using, has the host
 //! settle and sync them, and clears them. Slots that the resync needs cannot be cleared by anybody
-//! but the resync, so they never take the last eighth. (A mark must not wait for the resync: the
-//! resync may be waiting for the lock of the object that the mark is for.) Without a resync marks
-//! leave two eighths free, so that a crash, and a second crash during the resync of the first,
-//! find the last eighth free again. If it is not, `load` drops slots and has everything compared.
+//! but the resync, so marks always have an eighth beside them. (A mark must not wait for the
+//! resync: the resync may be waiting for the lock of the object that the mark is for.) Should a
+//! third crash in a row, or two copies that contradict each other, leave more than the resync may
+//! need, `load` drops slots and has everything compared instead.
 //!
 //! No mark waits for room while it holds a slot, so those that wait for busy slots get them.
 
@@ -28,7 +28,8 @@ pub fn most_needed(slots: u32) -> usize {
 
 /// How many slots may be in use before a mark has to make room.
 pub fn limit(slots: usize, needed: usize) -> usize {
-    if needed == 0 { slots - 2 * (slots / 8) } else { slots }
+    let eighth = slots / 8;
+    (slots - 2 * eighth).max(needed + eighth).min(slots)
 }
 
 impl State {

@@ -85,7 +85,10 @@ pub struct Table {
     header: Header,
     entries: Vec<Entry>,
     buckets: Vec<u32>,
+    /// Free slots, a bit each, a byte a page.
     free: Vec<u8>,
+    /// Those of them that are not free in the file yet: cleared, and their page not written since.
+    ghosts: Vec<u8>,
     cursor: usize,
     used: usize,
     needed: usize,
@@ -97,6 +100,11 @@ pub fn hash_of(identities: &PerLeg<Identity>) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     identities.hash(&mut hasher);
     hasher.finish()
+}
+
+/// Where a slot is in the masks: the page of slots and the bit in its byte.
+fn place_of(index: SlotIndex) -> (usize, u8) {
+    (index.0 as usize / SLOTS_PER_PAGE, 1 << (index.0 as usize % SLOTS_PER_PAGE))
 }
 
 impl Table {
@@ -114,6 +122,7 @@ impl Table {
             entries: (0..count).map(|_| Entry::free()).collect(),
             buckets: vec![NONE; count.next_power_of_two() * 2],
             free: vec![u8::MAX; count / SLOTS_PER_PAGE],
+            ghosts: vec![0; count / SLOTS_PER_PAGE],
             cursor: 0,
             used: 0,
             needed: 0,
@@ -195,6 +204,17 @@ impl Table {
         entry.version += 1;
         entry.touched = tick;
         held.push(index);
+    }
+
+    /// Holds a slot that is as it was in `version`; does not count as a touch.
+    pub fn hold_idle(&mut self, index: SlotIndex, version: u64, held: &mut Held) -> bool {
+        let entry = self.entry_mut(index);
+        let same = entry.slot.is_some() && entry.version == version;
+        if same {
+            entry.intents += 1;
+            held.push(index);
+        }
+        same
     }
 
     /// Ends the holding of these; true if some slot is held by nobody any more.
@@ -381,28 +401,45 @@ impl Table {
         self.entry_mut(index).slot = None;
         self.pages[format::slot_range(index)].fill(0);
         self.lazy.insert(format::page_of(index));
-        self.free[index.0 as usize / SLOTS_PER_PAGE] |= 1 << (index.0 as usize % SLOTS_PER_PAGE);
+        let (page, bit) = place_of(index);
+        self.free[page] |= bit;
+        self.ghosts[page] |= bit;
         self.used -= 1;
     }
 
+    /// The pages of a snapshot have the cleared slots in them cleared.
+    pub fn carried(&mut self, pages: &PageSet) {
+        self.lazy.remove_all(pages);
+        for page in pages.runs().flatten().filter_map(|page| page.checked_sub(1)) {
+            self.ghosts[page] = 0;
+        }
+    }
+
     /// Takes a free slot near the last one taken, so that marks made together share a page.
+    ///
+    /// Ghosts come first: so the file never has more slots in use than the memory ever had, and the
+    /// next mount not more than `room` allows for.
     fn allocate(&mut self, object: &PerLeg<Identity>) -> Result<SlotIndex, NoRoom> {
         if self.used >= super::room::limit(self.entries.len(), self.needed) {
             return Err(NoRoom);
         }
-        let pages = self.free.len();
-        let page = (0..pages).map(|step| (self.cursor + step) % pages).find(|&page| self.free[page] != 0);
-        let page = page.ok_or(NoRoom)?;
+        let near = |masks: &[u8]| {
+            let mut pages = (self.cursor..masks.len()).chain(0..self.cursor);
+            pages.find(|&page| masks[page] != 0).map(|page| (page, masks[page]))
+        };
+        let ghost = if self.lazy.is_empty() { None } else { near(&self.ghosts) };
+        let (page, mask) = ghost.or_else(|| near(&self.free)).ok_or(NoRoom)?;
         self.cursor = page;
-        let place = self.free[page].trailing_zeros() as usize;
-        let index = SlotIndex((page * SLOTS_PER_PAGE + place) as u32);
+        let index = SlotIndex((page * SLOTS_PER_PAGE) as u32 + mask.trailing_zeros());
         self.occupy(index, Slot::new(*object));
         self.change(index, |_| true);
         Ok(index)
     }
 
     fn occupy(&mut self, index: SlotIndex, slot: Slot) {
-        self.free[index.0 as usize / SLOTS_PER_PAGE] &= !(1 << (index.0 as usize % SLOTS_PER_PAGE));
+        let (page, bit) = place_of(index);
+        self.free[page] &= !bit;
+        self.ghosts[page] &= !bit;
         self.used += 1;
         self.link(index, slot);
     }

@@ -3,8 +3,12 @@
 //! stdout is data, stderr is for people. An error is one line that says what failed and why, and
 //! one that says what to do; [`exit`] says what its number means.
 
+pub mod compare;
+pub mod create;
+pub mod examine;
 pub mod exit;
 pub mod mount;
+pub mod size;
 pub mod status;
 
 use std::ffi::OsString;
@@ -24,6 +28,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Compare(compare::Args),
+    Create(create::Args),
+    Examine(examine::Args),
     Mount(mount::Args),
     Status(status::Args),
 }
@@ -39,6 +46,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, start: Start) -> Exit
         }
     };
     let outcome = match cli.command {
+        Command::Compare(args) => compare::run(&args),
+        Command::Create(args) => create::run(&args),
+        Command::Examine(args) => examine::run(&args),
         Command::Mount(args) => mount::run(args, start),
         Command::Status(args) => status::run(&args),
     };

@@ -14,7 +14,7 @@ use rustix::process::{Pid, WaitOptions};
 use super::logging;
 use crate::cli::exit::{Exit, Failure};
 use crate::error::Error;
-use crate::sys::fork::{Forked, fork};
+use crate::sys::process::{Forked, fork};
 
 /// Sent instead of a failure.
 const MOUNTED: &[u8] = b"mounted";

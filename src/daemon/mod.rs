@@ -17,6 +17,7 @@
 
 pub mod attach;
 pub mod background;
+mod bitmap_files;
 pub mod control;
 pub mod fusermount;
 pub mod hardening;
@@ -24,6 +25,7 @@ pub mod logging;
 pub mod mountinfo;
 pub mod open;
 pub mod place;
+mod served;
 pub mod service;
 pub mod signals;
 pub mod spec;

@@ -20,11 +20,16 @@
 //! | times before 1970 arrive mirrored | undone exactly, see `convert` |
 //! | the kill-suid bit of SETATTR (truncate, chown) and OPEN | O_TRUNC comes as SETATTR; the mirror goes by the caller's user id |
 //! | the same for fallocate and copy_file_range: not in the protocol | likewise |
+//! | that the kernel goes on with the mode it has cached | the mirror sends a notice before its reply: else a program that somebody wrote to would still run with its suid bit |
 //! | the kill-sgid bit of SETXATTR (setting an ACL) | not done: a group that one is not in keeps sgid |
 //! | statx (birth time), O_TMPFILE, syncfs | ENOSYS or never sent: no birth time, EOPNOTSUPP, sync(1) reaches the legs' filesystems |
 //! | supplementary groups at creation | not needed: a sgid directory passes on its own group |
 //! | INTERRUPT | ENOSYS: a waiting call cannot be interrupted once it is here |
 //! | collapse and insert range, whiteouts | refused by the kernel with EOPNOTSUPP, here with EINVAL |
+//!
+//! Before a write, fallocate or copy that takes suid or sgid away, and for a chown to nobody, the
+//! kernel sends a SETATTR that sets nothing: that is its way of saying so. Capabilities it removes
+//! by itself, with REMOVEXATTR.
 //!
 //! # ENOSYS
 //! means "never ask this again" to the kernel. It is said on purpose for flush (nothing to do in a

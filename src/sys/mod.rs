@@ -13,8 +13,7 @@
 //! - [`mount`]: a private view of a mount
 //! - [`creds`]: the identity and umask of the calling thread
 //! - [`memory`]: pinned pages
-//! - [`mod@fork`]: a second process
-//! - [`process`]: what protects the daemon under memory pressure
+//! - [`process`]: a second process
 
 use std::ffi::CString;
 use std::io;
@@ -23,7 +22,6 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 pub mod creds;
 pub mod dir;
 pub mod file;
-pub mod fork;
 pub mod handle;
 pub mod memory;
 pub mod mount;

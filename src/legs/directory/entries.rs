@@ -121,7 +121,7 @@ impl DirectoryLeg {
         let readable = self.open_readable(dir.fd())?;
         let mut entries = Vec::new();
         for raw in sys::dir::read(readable.as_fd())? {
-            if self.is_root(dir) && raw.name == names::STATE {
+            if self.is_root(dir) && crate::layout::is_hidden(&raw.name) {
                 continue;
             }
             let kind = match attrs::kind_of(raw.file_type) {

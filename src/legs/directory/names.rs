@@ -5,9 +5,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::error::errno;
+use crate::layout;
 
 /// The directory at a leg's root that holds the mirror's own state.
-pub const STATE: &str = ".mirrorfs";
+pub const STATE: &str = layout::STATE_DIR;
 
 /// What a name is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,14 +19,14 @@ pub enum Use {
     New,
 }
 
-/// Refuses what is not one component, and the mirror's own directory if `in_root`: that one is not
-/// there (ENOENT) and cannot be made (EPERM).
+/// Refuses what is not one component, and if `in_root` what is kept out of the mirror (the mirror's own
+/// directory and the filesystem's lost+found): that is not there (ENOENT) and cannot be made (EPERM).
 pub fn check(in_root: bool, name: &OsStr, purpose: Use) -> io::Result<()> {
     match name.as_bytes() {
         b"" => Err(errno(libc::ENOENT)),
         b"." | b".." => Err(errno(libc::EINVAL)),
         bytes if bytes.contains(&b'/') || bytes.contains(&0) => Err(errno(libc::EINVAL)),
-        bytes if in_root && bytes == STATE.as_bytes() => Err(errno(match purpose {
+        _ if in_root && layout::is_hidden(name) => Err(errno(match purpose {
             Use::Existing => libc::ENOENT,
             Use::New => libc::EPERM,
         })),
@@ -49,6 +50,8 @@ mod tests {
             (b"/", true, Some(libc::EINVAL), Some(libc::EINVAL)),
             (b"a\0b", false, Some(libc::EINVAL), Some(libc::EINVAL)),
             (b".mirrorfs", true, Some(libc::ENOENT), Some(libc::EPERM)),
+            (b"lost+found", true, Some(libc::ENOENT), Some(libc::EPERM)),
+            (b"lost+found", false, None, None),
             (b".mirrorfs", false, None, None),
             (b".mirrorfs2", true, None, None),
             (b"...", true, None, None),

@@ -1,0 +1,221 @@
+//! Which bitmap files a mount uses: the legs' own, or the one that `-o bitmap=FILE` names.
+//!
+//! | superblock says | `bitmap=` | done |
+//! |---|---|---|
+//! | on the legs | no | the two copies; one that is damaged is made anew from the union |
+//! | on the legs | FILE | FILE is made from the union of the two copies, and used from now on |
+//! | elsewhere | FILE | FILE; one that is damaged is made anew, and everything is compared |
+//! | elsewhere | no | after a clean unmount the legs' copies are made anew; otherwise refused |
+//!
+//! ORDER: a new place is filled, durably, before the superblocks name it, and nothing is marked
+//! before they do. A crash in between leaves the old place with all its bits.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crate::bitmap::{Bitmap, ChunkSize, Copies, CopyId, Expect, FileStore, Loaded, PageStore, Verdict};
+use crate::error::{Error, Result};
+use crate::layout::{self, LegDir};
+use crate::legs::{LegId, PerLeg};
+use crate::superblock::{BitmapPlace, Plan, Superblock, Work};
+
+/// Where the bitmap is, and for whom.
+pub struct Files<'a> {
+    /// The legs' directories.
+    pub dirs: &'a PerLeg<LegDir>,
+    /// What `bitmap=` named.
+    pub elsewhere: Option<&'a Path>,
+    /// Nothing may be written.
+    pub read_only: bool,
+    /// What the legs say.
+    pub plan: Plan,
+}
+
+/// The bitmap, ready to be marked in, and whether everything has to be compared because it does not
+/// tell all. `superblocks` is changed to name the place.
+pub fn open(files: &Files<'_>, superblocks: &mut PerLeg<Superblock>) -> Result<(Bitmap, bool)> {
+    let says = &superblocks[LegId::A];
+    let chunk = ChunkSize::new(says.chunk_size).ok_or_else(|| bad_chunk(says.chunk_size))?;
+    let expect = Expect { mirror: says.mirror, slots: says.bitmap_slots, chunk };
+    let was = says.bitmap_place;
+    let (copies, loaded) = match (was, files.elsewhere) {
+        (BitmapPlace::Leg, None) => on_the_legs(files, &expect)?,
+        (BitmapPlace::Elsewhere, Some(file)) => elsewhere(files, file, &expect)?,
+        (BitmapPlace::Leg, Some(file)) => move_out(files, file, &expect)?,
+        (BitmapPlace::Elsewhere, None) => move_in(files, &expect)?,
+    };
+    for (copy, verdict) in loaded.verdicts.iter().filter(|(_, verdict)| *verdict != Verdict::Good) {
+        log::warn!("{copy}: {verdict:?}; it is made anew");
+    }
+    let compare_all = loaded.compare_all;
+    if compare_all {
+        log::warn!("no copy of the bitmap tells everything: all files are compared");
+    }
+    let place = if files.elsewhere.is_some() { BitmapPlace::Elsewhere } else { BitmapPlace::Leg };
+    for leg in LegId::ALL {
+        superblocks[leg].bitmap_place = place;
+    }
+    // A mount that must not change anything gives the bitmap nowhere to write.
+    let copies = if files.read_only { Copies::PerLeg(PerLeg::new(None, None)) } else { copies };
+    let bitmap = Bitmap::new(copies, loaded).map_err(|cause| {
+        Error::new("cannot write the bitmap").because(cause).hint("Look after the disk it lies on; nothing has been lost.")
+    })?;
+    Ok((bitmap, compare_all))
+}
+
+fn bad_chunk(bytes: u64) -> Error {
+    Error::new(format!("the superblock names an impossible chunk size of {bytes} bytes"))
+        .hint("It was not written by mirrorfs. Keep both legs as they are and compare them: mirrorfs compare A B")
+}
+
+fn on_the_legs(files: &Files<'_>, expect: &Expect) -> Result<(Copies, Loaded)> {
+    let stores = PerLeg::from_fn(|leg| leg_store(&files.dirs[leg]));
+    let copies = Copies::PerLeg(stores);
+    let loaded = copies.load(expect);
+    if files.read_only || loaded.verdicts.iter().all(|(_, verdict)| is_usable(*verdict)) {
+        return Ok((copies, loaded));
+    }
+    let Copies::PerLeg(mut stores) = copies else { return Ok((copies, loaded)) };
+    for (copy, verdict) in &loaded.verdicts {
+        if let (CopyId::Leg(leg), false) = (copy, is_usable(*verdict)) {
+            stores[*leg] = Some(make_on_leg(*leg, &files.dirs[*leg], &loaded.image())?);
+        }
+    }
+    Ok((Copies::PerLeg(stores), loaded))
+}
+
+/// Whether a file can be brought up to date in place: it has its length and no holes.
+fn is_usable(verdict: Verdict) -> bool {
+    matches!(
+        verdict,
+        Verdict::Good | Verdict::DamagedHeader | Verdict::DamagedSlot(_) | Verdict::Foreign { .. }
+    )
+}
+
+fn leg_store(dir: &LegDir) -> Option<Box<dyn PageStore>> {
+    let store = dir.state_dir().and_then(|state| FileStore::open(state, Path::new(layout::BITMAP)));
+    store.ok().map(|store| Box::new(store) as Box<dyn PageStore>)
+}
+
+fn make_on_leg(leg: LegId, dir: &LegDir, image: &[u8]) -> Result<Box<dyn PageStore>> {
+    dir.state_dir()
+        .and_then(|state| FileStore::create(state, Path::new(layout::BITMAP), image))
+        .map(|store| Box::new(store) as Box<dyn PageStore>)
+        .map_err(|cause| {
+            Error::new(format!("cannot make the bitmap of leg {leg} anew at {}", dir.path().display()))
+                .because(cause)
+                .hint("Look after that disk, and whether it has room.")
+        })
+}
+
+/// The file that `bitmap=` names, checked not to lie where the mount could reach it.
+fn parent_of(files: &Files<'_>, file: &Path) -> Result<(OwnedFd, PathBuf)> {
+    layout::check_bitmap_file(files.dirs, file)?;
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = file.file_name().ok_or_else(|| {
+        Error::new(format!("bitmap={} does not name a file", file.display())).hint("Give the path of a file.")
+    })?;
+    let dir = LegDir::open(parent).map_err(|cause| {
+        Error::new(format!("cannot open {}, where bitmap= says the bitmap is", parent.display())).because(cause)
+    })?;
+    let dir = dir.as_fd().try_clone_to_owned().map_err(|cause| Error::new("cannot go on").because(cause))?;
+    Ok((dir, PathBuf::from(name)))
+}
+
+fn locked(store: FileStore, file: &Path) -> Result<FileStore> {
+    store.lock().map_err(|cause| {
+        Error::new(format!("cannot have {} for this mirror alone", file.display()))
+            .because(cause)
+            .hint("Another mirror uses it, or its filesystem has no locks. Each mirror needs a bitmap file of its own.")
+    })?;
+    Ok(store)
+}
+
+fn elsewhere(files: &Files<'_>, file: &Path, expect: &Expect) -> Result<(Copies, Loaded)> {
+    let (dir, name) = parent_of(files, file)?;
+    let clean = files.plan.work == Work::Nothing;
+    let store = match FileStore::open(&dir, &name) {
+        Ok(store) => locked(store, file)?,
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) && clean && !files.read_only => {
+            let image = Bitmap::create_image(expect.mirror, expect.slots, expect.chunk);
+            locked(make_elsewhere(&dir, &name, file, &image)?, file)?
+        }
+        Err(cause) => {
+            return Err(Error::new(format!("cannot open the bitmap {}", file.display())).because(cause).hint(
+                "Check the path. If the file is lost, make an empty one there: everything is then compared.",
+            ));
+        }
+    };
+    let copies = Copies::Single(Box::new(store));
+    let loaded = copies.load(expect);
+    refuse_foreign(&loaded, file)?;
+    if files.read_only || loaded.verdicts.iter().all(|(_, verdict)| is_usable(*verdict)) {
+        return Ok((copies, loaded));
+    }
+    let store = locked(make_elsewhere(&dir, &name, file, &loaded.image())?, file)?;
+    Ok((Copies::Single(Box::new(store)), loaded))
+}
+
+fn refuse_foreign(loaded: &Loaded, file: &Path) -> Result<()> {
+    for (_, verdict) in &loaded.verdicts {
+        match verdict {
+            Verdict::Foreign { mirror } => {
+                return Err(Error::new(format!("{} is the bitmap of another mirror ({mirror})", file.display()))
+                    .hint("Name this mirror's own file; `mirrorfs examine` of a leg shows which mirror it is."));
+            }
+            Verdict::Newer { version } => {
+                return Err(Error::new(format!(
+                    "{} has format version {version}, which this program does not know",
+                    file.display()
+                ))
+                .hint("Use the newer mirrorfs that wrote it."));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn make_elsewhere(dir: &OwnedFd, name: &Path, file: &Path, image: &[u8]) -> Result<FileStore> {
+    FileStore::create(dir, name, image).map_err(|cause| {
+        Error::new(format!("cannot make the bitmap {}", file.display()))
+            .because(cause)
+            .hint("Its directory must exist, be writable and have room.")
+    })
+}
+
+/// From the legs to a file.
+fn move_out(files: &Files<'_>, file: &Path, expect: &Expect) -> Result<(Copies, Loaded)> {
+    let (copies, loaded) = on_the_legs(files, expect)?;
+    if files.read_only {
+        return Ok((copies, loaded));
+    }
+    let (dir, name) = parent_of(files, file)?;
+    if let Ok(there) = FileStore::open(&dir, &name) {
+        let there = Copies::Single(Box::new(locked(there, file)?)).load(expect);
+        refuse_foreign(&there, file)?;
+        if !matches!(there.verdicts.first(), Some((_, Verdict::Good | Verdict::Short { len: 0 }))) {
+            return Err(Error::new(format!("{} exists and is not a bitmap of this mirror", file.display()))
+                .hint("Name a file that does not exist yet, or an empty one."));
+        }
+    }
+    let store = locked(make_elsewhere(&dir, &name, file, &loaded.image())?, file)?;
+    let copies = Copies::Single(Box::new(store));
+    let loaded = copies.load(expect);
+    Ok((copies, loaded))
+}
+
+/// From a file back to the legs.
+fn move_in(files: &Files<'_>, expect: &Expect) -> Result<(Copies, Loaded)> {
+    if files.plan.work != Work::Nothing {
+        return Err(Error::new("this mirror keeps its bitmap in a file elsewhere, and was not unmounted cleanly")
+            .hint("Mount it with -o bitmap=FILE, so that what is dirty is known."));
+    }
+    if !files.read_only {
+        let image = Bitmap::create_image(expect.mirror, expect.slots, expect.chunk);
+        for leg in LegId::ALL {
+            make_on_leg(leg, &files.dirs[leg], &image)?;
+        }
+    }
+    on_the_legs(files, expect)
+}

@@ -1,0 +1,110 @@
+//! Open files and directories, by the number the kernel has for them.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::Object;
+use crate::error::errno;
+use crate::legs::{Entry, Leg, OpenMode, PerLeg};
+use crate::sync::{Mutex, Rank, RwLock};
+
+/// Number of an open file or directory, as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fh(pub u64);
+
+/// A file that a program has open. Opened on the source at once, on the other leg when first needed:
+/// reading needs one leg only.
+pub struct OpenFile<L: Leg> {
+    /// What is open.
+    pub object: Arc<Object<L>>,
+    /// For what.
+    pub mode: OpenMode,
+    /// Writes reach stable storage before they return (O_SYNC or O_DSYNC on a direct open; the
+    /// kernel sends an fsync of its own after buffered ones).
+    pub sync_writes: bool,
+    /// The legs' files.
+    pub files: PerLeg<OnceLock<L::File>>,
+}
+
+/// A directory that a program has open.
+pub struct OpenDir<L: Leg> {
+    /// What is open.
+    pub object: Arc<Object<L>>,
+    /// The names as they were when the reading began: offsets stay what they are whatever is made or
+    /// removed meanwhile.
+    pub listing: Mutex<Option<Arc<Vec<Entry>>>>,
+}
+
+impl<L: Leg> OpenDir<L> {
+    /// A directory opened and not read yet.
+    pub fn new(object: Arc<Object<L>>) -> Self {
+        OpenDir { object, listing: Mutex::new(Rank::Leaf, None) }
+    }
+}
+
+enum Open<L: Leg> {
+    File(Arc<OpenFile<L>>),
+    Dir(Arc<OpenDir<L>>),
+}
+
+/// All that is open.
+pub struct Handles<L: Leg> {
+    open: RwLock<HashMap<Fh, Open<L>>>,
+    next: AtomicU64,
+}
+
+impl<L: Leg> Default for Handles<L> {
+    fn default() -> Self {
+        Handles { open: RwLock::new(Rank::Table, HashMap::new()), next: AtomicU64::new(1) }
+    }
+}
+
+impl<L: Leg> Handles<L> {
+    fn add(&self, object: &Object<L>, open: Open<L>) -> Fh {
+        object.opens.fetch_add(1, Ordering::Relaxed);
+        let fh = Fh(self.next.fetch_add(1, Ordering::Relaxed));
+        self.open.write().insert(fh, open);
+        fh
+    }
+
+    /// Gives an open file its number.
+    pub fn add_file(&self, file: OpenFile<L>) -> Fh {
+        let file = Arc::new(file);
+        self.add(&file.object.clone(), Open::File(file))
+    }
+
+    /// Gives an open directory its number.
+    pub fn add_dir(&self, dir: OpenDir<L>) -> Fh {
+        let dir = Arc::new(dir);
+        self.add(&dir.object.clone(), Open::Dir(dir))
+    }
+
+    /// The open file with this number; EBADF if there is none.
+    pub fn file(&self, fh: Fh) -> io::Result<Arc<OpenFile<L>>> {
+        match self.open.read().get(&fh) {
+            Some(Open::File(file)) => Ok(file.clone()),
+            _ => Err(errno(libc::EBADF)),
+        }
+    }
+
+    /// The open directory with this number; EBADF if there is none.
+    pub fn dir(&self, fh: Fh) -> io::Result<Arc<OpenDir<L>>> {
+        match self.open.read().get(&fh) {
+            Some(Open::Dir(dir)) => Ok(dir.clone()),
+            _ => Err(errno(libc::EBADF)),
+        }
+    }
+
+    /// Takes the number back and returns what was open; whoever still uses it keeps it alive.
+    pub fn remove(&self, fh: Fh) -> Option<Arc<Object<L>>> {
+        let removed = self.open.write().remove(&fh)?;
+        let object = match &removed {
+            Open::File(file) => file.object.clone(),
+            Open::Dir(dir) => dir.object.clone(),
+        };
+        object.opens.fetch_sub(1, Ordering::Relaxed);
+        Some(object)
+    }
+}

@@ -1,0 +1,73 @@
+//! One object as the mirror knows it.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+
+use super::Ino;
+use crate::legs::{Identity, Kind, Leg, PerLeg};
+use crate::sync::{Mutex, Rank, RwLock};
+
+/// A file, directory, symlink or special file that the kernel knows.
+pub struct Object<L: Leg> {
+    /// Number as the mount shows it.
+    pub ino: Ino,
+    /// Tells this object from an earlier one that had its number.
+    pub generation: u64,
+    /// What it is; never changes.
+    pub kind: Kind,
+    /// Guards the object's entries (a directory) or data and metadata (others) on both legs: taken to
+    /// change them, so that both legs see changes in one order (O5), and to read entries. I/O happens
+    /// under it.
+    pub lock: RwLock<()>,
+    /// Where to find it. Never held during I/O.
+    pub(super) names: Mutex<Names<L>>,
+    /// The kernel's lookup count; changed under the table's lock.
+    pub(super) lookups: AtomicU64,
+    /// Open files or directories of it.
+    pub opens: AtomicU32,
+    /// Known to have no suid, sgid or capabilities that a write would have to take away.
+    pub unprivileged: AtomicBool,
+    /// The bitmap's.
+    pub slot_hint: AtomicU64,
+}
+
+/// How an object is found on each leg.
+pub struct Names<L: Leg> {
+    /// What names it across a crash, as far as it is known. Known on the source from the start.
+    pub identities: PerLeg<Option<Identity>>,
+    /// A directory it lies in, and its name there; none for the root and when the last name is gone.
+    pub place: Option<(Arc<Object<L>>, OsString)>,
+    /// Its last name is gone: its number may come back with another object behind it.
+    pub gone: bool,
+    /// Held open because it cannot be found otherwise: its last name is gone, or it is being renamed.
+    pub pinned: PerLeg<Option<L::Node>>,
+}
+
+impl<L: Leg> Object<L> {
+    pub(super) fn new(
+        ino: Ino,
+        generation: u64,
+        kind: Kind,
+        identities: PerLeg<Option<Identity>>,
+        place: Option<(Arc<Object<L>>, OsString)>,
+    ) -> Self {
+        let names = Names { identities, place, gone: false, pinned: PerLeg::new(None, None) };
+        Object {
+            ino,
+            generation,
+            kind,
+            lock: RwLock::new(Rank::Object, ()),
+            names: Mutex::new(Rank::Names, names),
+            lookups: AtomicU64::new(0),
+            opens: AtomicU32::new(0),
+            unprivileged: AtomicBool::new(false),
+            slot_hint: AtomicU64::new(0),
+        }
+    }
+
+    /// Looks at or changes how the object is found. No I/O inside.
+    pub fn with_names<T>(&self, look: impl FnOnce(&mut Names<L>) -> T) -> T {
+        look(&mut self.names.lock())
+    }
+}

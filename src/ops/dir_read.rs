@@ -1,0 +1,126 @@
+//! Reading directories: lookup and listing, from the source.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::sync::Arc;
+
+use super::{Found, Mirror};
+use crate::inode::{Fh, Ino, Object, OpenDir};
+use crate::legs::{Entry, Kind, Leg};
+
+/// One entry of a listing.
+#[derive(Clone, Debug)]
+pub struct DirItem {
+    /// As the mount shows it.
+    pub ino: Ino,
+    /// What the name names.
+    pub kind: Kind,
+    /// The name; `.` and `..` are listed.
+    pub name: OsString,
+    /// Where the listing goes on after this entry.
+    pub next_offset: u64,
+}
+
+/// `.` and `..` stand before the entries of the leg.
+const DOTS: u64 = 2;
+
+impl<L: Leg> Mirror<L> {
+    /// The object under a name. Counts one lookup.
+    pub fn lookup(&self, parent: Ino, name: &OsStr) -> io::Result<Found> {
+        let source = self.readable()?;
+        let dir = self.directory(parent)?;
+        let _reading = dir.lock.read();
+        let node = self.node(&dir, source)?;
+        let found = self.legs[source].lookup(&node, name)?;
+        Ok(self.intern(&dir, name, found, 1).1)
+    }
+
+    /// The kernel gives lookups back.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.table.forget(ino, count);
+    }
+
+    /// Opens a directory to list it.
+    pub fn opendir(&self, ino: Ino) -> io::Result<Fh> {
+        let object = self.directory(ino)?;
+        Ok(self.handles.add_dir(OpenDir::new(object)))
+    }
+
+    /// Closes a directory.
+    pub fn releasedir(&self, fh: Fh) {
+        self.release(fh);
+    }
+
+    /// Lists from `offset` on (0 is the start) until `add` says that it is full. Offsets stay good
+    /// while the directory is open, whatever happens in it; a listing from 0 sees it anew.
+    pub fn readdir(&self, fh: Fh, offset: u64, add: &mut dyn FnMut(&DirItem) -> bool) -> io::Result<()> {
+        let dir = self.handles.dir(fh)?;
+        let listing = self.listing(&dir, offset)?;
+        for item in self.items(&dir.object, &listing, offset) {
+            if add(&item) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`readdir`](Self::readdir), with the attributes of each entry. Each that `add` takes counts
+    /// one lookup; `.`, `..` and what vanished since the listing was read come without.
+    pub fn readdirplus(
+        &self,
+        fh: Fh,
+        offset: u64,
+        add: &mut dyn FnMut(&DirItem, Option<&Found>) -> bool,
+    ) -> io::Result<()> {
+        let dir = self.handles.dir(fh)?;
+        let listing = self.listing(&dir, offset)?;
+        for item in self.items(&dir.object, &listing, offset) {
+            let dots = item.next_offset <= DOTS;
+            let found = if dots { None } else { self.lookup(dir.object.ino, &item.name).ok() };
+            if add(&item, found.as_ref()) {
+                if found.is_some() {
+                    self.forget(item.ino, 1);
+                }
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn listing(&self, dir: &OpenDir<L>, offset: u64) -> io::Result<Arc<Vec<Entry>>> {
+        let known = dir.listing.lock().clone();
+        match known {
+            Some(listing) if offset != 0 => Ok(listing),
+            _ => {
+                let source = self.readable()?;
+                let _reading = dir.object.lock.read();
+                let node = self.node(&dir.object, source)?;
+                let listing = Arc::new(self.legs[source].read_dir(&node)?);
+                *dir.listing.lock() = Some(listing.clone());
+                Ok(listing)
+            }
+        }
+    }
+
+    fn items<'a>(
+        &'a self,
+        dir: &'a Arc<Object<L>>,
+        listing: &'a [Entry],
+        offset: u64,
+    ) -> impl Iterator<Item = DirItem> + 'a {
+        let parent = dir.with_names(|names| names.place.as_ref().map_or(dir.ino, |(parent, _)| parent.ino));
+        let dots = [(dir.ino, "."), (parent, "..")].into_iter().enumerate().map(|(i, (ino, name))| DirItem {
+            ino,
+            kind: Kind::Directory,
+            name: name.into(),
+            next_offset: i as u64 + 1,
+        });
+        let entries = listing.iter().enumerate().map(|(i, entry)| DirItem {
+            ino: self.numbering.shown(entry.ino),
+            kind: entry.kind,
+            name: entry.name.clone(),
+            next_offset: DOTS + i as u64 + 1,
+        });
+        dots.chain(entries).skip(usize::try_from(offset).unwrap_or(usize::MAX))
+    }
+}

@@ -1,0 +1,301 @@
+//! Changing directories: make, create, link, unlink, rmdir, rename.
+//!
+//! What is marked, and why it is enough for the resync to find the way back:
+//! - a directory whose names change: its entries;
+//! - what is made: nothing of its own. The directory's entries cover it until something changes it;
+//! - what moves, gets one more name, or loses one of several: itself, so that its identities on both
+//!   legs are known together and it is moved or linked again, never copied (O7).
+
+use std::ffi::OsStr;
+use std::io;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+
+use super::change::{Done, Touch};
+use super::{Found, Mirror};
+use crate::bitmap::WriteIntent;
+use crate::inode::{Fh, Ino, Object, OpenFile};
+use crate::legs::{Creator, Identity, Kind, Leg, LegId, Make, OpenMode, PerLeg, RenameMode, Stat};
+use crate::sync::{MutexGuard, WriteGuard};
+
+impl<L: Leg> Mirror<L> {
+    /// Makes an object of any kind under a new name. Counts one lookup.
+    pub fn make(&self, parent: Ino, name: &OsStr, what: Make<'_>, creator: Creator) -> io::Result<Found> {
+        self.enter()?;
+        let dir = self.directory(parent)?;
+        let _changing = dir.lock.write();
+        let nodes = self.nodes(&dir)?;
+        let mut first = None;
+        let done = self.change_all([Touch::name(&dir, name)], |intent, leg| {
+            let made = self.legs[leg].make(intent, &nodes[leg], name, what, creator)?;
+            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1);
+            Ok(made)
+        })?;
+        Ok(self.born(&dir, name, done.source, done.other))
+    }
+
+    /// Makes a regular file and opens it; `flags` as in open(2). Counts one lookup.
+    pub fn create(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        creator: Creator,
+        flags: i32,
+    ) -> io::Result<(Found, Fh)> {
+        self.enter()?;
+        let dir = self.directory(parent)?;
+        let _changing = dir.lock.write();
+        let nodes = self.nodes(&dir)?;
+        let open = open_mode(flags);
+        let mut first = None;
+        let done = self.change_all([Touch::name(&dir, name)], |intent, leg| {
+            let made = self.legs[leg].create(intent, &nodes[leg], name, mode, creator, open)?;
+            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1);
+            Ok(made)
+        })?;
+        let source = self.source();
+        let files = PerLeg::from_fn(|_| OnceLock::new());
+        let Done { source: (identity, stat, file), other, .. } = done;
+        let _ = files[source].set(file);
+        let other = other.map(|(identity, stat, file)| {
+            let _ = files[source.other()].set(file);
+            (identity, stat)
+        });
+        let found = self.born(&dir, name, (identity, stat), other);
+        let object = self.object(found.attr.ino)?;
+        object.unprivileged.store(mode & 0o6000 == 0, Ordering::Relaxed);
+        let sync_writes = open.direct && flags & libc::O_DSYNC != 0;
+        let fh = self.handles.add_file(OpenFile { object, mode: open, sync_writes, files });
+        Ok((found, fh))
+    }
+
+    /// Gives what was just made on the second leg the times it has on the first.
+    fn same_birth(
+        &self,
+        intent: &WriteIntent<'_>,
+        leg: LegId,
+        dir: &L::Node,
+        name: &OsStr,
+        first: &mut Option<Stat>,
+        made: Stat,
+    ) {
+        let Some(first) = first else {
+            *first = Some(made);
+            return;
+        };
+        let settled = self.legs[leg]
+            .child(dir, name)
+            .and_then(|node| self.legs[leg].set_times(intent, &node, Some(first.atime), Some(first.mtime)));
+        // FAIL-SAFE: times that differ are found when the directory is resynced or compared.
+        if let Err(error) = settled {
+            log::warn!("leg {leg}: cannot set the times of a new object: {error}");
+        }
+    }
+
+    /// What was just made becomes known, with its identities on both legs.
+    fn born(
+        &self,
+        dir: &Arc<Object<L>>,
+        name: &OsStr,
+        on_source: (Identity, Stat),
+        on_other: Option<(Identity, Stat)>,
+    ) -> Found {
+        let (object, found) = self.intern(dir, name, on_source, 1);
+        if let Some((identity, _)) = on_other {
+            object.with_names(|names| names.identities[self.source().other()] = Some(identity));
+        }
+        found
+    }
+
+    /// Gives an object one more name. Counts one lookup.
+    pub fn link(&self, ino: Ino, new_parent: Ino, name: &OsStr) -> io::Result<Found> {
+        self.enter()?;
+        let object = self.object(ino)?;
+        let dir = self.directory(new_parent)?;
+        let _changing = dir.lock.write();
+        let dirs = self.nodes(&dir)?;
+        let nodes = self.nodes(&object)?;
+        self.change_all([Touch::name(&dir, name), Touch::metadata(&object)], |intent, leg| {
+            self.legs[leg].link(intent, &nodes[leg], &dirs[leg], name)
+        })?;
+        let source = self.source();
+        let found = self.legs[source].lookup(&dirs[source], name)?;
+        Ok(self.intern(&dir, name, found, 1).1)
+    }
+
+    /// Takes a name away from what is not a directory.
+    pub fn unlink(&self, parent: Ino, name: &OsStr) -> io::Result<()> {
+        self.remove(parent, name, |intent, leg, dir| self.legs[leg].unlink(intent, dir, name))
+    }
+
+    /// Takes an empty directory away.
+    pub fn rmdir(&self, parent: Ino, name: &OsStr) -> io::Result<()> {
+        self.remove(parent, name, |intent, leg, dir| self.legs[leg].rmdir(intent, dir, name))
+    }
+
+    fn remove(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        act: impl Fn(&WriteIntent<'_>, LegId, &L::Node) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.enter()?;
+        let dir = self.directory(parent)?;
+        let _changing = dir.lock.write();
+        let nodes = self.nodes(&dir)?;
+        let leaving = self.leaving(&dir, &nodes, name)?;
+        match &leaving {
+            Leaving { object, keeps_a_name: true } => {
+                self.change_all([Touch::name(&dir, name), Touch::metadata(object)], |intent, leg| {
+                    act(intent, leg, &nodes[leg])
+                })?;
+            }
+            Leaving { .. } => {
+                self.change_all([Touch::name(&dir, name)], |intent, leg| act(intent, leg, &nodes[leg]))?;
+            }
+        }
+        self.left(leaving, &dir, name);
+        Ok(())
+    }
+
+    /// What the name names, ready to lose it: still found on both legs by whoever uses it.
+    fn leaving(&self, dir: &Arc<Object<L>>, nodes: &PerLeg<L::Node>, name: &OsStr) -> io::Result<Leaving<L>> {
+        let source = self.source();
+        let found = self.legs[source].lookup(&nodes[source], name)?;
+        let stat = found.1;
+        let (object, _) = self.intern(dir, name, found, 0);
+        let keeps_a_name = stat.kind != Kind::Directory && stat.nlink > 1;
+        if keeps_a_name {
+            self.pin(&object)?;
+        } else if object.opens.load(Ordering::Relaxed) > 0 {
+            self.pin_open(&object)?;
+        }
+        Ok(Leaving { object, keeps_a_name })
+    }
+
+    /// The name is gone.
+    fn left(&self, leaving: Leaving<L>, dir: &Arc<Object<L>>, name: &OsStr) {
+        let Leaving { object, keeps_a_name } = leaving;
+        self.displaced(&object, dir, name);
+        if !keeps_a_name {
+            object.with_names(|names| names.gone = true);
+            self.pins.forget(object.ino.0, object.generation);
+        }
+        self.table.reap(Some(object));
+    }
+
+    /// Renames.
+    pub fn rename(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        new_parent: Ino,
+        new_name: &OsStr,
+        mode: RenameMode,
+    ) -> io::Result<()> {
+        self.enter()?;
+        let from = self.directory(parent)?;
+        let to = self.directory(new_parent)?;
+        let _changing = self.lock_both(&from, &to);
+        let from_nodes = self.nodes(&from)?;
+        let to_nodes = self.nodes(&to)?;
+        let source = self.source();
+
+        let found = self.legs[source].lookup(&from_nodes[source], name)?;
+        let (moving, _) = self.intern(&from, name, found, 0);
+        self.pin(&moving)?;
+        let target = match self.leaving(&to, &to_nodes, new_name) {
+            Ok(target) => Some(target),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
+            Err(error) => return Err(error),
+        };
+        // Two names of one object: rename(2) leaves both and does nothing.
+        let marked_target = target.as_ref().map(|target| {
+            if mode == RenameMode::Exchange {
+                self.pin(&target.object)?;
+            }
+            io::Result::Ok(&target.object)
+        });
+        let act = |intent: &WriteIntent<'_>, leg: LegId| {
+            self.legs[leg].rename(intent, (&from_nodes[leg], name), (&to_nodes[leg], new_name), mode)
+        };
+        let touched = [Touch::name(&from, name), Touch::name(&to, new_name), Touch::metadata(&moving)];
+        match marked_target.transpose()? {
+            Some(target) => {
+                let [from, to, moving] = touched;
+                self.change_all([from, to, moving, Touch::metadata(target)], act)?;
+            }
+            None => {
+                self.change_all(touched, act)?;
+            }
+        }
+
+        match target {
+            Some(target) if Arc::ptr_eq(&target.object, &moving) => self.placed(&moving, &from, name),
+            Some(target) if mode == RenameMode::Exchange => {
+                self.placed(&moving, &to, new_name);
+                self.placed(&target.object, &from, name);
+            }
+            Some(target) => {
+                self.left(target, &to, new_name);
+                self.placed(&moving, &to, new_name);
+            }
+            None => self.placed(&moving, &to, new_name),
+        }
+        Ok(())
+    }
+
+    /// Locks one or two directories to change their entries (O6).
+    fn lock_both<'a>(&'a self, from: &'a Arc<Object<L>>, to: &'a Arc<Object<L>>) -> LockedDirs<'a> {
+        if Arc::ptr_eq(from, to) {
+            return LockedDirs { _first: from.lock.write(), _second: None, _rename: None };
+        }
+        let rename = self.rename.lock();
+        let from_first = if is_ancestor(from, to) {
+            true
+        } else if is_ancestor(to, from) {
+            false
+        } else {
+            from.ino < to.ino
+        };
+        let (first, second) = if from_first { (from, to) } else { (to, from) };
+        LockedDirs { _first: first.lock.write(), _second: Some(second.lock.write()), _rename: Some(rename) }
+    }
+}
+
+/// An object about to lose a name.
+struct Leaving<L: Leg> {
+    object: Arc<Object<L>>,
+    keeps_a_name: bool,
+}
+
+/// The directories of a rename, locked. Dropped in this order.
+struct LockedDirs<'a> {
+    _first: WriteGuard<'a, ()>,
+    _second: Option<WriteGuard<'a, ()>>,
+    _rename: Option<MutexGuard<'a, ()>>,
+}
+
+/// Whether `above` lies on the way from the root to `below`.
+fn is_ancestor<L: Leg>(above: &Arc<Object<L>>, below: &Arc<Object<L>>) -> bool {
+    let mut at = below.with_names(|names| names.place.as_ref().map(|(dir, _)| dir.clone()));
+    while let Some(dir) = at {
+        if Arc::ptr_eq(&dir, above) {
+            return true;
+        }
+        at = dir.with_names(|names| names.place.as_ref().map(|(dir, _)| dir.clone()));
+    }
+    false
+}
+
+/// What open(2) flags ask of a leg's file. Reading is always possible: a write of part of a page may
+/// need it, and repair does.
+pub(super) fn open_mode(flags: i32) -> OpenMode {
+    OpenMode {
+        read: true,
+        write: flags & libc::O_ACCMODE != libc::O_RDONLY,
+        direct: flags & libc::O_DIRECT != 0,
+    }
+}

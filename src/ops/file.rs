@@ -1,0 +1,270 @@
+//! Regular files: open, read, write, fallocate, copy, seek, fsync.
+//!
+//! Reading takes no lock and asks the source only. Writing takes the object's lock, so that the legs
+//! see overlapping writes, truncates and appends in one order (O5).
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+
+use super::change::Touch;
+use super::dir_write::open_mode;
+use super::outcome::{Class, class};
+use super::{Caller, Mirror};
+use crate::error::errno;
+use crate::inode::{Fh, Ino, Object, OpenFile};
+use crate::legs::{Leg, LegId, PerLeg, Seek};
+use crate::sync::join;
+
+/// Bytes copied at a time through the daemon.
+const COPY_PIECE: u64 = 1 << 20;
+
+impl<L: Leg> Mirror<L> {
+    /// Opens a regular file; `flags` as in open(2). O_TRUNC empties it.
+    pub fn open(&self, ino: Ino, flags: i32, caller: Caller) -> io::Result<Fh> {
+        let mode = open_mode(flags);
+        let truncate = flags & libc::O_TRUNC != 0;
+        if mode.write || truncate {
+            self.enter()?;
+        }
+        let source = self.readable()?;
+        let object = self.object(ino)?;
+        let node = self.node(&object, source)?;
+        let files = PerLeg::from_fn(|_| OnceLock::new());
+        let _ = files[source].set(self.legs[source].open(&node, mode)?);
+        if truncate {
+            let _changing = object.lock.write();
+            let nodes = self.nodes(&object)?;
+            self.set_size(&object, &nodes, None, 0)?;
+            if caller.uid != 0 {
+                self.take_privileges(&object, &nodes)?;
+            }
+        }
+        let sync_writes = mode.direct && flags & libc::O_DSYNC != 0;
+        Ok(self.handles.add_file(OpenFile { object, mode, sync_writes, files }))
+    }
+
+    /// Closes what was opened or created.
+    pub fn release(&self, fh: Fh) {
+        let object = self.handles.remove(fh);
+        self.table.reap(object);
+    }
+
+    /// Reads at `offset` until `buf` is full or the file ends.
+    pub fn read(&self, fh: Fh, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let source = self.readable()?;
+        let open = self.handles.file(fh)?;
+        self.legs[source].read(self.file_on(&open, source)?, buf, offset)
+    }
+
+    /// Writes at `offset`; returns the bytes that are on both legs. `kill_priv`: the writer may not
+    /// keep suid, sgid and capabilities of the file.
+    pub fn write(&self, fh: Fh, data: &[u8], offset: u64, kill_priv: bool) -> io::Result<usize> {
+        self.enter()?;
+        let open = self.handles.file(fh)?;
+        let object = &open.object;
+        let changing = object.lock.write();
+        if kill_priv {
+            self.take_privileges_of_open(object)?;
+        }
+        let written = self.write_locked(&open, data, offset)?;
+        drop(changing);
+        if open.sync_writes {
+            self.sync_open(&open, true)?;
+        }
+        Ok(written)
+    }
+
+    /// Writes to a file whose object's lock is held.
+    fn write_locked(&self, open: &OpenFile<L>, data: &[u8], offset: u64) -> io::Result<usize> {
+        let files = self.files(open)?;
+        // The source decides how many bytes there are to write: what it had no room for, the other
+        // leg shall not have either.
+        let mut wanted = data.len();
+        let done = self.change(
+            [Touch::data(&open.object, bytes(offset, data.len() as u64))],
+            |intent, leg| {
+                let written = self.legs[leg].write(intent, files[leg], &data[..wanted], offset)?;
+                wanted = written;
+                Ok(written)
+            },
+            |&written| written as u64,
+        )?;
+        Ok(done.count as usize)
+    }
+
+    /// fallocate(2); `kill_priv` as for [`write`](Self::write).
+    pub fn fallocate(&self, fh: Fh, mode: i32, offset: u64, len: u64, kill_priv: bool) -> io::Result<()> {
+        self.enter()?;
+        let open = self.handles.file(fh)?;
+        let object = &open.object;
+        let _changing = object.lock.write();
+        let files = self.files(&open)?;
+        if kill_priv {
+            self.take_privileges_of_open(object)?;
+        }
+        // Collapsing and inserting a range move everything behind it. While a resync is under way a leg
+        // could so carry what it still has wrong to where no bit tells of it.
+        let moves = mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0;
+        if moves && !self.is_equal() {
+            return Err(errno(libc::EOPNOTSUPP));
+        }
+        let changed = if moves { offset..u64::MAX } else { bytes(offset, len) };
+        self.change_all([Touch::data(object, changed)], |intent, leg| {
+            self.legs[leg].fallocate(intent, files[leg], mode, offset, len)
+        })?;
+        Ok(())
+    }
+
+    /// copy_file_range(2): within each leg. Returns the bytes copied.
+    pub fn copy_range(
+        &self,
+        from: (Fh, u64),
+        to: (Fh, u64),
+        len: u64,
+        kill_priv: bool,
+    ) -> io::Result<usize> {
+        self.enter()?;
+        let source_file = self.handles.file(from.0)?;
+        let target_file = self.handles.file(to.0)?;
+        let _changing = lock_two(&source_file.object, &target_file.object);
+        let from_files = self.files(&source_file)?;
+        let to_files = self.files(&target_file)?;
+        if kill_priv {
+            self.take_privileges_of_open(&target_file.object)?;
+        }
+        if !self.is_equal() {
+            return self.copy_from_source((&source_file, from.1), (&target_file, to.1), len);
+        }
+        let mut wanted = len;
+        let done = self.change(
+            [Touch::data(&target_file.object, bytes(to.1, len))],
+            |intent, leg| {
+                let mut copied = 0;
+                while copied < wanted {
+                    let at = (from_files[leg], from.1 + copied);
+                    match self.legs[leg].copy_range(intent, at, (to_files[leg], to.1 + copied), wanted - copied) {
+                        Ok(0) => break,
+                        Ok(more) => copied += more as u64,
+                        Err(_) if copied > 0 => break,
+                        Err(error) => return Err(error),
+                    }
+                }
+                wanted = copied;
+                Ok(copied)
+            },
+            |&copied| copied,
+        )?;
+        Ok(done.count as usize)
+    }
+
+    /// Copies a piece by reading it from the source and writing it to both legs: while a resync is
+    /// under way the other leg's own copy of it may be an old one.
+    fn copy_from_source(
+        &self,
+        (from, from_offset): (&OpenFile<L>, u64),
+        (to, to_offset): (&OpenFile<L>, u64),
+        len: u64,
+    ) -> io::Result<usize> {
+        let source = self.readable()?;
+        let mut piece = vec![0; len.min(COPY_PIECE) as usize];
+        let read = self.legs[source].read(self.file_on(from, source)?, &mut piece, from_offset)?;
+        self.write_locked(to, &piece[..read], to_offset)
+    }
+
+    /// The next hole or data at or after `offset`.
+    pub fn seek(&self, fh: Fh, offset: u64, what: Seek) -> io::Result<u64> {
+        let source = self.readable()?;
+        let open = self.handles.file(fh)?;
+        self.legs[source].seek(self.file_on(&open, source)?, offset, what)
+    }
+
+    /// Makes an open file durable on both legs (P2).
+    pub fn fsync(&self, fh: Fh, data_only: bool) -> io::Result<()> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.gate.pass()?;
+        let open = self.handles.file(fh)?;
+        self.sync_open(&open, data_only)
+    }
+
+    fn sync_open(&self, open: &OpenFile<L>, data_only: bool) -> io::Result<()> {
+        let files = self.files(open)?;
+        self.sync_both(|leg| self.legs[leg].sync_file(files[leg], data_only))
+    }
+
+    /// Makes a directory and its entries durable on both legs.
+    pub fn fsyncdir(&self, ino: Ino) -> io::Result<()> {
+        self.gate.pass()?;
+        let dir = self.directory(ino)?;
+        let nodes = self.nodes(&dir)?;
+        self.sync_both(|leg| self.legs[leg].sync_node(&nodes[leg]))
+    }
+
+    /// Syncs both legs at once. A leg that fails here has lost writes, whichever they were: it is
+    /// faulted, and the reply is the other's.
+    pub(super) fn sync_both(&self, sync: impl Fn(LegId) -> io::Result<()> + Sync) -> io::Result<()> {
+        let source = self.source();
+        let other = source.other();
+        let (of_source, of_other) = if self.health.in_service(other) {
+            join(|| sync(source), || sync(other))
+        } else {
+            (sync(source), Ok(()))
+        };
+        match (of_source, of_other) {
+            (Ok(()), Ok(())) => Ok(()),
+            (Ok(()), Err(error)) => self.fault(other, number(&error)),
+            (Err(error), Ok(())) => {
+                if class(number(&error)) == Class::Failure {
+                    self.fault(source, number(&error))?;
+                }
+                Err(error)
+            }
+            (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    /// The file on `leg`, opened now if it was not needed so far.
+    pub(super) fn file_on<'a>(&self, open: &'a OpenFile<L>, leg: LegId) -> io::Result<&'a L::File> {
+        if let Some(file) = open.files[leg].get() {
+            return Ok(file);
+        }
+        let node = self.node(&open.object, leg)?;
+        let file = self.legs[leg].open(&node, open.mode)?;
+        Ok(open.files[leg].get_or_init(|| file))
+    }
+
+    fn files<'a>(&self, open: &'a OpenFile<L>) -> io::Result<PerLeg<&'a L::File>> {
+        PerLeg::from_fn(|leg| self.file_on(open, leg)).transpose()
+    }
+
+    fn take_privileges_of_open(&self, object: &Arc<Object<L>>) -> io::Result<()> {
+        if object.unprivileged.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let nodes = self.nodes(object)?;
+        self.take_privileges(object, &nodes)
+    }
+}
+
+fn bytes(offset: u64, len: u64) -> Range<u64> {
+    offset..offset.saturating_add(len)
+}
+
+fn number(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// Locks one or two files to change them, by number.
+fn lock_two<'a, L: Leg>(
+    a: &'a Object<L>,
+    b: &'a Object<L>,
+) -> (crate::sync::WriteGuard<'a, ()>, Option<crate::sync::WriteGuard<'a, ()>>) {
+    if std::ptr::eq(a, b) {
+        return (a.lock.write(), None);
+    }
+    let (first, second) = if (a.ino, a.generation) < (b.ino, b.generation) { (a, b) } else { (b, a) };
+    (first.lock.write(), Some(second.lock.write()))
+}

@@ -1,0 +1,101 @@
+//! Reading what belongs to one inode, from the source.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::sync::Arc;
+
+use super::{Attr, Mirror};
+use crate::inode::{Fh, Ino, Object};
+use crate::legs::{Leg, LegId, Stat, Statfs};
+
+impl<L: Leg> Mirror<L> {
+    /// Attributes, of an open file if `fh` names one.
+    pub fn getattr(&self, ino: Ino, fh: Option<Fh>) -> io::Result<Attr> {
+        let source = self.readable()?;
+        if let Some(file) = fh.and_then(|fh| self.handles.file(fh).ok())
+            && let Some(open) = file.files[source].get()
+        {
+            return Ok(Attr { ino, stat: self.legs[source].stat_file(open)? });
+        }
+        let object = self.object(ino)?;
+        Ok(Attr { ino, stat: self.stat_on(&object, source)? })
+    }
+
+    /// The object's attributes on one leg.
+    pub(super) fn stat_on(&self, object: &Arc<Object<L>>, leg: LegId) -> io::Result<Stat> {
+        self.legs[leg].stat(&self.node(object, leg)?)
+    }
+
+    /// Target of a symlink.
+    pub fn readlink(&self, ino: Ino) -> io::Result<OsString> {
+        let source = self.readable()?;
+        let object = self.object(ino)?;
+        self.legs[source].readlink(&self.node(&object, source)?)
+    }
+
+    /// Value of an extended attribute.
+    pub fn getxattr(&self, ino: Ino, name: &OsStr) -> io::Result<Vec<u8>> {
+        let source = self.readable()?;
+        let object = self.object(ino)?;
+        self.legs[source].get_xattr(&self.node(&object, source)?, name)
+    }
+
+    /// Names of all extended attributes.
+    pub fn listxattr(&self, ino: Ino) -> io::Result<Vec<OsString>> {
+        let source = self.readable()?;
+        let object = self.object(ino)?;
+        self.legs[source].list_xattr(&self.node(&object, source)?)
+    }
+
+    /// Space and limits: of each, the smaller leg's. In the source's unit.
+    pub fn statfs(&self) -> io::Result<Statfs> {
+        let source = self.readable()?;
+        let mine = self.legs[source].statfs()?;
+        if !self.health.in_service(source.other()) {
+            return Ok(mine);
+        }
+        Ok(smaller(mine, self.legs[source.other()].statfs()?))
+    }
+}
+
+fn smaller(mine: Statfs, theirs: Statfs) -> Statfs {
+    let in_my_unit = |theirs_in_their_unit: u64| {
+        let bytes = u128::from(theirs_in_their_unit) * u128::from(theirs.frsize);
+        u64::try_from(bytes / u128::from(mine.frsize.max(1))).unwrap_or(u64::MAX)
+    };
+    // A filesystem without a fixed number of inodes reports 0 of them (btrfs): no limit, not none.
+    let inodes = |mine_files: u64, theirs_files: u64| match (mine_files, theirs_files) {
+        (0, other) | (other, 0) => other,
+        (mine, theirs) => mine.min(theirs),
+    };
+    let free_inodes = |mine: Statfs, theirs: Statfs| match (mine.files, theirs.files) {
+        (0, _) => theirs.ffree,
+        (_, 0) => mine.ffree,
+        _ => mine.ffree.min(theirs.ffree),
+    };
+    Statfs {
+        frsize: mine.frsize,
+        blocks: mine.blocks.min(in_my_unit(theirs.blocks)),
+        bfree: mine.bfree.min(in_my_unit(theirs.bfree)),
+        bavail: mine.bavail.min(in_my_unit(theirs.bavail)),
+        files: inodes(mine.files, theirs.files),
+        ffree: free_inodes(mine, theirs),
+        namelen: mine.namelen.min(theirs.namelen),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smaller_leg_counts_whatever_its_unit() {
+        let large = Statfs { frsize: 4096, blocks: 1000, bfree: 900, bavail: 800, files: 50, ffree: 40, namelen: 255 };
+        let small = Statfs { frsize: 1024, blocks: 2000, bfree: 1000, bavail: 400, files: 0, ffree: 0, namelen: 143 };
+        let both = smaller(large, small);
+        assert_eq!((both.blocks, both.bfree, both.bavail), (500, 250, 100));
+        assert_eq!((both.files, both.ffree), (50, 40), "no fixed number of inodes is no limit");
+        assert_eq!(both.namelen, 143);
+        assert_eq!(smaller(small, large).bavail, 400);
+    }
+}

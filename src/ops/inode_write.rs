@@ -1,0 +1,165 @@
+//! Changing what belongs to one inode: attributes and extended attributes.
+
+use std::ffi::OsStr;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::change::Touch;
+use super::{Attr, Caller, Mirror, SetAttr, SetTime};
+use crate::bitmap::WriteIntent;
+use crate::error::errno;
+use crate::inode::{Fh, Ino, Object};
+use crate::legs::{Kind, Leg, LegId, PerLeg, Stat, Timestamp};
+
+const CAPABILITY: &str = "security.capability";
+const SUID: u32 = 0o4000;
+const SGID: u32 = 0o2000;
+const GROUP_EXECUTE: u32 = 0o010;
+
+impl<L: Leg> Mirror<L> {
+    /// Sets attributes, all or none of them as far as the legs allow.
+    pub fn setattr(&self, ino: Ino, set: &SetAttr, fh: Option<Fh>, caller: Caller) -> io::Result<Attr> {
+        self.enter()?;
+        let object = self.object(ino)?;
+        let changing = object.lock.write();
+        let nodes = self.nodes(&object)?;
+        if let Some(size) = set.size {
+            self.set_size(&object, &nodes, fh, size)?;
+            // The kernel leaves this to us (HANDLE_KILLPRIV_V2), and tells who may keep the bits by
+            // CAP_FSETID, which a request does not carry: root has it.
+            if caller.uid != 0 {
+                self.take_privileges(&object, &nodes)?;
+            }
+        }
+        if set.uid.is_some() || set.gid.is_some() {
+            self.change_all([Touch::metadata(&object)], |intent, leg| {
+                self.legs[leg].set_owner(intent, &nodes[leg], set.uid, set.gid)
+            })?;
+        }
+        if let Some(mode) = set.mode {
+            self.change_all([Touch::metadata(&object)], |intent, leg| {
+                self.legs[leg].set_mode(intent, &nodes[leg], mode & 0o7777)
+            })?;
+            object.unprivileged.store(false, Ordering::Relaxed);
+        }
+        if set.atime.is_some() || set.mtime.is_some() {
+            // One value for both legs: the clock is read once.
+            let now = (self.options.clock)();
+            let at = |time: SetTime| match time {
+                SetTime::Now => now,
+                SetTime::At(time) => time,
+            };
+            let (atime, mtime) = (set.atime.map(at), set.mtime.map(at));
+            self.change_all([Touch::metadata(&object)], |intent, leg| {
+                self.legs[leg].set_times(intent, &nodes[leg], atime, mtime)
+            })?;
+        }
+        drop(changing);
+        self.getattr(ino, fh)
+    }
+
+    /// Sets the length. The object's lock is held.
+    pub(super) fn set_size(
+        &self,
+        object: &Arc<Object<L>>,
+        nodes: &PerLeg<L::Node>,
+        fh: Option<Fh>,
+        size: u64,
+    ) -> io::Result<()> {
+        let old = self.legs[self.source()].stat(&nodes[self.source()])?;
+        match old.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(errno(libc::EISDIR)),
+            _ => return Err(errno(libc::EINVAL)),
+        }
+        // What lies behind the lower of the two lengths changes, on one leg before the other: bytes go,
+        // or zeros come.
+        let changed = old.size.min(size)..u64::MAX;
+        let open = fh.and_then(|fh| self.handles.file(fh).ok()).filter(|open| open.mode.write);
+        self.change_all([Touch::data(object, changed)], |intent, leg| {
+            match &open {
+                // Who has the file open for writing may shorten it, whatever its mode says by now.
+                Some(open) => self.legs[leg].truncate_file(intent, &nodes[leg], self.file_on(open, leg)?, size),
+                None => self.legs[leg].truncate(intent, &nodes[leg], size),
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Takes suid, sgid (of what its group may execute) and capabilities away, as a write by one
+    /// without CAP_FSETID does. The object's lock is held.
+    pub(super) fn take_privileges(&self, object: &Arc<Object<L>>, nodes: &PerLeg<L::Node>) -> io::Result<()> {
+        if object.unprivileged.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let source = self.source();
+        let mode = self.legs[source].stat(&nodes[source])?.mode;
+        let sgid = if mode & GROUP_EXECUTE != 0 { SGID } else { 0 };
+        let kept = mode & !(SUID | sgid);
+        let name = OsStr::new(CAPABILITY);
+        let capable = self.legs[source].get_xattr(&nodes[source], name).is_ok();
+        if kept != mode {
+            self.change_all([Touch::metadata(object)], |intent, leg| {
+                self.legs[leg].set_mode(intent, &nodes[leg], kept)
+            })?;
+        }
+        if capable {
+            self.change_all([Touch::metadata(object)], |intent, leg| {
+                self.legs[leg].remove_xattr(intent, &nodes[leg], name)
+            })?;
+        }
+        object.unprivileged.store(true, Ordering::Relaxed);
+        if (kept != mode || capable)
+            && let Some(caches) = self.invalidate.get()
+        {
+            caches.attributes(object.ino);
+        }
+        Ok(())
+    }
+
+    /// Sets an extended attribute; `flags` as in setxattr(2).
+    pub fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> io::Result<()> {
+        self.enter()?;
+        let object = self.object(ino)?;
+        let _changing = object.lock.write();
+        let nodes = self.nodes(&object)?;
+        self.change_all([Touch::metadata(&object)], |intent, leg| {
+            self.legs[leg].set_xattr(intent, &nodes[leg], name, value, flags)
+        })?;
+        object.unprivileged.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Removes an extended attribute.
+    pub fn removexattr(&self, ino: Ino, name: &OsStr) -> io::Result<()> {
+        self.enter()?;
+        let object = self.object(ino)?;
+        let _changing = object.lock.write();
+        let nodes = self.nodes(&object)?;
+        self.change_all([Touch::metadata(&object)], |intent, leg| {
+            self.legs[leg].remove_xattr(intent, &nodes[leg], name)
+        })?;
+        Ok(())
+    }
+}
+
+/// The times to set on the other leg so that it shows what the source shows; `None` if it does.
+pub(super) fn times_to_settle(source: &Stat, other: &Stat) -> Option<(Timestamp, Timestamp)> {
+    (source.atime != other.atime || source.mtime != other.mtime).then_some((source.atime, source.mtime))
+}
+
+/// Sets `node`'s times on `leg` as the source has them.
+pub(super) fn settle_times<L: Leg>(
+    legs: &PerLeg<Arc<L>>,
+    intent: &WriteIntent<'_>,
+    source: LegId,
+    nodes: &PerLeg<L::Node>,
+) -> io::Result<()> {
+    let other = source.other();
+    let stats = PerLeg::from_fn(|leg| legs[leg].stat(&nodes[leg])).transpose()?;
+    match times_to_settle(&stats[source], &stats[other]) {
+        Some((atime, mtime)) => legs[other].set_times(intent, &nodes[other], Some(atime), Some(mtime)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,135 @@
+//! The mirror: what a request means for the two legs.
+//!
+//! ```text
+//!   read      source leg ----------------------------------------> reply
+//!   change    object lock -> mark (durable) -> source -> other -> outcome -> reply
+//!                            O1: bitmap/       O5: one order      O2: outcome, health
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `inode_read` | attributes, symlinks, extended attributes, statfs: from the source |
+//! | `inode_write` | setattr, extended attributes |
+//! | `dir_read` | lookup, listing |
+//! | `dir_write` | make, create, link, unlink, rmdir, rename |
+//! | `file` | open, read, write, fallocate, copy, fsync |
+//! | `change` | the one way a change takes: gate, mark, both legs, outcome |
+//! | `outcome` | what two answers mean (pure) |
+//! | `repair` | making the legs alike again after two different answers |
+//! | `resolve` | from an object to its nodes on the legs |
+//! | `health` | faults, read-only, superblocks |
+//! | `gate` | changes wait until the namespace is resynced |
+//! | `sweep` | settling times, syncing, clearing bits |
+//! | `lifecycle` | start, resync behind the mount, shutdown |
+//!
+//! Nothing here names a FUSE type or makes a system call: the whole mirror runs over simulated legs.
+
+mod change;
+mod dir_read;
+mod dir_write;
+mod file;
+mod gate;
+mod health;
+mod inode_read;
+mod inode_write;
+mod lifecycle;
+pub mod outcome;
+mod repair;
+mod resolve;
+mod sweep;
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use crate::bitmap::Bitmap;
+use crate::inode::{Handles, Ino, Numbering, Pins, Table};
+use crate::legs::{Leg, LegId, PerLeg, Stat, Timestamp};
+use crate::resync::Progress;
+use crate::sync::Mutex;
+
+pub use dir_read::DirItem;
+pub use health::{Fault, LegState, MirrorState};
+pub use lifecycle::{Options, Parts};
+
+/// A mounted mirror over two legs. All its methods take the errno of what failed from where it
+/// failed and give it back raw.
+pub struct Mirror<L: Leg> {
+    legs: PerLeg<Arc<L>>,
+    /// The leg whose inode numbers the mount shows: the source at mount.
+    numbered_by: LegId,
+    numbering: Numbering,
+    bitmap: Bitmap,
+    table: Table<L>,
+    handles: Handles<L>,
+    pins: Pins<L::Node>,
+    gate: gate::Gate,
+    health: health::Health,
+    /// Held by a rename between two directories (O6).
+    rename: Mutex<()>,
+    progress: Progress,
+    /// Something of what a crash left dirty has not been made equal yet.
+    unequal: AtomicBool,
+    compare_all: bool,
+    stop: lifecycle::Stop,
+    options: Options,
+    /// Counts requests, so that the resync can see whether the user is waiting for the disks.
+    requests: AtomicU64,
+    invalidate: std::sync::OnceLock<Arc<dyn Invalidate>>,
+}
+
+/// On whose behalf a request is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+    pub pid: u32,
+}
+
+/// Attributes of an object as the mount shows them. `stat.ino` is the leg's own number: not for show.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Attr {
+    pub ino: Ino,
+    pub stat: Stat,
+}
+
+/// An object found or made under a name.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Found {
+    pub attr: Attr,
+    pub generation: u64,
+}
+
+/// A time to set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum SetTime {
+    Now,
+    At(Timestamp),
+}
+
+/// The attributes to set; those that are `None` stay.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct SetAttr {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub size: Option<u64>,
+    pub atime: Option<SetTime>,
+    pub mtime: Option<SetTime>,
+}
+
+/// The kernel's caches, where the mirror changes something behind the kernel's back. Never called
+/// under a lock: the kernel may be waiting for a reply before it can answer.
+pub trait Invalidate: Send + Sync {
+    /// A name in a directory is not what it was.
+    fn entry(&self, parent: Ino, name: &OsStr);
+    /// Attributes and data of an object are not what they were.
+    fn inode(&self, ino: Ino);
+    /// Attributes alone are not what they were. Waits for nothing: may be called under locks.
+    fn attributes(&self, ino: Ino);
+}

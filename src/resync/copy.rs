@@ -1,0 +1,194 @@
+//! Makes a range of bytes of one file of the target equal to the source: reads both, writes what
+//! differs, and punches holes where the source has none of its own data.
+//!
+//! Never writes a byte that is equal already, and never reads what the source knows to be a hole.
+
+use std::io;
+use std::ops::Range;
+
+use super::Sides;
+use super::progress::Progress;
+use super::spans::{Spans, differing};
+use crate::bitmap::WriteIntent;
+use crate::error::errno;
+use crate::legs::{Leg, OpenMode, Seek};
+
+/// Bytes read from each leg at a time.
+const BUFFER: usize = 1 << 20;
+
+/// Bytes that are written together when one of them differs.
+const GRAIN: usize = 64 << 10;
+
+/// Bytes compared before [`Copier::advance`] returns: how long a user may have to wait for the lock
+/// of an object that is being resynced.
+const PIECE: u64 = 4 << 20;
+
+/// The buffers, allocated once for a whole resync.
+pub(super) struct Copier<'p> {
+    source: Vec<u8>,
+    target: Vec<u8>,
+    progress: &'p Progress,
+}
+
+/// The same file on both legs, opened.
+pub(super) struct OpenPair<L: Leg> {
+    s: L::File,
+    t: L::File,
+}
+
+impl<L: Leg> OpenPair<L> {
+    /// Opens the source's file to read and the target's to change.
+    pub fn open(sides: Sides<'_, L>, (s, t): (&L::Node, &L::Node)) -> io::Result<OpenPair<L>> {
+        let read = OpenMode { read: true, write: false, direct: false };
+        Ok(OpenPair { s: sides.s.open(s, read)?, t: sides.t.open(t, OpenMode { write: true, ..read })? })
+    }
+}
+
+impl<'p> Copier<'p> {
+    pub fn new(progress: &'p Progress) -> Copier<'p> {
+        Copier { source: vec![0; BUFFER], target: vec![0; BUFFER], progress }
+    }
+
+    /// Makes `spans` of a file equal, all of them. They must lie within the source's file.
+    pub fn copy_spans<L: Leg>(
+        &mut self,
+        sides: Sides<'_, L>,
+        intent: &WriteIntent<'_>,
+        nodes: (&L::Node, &L::Node),
+        spans: &Spans,
+    ) -> io::Result<()> {
+        let files = OpenPair::open(sides, nodes)?;
+        for mut range in spans.iter() {
+            while range.start < range.end {
+                range.start = self.advance(sides, intent, &files, range.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a piece at the start of `range` equal and returns where to go on. `range` is not empty
+    /// and must lie within the source's file.
+    pub fn advance<L: Leg>(
+        &mut self,
+        sides: Sides<'_, L>,
+        intent: &WriteIntent<'_>,
+        files: &OpenPair<L>,
+        range: Range<u64>,
+    ) -> io::Result<u64> {
+        let (mut at, mut compared) = (range.start, 0);
+        while at < range.end && compared < PIECE {
+            let data = next(sides.s, &files.s, at, Seek::Data, range.end)?;
+            self.clear(sides, intent, files, at..data)?;
+            let until = next(sides.s, &files.s, data, Seek::Hole, range.end)?.min(data + PIECE - compared);
+            at = data;
+            while at < until {
+                let end = until.min(at + BUFFER as u64);
+                self.equalize(sides, intent, files, at..end)?;
+                compared += end - at;
+                at = end;
+            }
+        }
+        Ok(at)
+    }
+
+    /// Compares at most [`BUFFER`] bytes and writes what differs.
+    fn equalize<L: Leg>(
+        &mut self,
+        sides: Sides<'_, L>,
+        intent: &WriteIntent<'_>,
+        files: &OpenPair<L>,
+        range: Range<u64>,
+    ) -> io::Result<()> {
+        let len = (range.end - range.start) as usize;
+        fill(sides.s, &files.s, &mut self.source[..len], range.start)?;
+        fill(sides.t, &files.t, &mut self.target[..len], range.start)?;
+        self.progress.read(2 * len as u64);
+        for run in differing(&self.source[..len], &self.target[..len], GRAIN) {
+            write_all(sides.t, intent, &files.t, &self.source[run.clone()], range.start + run.start as u64)?;
+            self.progress.written(run.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// The source has a hole here: whatever the target has goes.
+    fn clear<L: Leg>(
+        &mut self,
+        sides: Sides<'_, L>,
+        intent: &WriteIntent<'_>,
+        files: &OpenPair<L>,
+        hole: Range<u64>,
+    ) -> io::Result<()> {
+        const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let mut at = hole.start;
+        while at < hole.end {
+            let data = next(sides.t, &files.t, at, Seek::Data, hole.end)?;
+            if data == hole.end {
+                break;
+            }
+            let end = next(sides.t, &files.t, data, Seek::Hole, hole.end)?;
+            match sides.t.fallocate(intent, &files.t, PUNCH, data, end - data) {
+                Err(error) if cannot(&error) => self.zero(sides, intent, files, data..end)?,
+                other => other?,
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Writes zeros over what is not zero.
+    fn zero<L: Leg>(
+        &mut self,
+        sides: Sides<'_, L>,
+        intent: &WriteIntent<'_>,
+        files: &OpenPair<L>,
+        range: Range<u64>,
+    ) -> io::Result<()> {
+        for start in range.clone().step_by(BUFFER) {
+            self.equalize(sides, intent, files, start..range.end.min(start + BUFFER as u64))?;
+        }
+        Ok(())
+    }
+}
+
+/// The next data or hole at or after `at`, `end` if that is later or there is none.
+fn next<L: Leg>(leg: &L, file: &L::File, at: u64, what: Seek, end: u64) -> io::Result<u64> {
+    if at >= end {
+        return Ok(end);
+    }
+    match leg.seek(file, at, what) {
+        Ok(found) => Ok(found.clamp(at, end)),
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(end),
+        // A filesystem that cannot tell: all of it counts as data.
+        Err(error) if cannot(&error) => Ok(if what == Seek::Data { at } else { end }),
+        Err(error) => Err(error),
+    }
+}
+
+fn cannot(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))
+}
+
+/// Fills `buffer`, with zeros where the file has ended.
+fn fill<L: Leg>(leg: &L, file: &L::File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let read = leg.read(file, buffer, offset)?;
+    buffer[read..].fill(0);
+    Ok(())
+}
+
+fn write_all<L: Leg>(
+    leg: &L,
+    intent: &WriteIntent<'_>,
+    file: &L::File,
+    mut data: &[u8],
+    mut offset: u64,
+) -> io::Result<()> {
+    while !data.is_empty() {
+        let written = leg.write(intent, file, data, offset)?;
+        if written == 0 {
+            return Err(errno(libc::EIO));
+        }
+        data = &data[written..];
+        offset += written as u64;
+    }
+    Ok(())
+}

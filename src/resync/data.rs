@@ -1,0 +1,141 @@
+//! The data phase: behind the mount, piece by piece, each piece under the lock of its object.
+//!
+//! What is left to do stands in [`Pending`], under a lock of its own that is never held during I/O. A
+//! piece is taken from it and struck off under the object's lock, so a user's operation that needs
+//! an object to be equal first ([`Resync::finish_object`]) and this phase never do the same twice.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::copy::{Copier, OpenPair};
+use super::plan::Object;
+use super::throttle::Throttle;
+use super::{Outcome, Resync, Scope, metadata};
+use crate::bitmap::SlotIndex;
+use crate::legs::{Kind, Leg, LegId};
+use crate::sync::join;
+
+/// The files whose data is not yet equal.
+#[derive(Default)]
+pub(super) struct Pending {
+    /// By inode number on the source.
+    files: BTreeMap<u64, Object>,
+    /// Covers the files without a slot, when everything is compared.
+    pub root: Option<SlotIndex>,
+    /// Slots that are given back when all files are done.
+    pub at_the_end: Vec<SlotIndex>,
+}
+
+impl Pending {
+    /// One more file, which the source has.
+    pub fn add(&mut self, source: LegId, object: Object) {
+        let before = self.files.insert(object.ids[source].ino, object);
+        debug_assert!(before.is_none(), "one living object a number");
+    }
+}
+
+impl<L: Leg> Resync<'_, L> {
+    /// Makes all dirty data equal. Users may change what they like meanwhile: both legs get their
+    /// changes, so what was equal stays so.
+    pub fn data(&self) -> io::Result<Outcome> {
+        let mut copier = Copier::new(self.progress);
+        let mut throttle = Throttle::new(self.host.user_operations());
+        while let Some(ino) = self.first_pending() {
+            if self.host.stop_requested() {
+                return Ok(Outcome::Stopped);
+            }
+            let mut moved = 0;
+            self.host.with_object(ino, &mut || {
+                moved = self.step(ino, &mut copier)?;
+                Ok(())
+            })?;
+            throttle.pace(moved, || self.host.user_operations(), || self.host.stop_requested());
+        }
+        // ORDER: when everything was compared, most of what was changed has no slot that the sweep would
+        // clear only after a sync of both legs. So it is synced here: the target for what was
+        // written, the source for what was read, which a power cut could still take back.
+        let at_the_end = std::mem::take(&mut self.pending.lock().at_the_end);
+        if !at_the_end.is_empty() {
+            let sides = self.sides();
+            let (s, t) = join(|| sides.s.sync_all(), || sides.t.sync_all());
+            s.and(t)?;
+            if self.scope == Scope::Everything {
+                self.bitmap.all_compared(self.host)?;
+            }
+            at_the_end.into_iter().for_each(|slot| self.bitmap.resynced(slot));
+        }
+        self.progress.set_active(false);
+        Ok(Outcome::Done)
+    }
+
+    /// Whether the data of an object may still differ between the legs.
+    pub fn is_pending(&self, source_ino: u64) -> bool {
+        self.pending.lock().files.contains_key(&source_ino)
+    }
+
+    /// Makes the data of one object equal now. For operations by which a leg moves its own data about,
+    /// such as copying a range or collapsing one: they would carry what differs to where no slot
+    /// tells of it. The caller holds the object's lock.
+    pub fn finish_object(&self, source_ino: u64) -> io::Result<()> {
+        if !self.is_pending(source_ino) {
+            return Ok(());
+        }
+        let mut copier = Copier::new(self.progress);
+        while self.is_pending(source_ino) {
+            self.step(source_ino, &mut copier)?;
+        }
+        Ok(())
+    }
+
+    fn first_pending(&self) -> Option<u64> {
+        self.pending.lock().files.keys().next().copied()
+    }
+
+    /// One piece of one file. Returns the bytes dealt with. The object's lock is held.
+    fn step(&self, ino: u64, copier: &mut Copier<'_>) -> io::Result<u64> {
+        let Some((object, root)) = self.pending_file(ino) else { return Ok(0) };
+        let sides = self.sides();
+        let (Some(s_node), Some(t_node)) = sides.find_both(&object.ids)? else {
+            self.done(ino);
+            return Ok(0);
+        };
+        let slot = object.slots.first().copied().or(root);
+        let intent = self.bitmap.hold(slot.expect("without a slot only when everything is compared"));
+        let (s_stat, t_stat) = (sides.s.stat(&s_node)?, sides.t.stat(&t_node)?);
+        let next = object.data.first().filter(|range| range.start < s_stat.size);
+        let (Some(range), Kind::File, Kind::File) = (next, s_stat.kind, t_stat.kind) else {
+            // ORDER: the sweep syncs both legs before it clears the slot (O3), so nothing is synced here.
+            // Writing has dropped suid, sgid and capabilities and moved the times.
+            metadata::equalize(sides, &intent, &s_node, &t_node)?;
+            drop(intent);
+            self.done(ino);
+            return Ok(0);
+        };
+        let files = OpenPair::open(sides, (&s_node, &t_node))?;
+        let within = range.start..range.end.min(s_stat.size);
+        let reached = copier.advance(sides, &intent, &files, within.clone())?;
+        self.reached(ino, reached);
+        self.progress.bytes_done(reached - within.start);
+        Ok(reached - within.start)
+    }
+
+    fn pending_file(&self, ino: u64) -> Option<(Object, Option<SlotIndex>)> {
+        let pending = self.pending.lock();
+        let object = pending.files.get(&ino)?;
+        Some((object.clone(), pending.root))
+    }
+
+    fn reached(&self, ino: u64, offset: u64) {
+        if let Some(object) = self.pending.lock().files.get_mut(&ino) {
+            object.data.done_below(offset);
+        }
+    }
+
+    fn done(&self, ino: u64) {
+        let object = self.pending.lock().files.remove(&ino);
+        for slot in object.into_iter().flat_map(|object| object.slots) {
+            self.bitmap.resynced(slot);
+        }
+        self.progress.object_done();
+    }
+}

@@ -1,0 +1,231 @@
+//! The names in dirty directories: what is not where the source has it is parked, then what the
+//! source has is put into its place.
+//!
+//! A name is never overwritten and an object never deleted here. While names are parked, the target's
+//! tree falls into pieces that hang in `parked/`; as the source's directories are a tree, putting
+//! each piece where the source has it never makes a directory its own ancestor.
+
+use std::ffi::OsStr;
+use std::io;
+
+use super::areas::make_writable;
+use super::build::Batch;
+use super::pairs::{Child, correspond};
+use super::run::{Dir, Run};
+use super::spans::Spans;
+use super::{Sides, gone_is_none, metadata};
+use crate::bitmap::WriteIntent;
+use crate::error::errno;
+use crate::legs::{Identity, Kind, Leg, PerLeg, RenameMode, Stat};
+
+/// Files up to this many bytes are copied under the name's own intent; longer ones get a slot, and
+/// their data follows behind the mount.
+pub(super) const SMALL: u64 = 1 << 20;
+
+/// The object a name stands for; `None` if there is none.
+pub(super) fn look_up<L: Leg>(leg: &L, dir: &L::Node, name: &OsStr) -> io::Result<Option<Child>> {
+    let found = gone_is_none(leg.lookup(dir, name))?;
+    Ok(found.map(|(identity, stat)| Child { identity, stat }))
+}
+
+impl<L: Leg> Run<'_, L> {
+    /// Moves away what lies in the target's directory and not so in the source's. What may stay is
+    /// looked at.
+    ///
+    /// A directory that the source does not have any more counts as empty there: what it holds may
+    /// belong elsewhere by now. One that the target does not have is built when its parent is placed.
+    pub fn park(&mut self, dir: Dir) -> io::Result<()> {
+        let Some(td) = self.directory(self.sides.target(), &dir.ids)? else { return Ok(()) };
+        let sd = self.directory(self.sides.source, &dir.ids)?;
+        let intent = self.intent(dir);
+        let Sides { s, t, .. } = self.sides;
+        make_writable(t, &intent, &td)?;
+        for entry in t.read_dir(&td)? {
+            let name = &entry.name;
+            let Some(found) = look_up(t, &td, name)? else { continue };
+            let wanted = match &sd {
+                Some(sd) => look_up(s, sd, name)?.map(|child| (sd, child)),
+                None => None,
+            };
+            match wanted {
+                Some((sd, wanted)) if self.stays((sd, &td), name, &wanted, &found)? => {
+                    self.look_at(&intent, dir, (sd, &td), name, (&wanted, &found))?;
+                }
+                _ => self.parked.park(t, &intent, (&td, name), found.stat.ino)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the target's object may stay under its name, to be made equal where it is. The target
+    /// of a symlink cannot be changed, so it counts as what the object is.
+    pub fn stays(
+        &self,
+        (sd, td): (&L::Node, &L::Node),
+        name: &OsStr,
+        wanted: &Child,
+        found: &Child,
+    ) -> io::Result<bool> {
+        let Sides { s, t, source } = self.sides;
+        if !correspond(&self.pairs, source, wanted, found) {
+            return Ok(false);
+        }
+        Ok(wanted.stat.kind != Kind::Symlink
+            || s.readlink(&s.child(sd, name)?)? == t.readlink(&t.child(td, name)?)?)
+    }
+
+    /// Two objects that correspond. Those with a slot have their turn later; here is the only look at
+    /// those without: born since their directory was marked, or untouched and equal.
+    fn look_at(
+        &mut self,
+        intent: &WriteIntent<'_>,
+        dir: Dir,
+        (sd, td): (&L::Node, &L::Node),
+        name: &OsStr,
+        (wanted, found): (&Child, &Child),
+    ) -> io::Result<()> {
+        let Sides { s, t, source } = self.sides;
+        let ids = self.sides.pair(wanted.identity, found.identity);
+        // From here on its other names must be names of the same object.
+        let linked = wanted.stat.nlink > 1 || found.stat.nlink > 1;
+        if linked && wanted.stat.kind != Kind::Directory && self.pairs.partner(source, &wanted.identity).is_none() {
+            self.pairs.insert(ids);
+        }
+        if self.everything && wanted.stat.kind == Kind::Directory {
+            self.list(Dir { ids, slot: dir.slot });
+            return Ok(());
+        }
+        let certain = self.known(&wanted.identity).is_some_and(|at| self.objects[at].is_certain());
+        if certain && !self.everything {
+            return Ok(());
+        }
+        let (s_node, t_node) = (s.child(sd, name)?, t.child(td, name)?);
+        if may_hold_other_data(&wanted.stat, &found.stat, self.everything) {
+            self.compare(intent, ids, (&s_node, &t_node), &wanted.stat)?;
+        }
+        if metadata::differs(self.sides, &s_node, &t_node)? {
+            metadata::equalize(self.sides, intent, &s_node, &t_node)?;
+        }
+        Ok(())
+    }
+
+    /// All data of a file whose metadata are not yet equal.
+    ///
+    /// ORDER: the data is equal and durable, or its slot is, before the length and the times are made
+    /// equal: these are all that tells the next resync to look at the data.
+    fn compare(
+        &mut self,
+        intent: &WriteIntent<'_>,
+        ids: PerLeg<Identity>,
+        nodes: (&L::Node, &L::Node),
+        wanted: &Stat,
+    ) -> io::Result<()> {
+        if (self.everything || wanted.size > SMALL) && self.want_data(ids)? {
+            return Ok(());
+        }
+        self.copy_data(intent, nodes, wanted.size)?;
+        self.sides.t.sync_node(nodes.1)
+    }
+
+    /// Makes all data of a file equal, now.
+    pub fn copy_data(
+        &mut self,
+        intent: &WriteIntent<'_>,
+        nodes: (&L::Node, &L::Node),
+        size: u64,
+    ) -> io::Result<()> {
+        self.copier.copy_spans(self.sides, intent, nodes, &Spans::of([0..size]))
+    }
+
+    /// Gives the target's directory every name that the source's has.
+    pub fn place(&mut self, intent: &WriteIntent<'_>, ids: &PerLeg<Identity>) -> io::Result<()> {
+        let Some(sd) = self.directory(self.sides.source, ids)? else { return Ok(()) };
+        let Some(td) = self.directory(self.sides.target(), ids)? else { return Ok(()) };
+        make_writable(self.sides.t, intent, &td)?;
+        let mut batch = Batch::new(&td);
+        for entry in self.sides.s.read_dir(&sd)? {
+            self.place_name(intent, (&sd, &td), &entry.name, &mut batch)?;
+        }
+        self.put_in_place(intent, &mut batch)
+    }
+
+    /// Gives the target's directory this name, if it has not got it.
+    pub fn place_name(
+        &mut self,
+        intent: &WriteIntent<'_>,
+        (sd, td): (&L::Node, &L::Node),
+        name: &OsStr,
+        batch: &mut Batch<'_, L>,
+    ) -> io::Result<()> {
+        let Sides { s, t, .. } = self.sides;
+        if look_up(t, td, name)?.is_some() {
+            return Ok(());
+        }
+        let Some(wanted) = look_up(s, sd, name)? else { return Ok(()) };
+        let s_node = s.child(sd, name)?;
+        match self.counterpart(&s_node, &wanted)? {
+            Some(node) => self.move_in(intent, &node, (td, name)),
+            None => {
+                self.build(intent, &s_node, &wanted, name, batch)?;
+                // Its next name must find it, so it cannot wait for the others.
+                let linked = wanted.stat.nlink > 1 && wanted.stat.kind != Kind::Directory;
+                if linked || batch.is_full() { self.put_in_place(intent, batch) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// The living object of the target that the source's object is.
+    fn counterpart(&self, s_node: &L::Node, wanted: &Child) -> io::Result<Option<L::Node>> {
+        let Sides { s, t, source } = self.sides;
+        let Some(identity) = self.pairs.partner(source, &wanted.identity) else { return Ok(None) };
+        let Some(node) = self.sides.find(self.sides.target(), &identity)? else { return Ok(None) };
+        let stat = t.stat(&node)?;
+        if (stat.kind, stat.rdev) != (wanted.stat.kind, wanted.stat.rdev) {
+            return Ok(None);
+        }
+        if stat.kind == Kind::Symlink && s.readlink(s_node)? != t.readlink(&node)? {
+            return Ok(None);
+        }
+        Ok(Some(node))
+    }
+
+    /// Gives an object its name: the one it was parked under becomes the new one; one that has a name
+    /// elsewhere already gets one more.
+    fn move_in(
+        &mut self,
+        intent: &WriteIntent<'_>,
+        node: &L::Node,
+        to: (&L::Node, &OsStr),
+    ) -> io::Result<()> {
+        let t = self.sides.t;
+        let stat = t.stat(node)?;
+        if let Some(parked) = self.parked.take(stat.ino) {
+            return t.rename(intent, (&self.parked.dir, &parked), to, RenameMode::NoReplace);
+        }
+        if stat.kind != Kind::Directory {
+            return t.link(intent, node, to.0, to.1);
+        }
+        // Inside something that was parked as a whole.
+        let parent = t.parent(node)?;
+        let place = t.read_dir(&parent)?.into_iter().find(|entry| entry.ino == stat.ino);
+        let place = place.ok_or_else(|| errno(libc::ESTALE))?;
+        make_writable(t, intent, &parent)?;
+        t.rename(intent, (&parent, &place.name), to, RenameMode::NoReplace)
+    }
+
+    /// What the target's object is from now on: `identity` was made for the source's `wanted`.
+    pub fn now_is(&mut self, wanted: &Identity, identity: Identity) {
+        let ids = self.sides.pair(*wanted, identity);
+        if let Some(at) = self.known(wanted) {
+            self.objects[at].ids = ids;
+        }
+        self.pairs.insert(ids);
+    }
+}
+
+/// Whether the data of two corresponding files can differ without a slot that says so.
+fn may_hold_other_data(wanted: &Stat, found: &Stat, everything: bool) -> bool {
+    let suspicious = everything || wanted.size != found.size || wanted.mtime != found.mtime;
+    // Cutting an empty file to its length is a matter of metadata.
+    wanted.kind == Kind::File && wanted.size > 0 && suspicious
+}

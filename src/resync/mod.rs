@@ -1,0 +1,195 @@
+//! Makes the target leg equal to the source leg in everything that is dirty, and in nothing else.
+//!
+//! ```text
+//!   namespace_and_metadata()      nobody changes anything meanwhile; reads come from the source
+//!     1 park      what lies in a dirty directory of the target and not so in the source's
+//!     2 place     every name that is missing: moved back from where it was parked, linked, or built
+//!     3 metadata  of all dirty objects; then what is still parked is deleted
+//!   data()                        behind the mount, piece by piece, giving way to the user
+//! ```
+//!
+//! # Why looking at what is dirty is enough
+//!
+//! Every change but a birth marks the object itself, with its identity on both legs. So an object
+//! without a slot is either as it was when the legs were last alike, or was born since, under a name in a
+//! directory that is marked, and has not been written to, moved or linked afterwards. Such an object is
+//! looked at when its directory is: its metadata are compared, and its data if the length or the
+//! modification time differs. This bounds the work by the number of names in dirty directories.
+//!
+//! A name that is in the source's directory and not in the target's belongs to an object that was moved
+//! (it has a slot, so its counterpart is known and is moved too, whatever its size), or to one that
+//! the target does not have (it was born after what the target remembers, or the target remembers
+//! its removal): that one is built. It has one name, or a slot: link(2) and the removal of one
+//! name of several mark the object.
+//!
+//! # Crashes
+//!
+//! The source is never changed, and no slot is given back before all that it stands for is equal.
+//! So a second crash leaves a target that differs from the source in dirty places only, and it
+//! does not matter by which steps it came there. Where a step makes something that would not be looked at
+//! again, an `ORDER:` comment says what was made durable before.
+//!
+//! - `plan`, `pairs`, `spans` are pure: what is there to do, what is what, which bytes;
+//! - `entries` parks and places, `build` makes what is missing, `areas` keeps `incoming/` and `parked/`;
+//! - `metadata` and `copy` make one object equal; `data` is the phase behind the mount;
+//! - `repair` does the same for single names and objects while mounted.
+
+mod areas;
+mod build;
+mod copy;
+mod data;
+mod entries;
+mod metadata;
+mod pairs;
+mod plan;
+mod progress;
+mod repair;
+mod run;
+mod spans;
+#[cfg(test)]
+mod tests;
+mod throttle;
+
+use std::io;
+use std::sync::Arc;
+
+use crate::bitmap::{self, Bitmap};
+use crate::legs::{Identity, Leg, LegId, PerLeg};
+use crate::sync::{Mutex, Rank};
+
+use data::Pending;
+pub use progress::{Progress, ProgressReport};
+pub use repair::{Name, Repair};
+
+/// What the resync asks of the mirror.
+pub trait ResyncHost: bitmap::Host {
+    /// Runs `work` while nobody else changes the data or metadata of the object with this inode
+    /// number on the source leg. No lock of the resync is held when this is called.
+    fn with_object(&self, source_ino: u64, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()>;
+
+    /// Asked between steps. The resync then returns [`Outcome::Stopped`] and its slots stay dirty.
+    fn stop_requested(&self) -> bool;
+
+    /// A number that grows with every operation of a user: while it does, the resync holds back.
+    fn user_operations(&self) -> u64;
+}
+
+/// How a phase ended, if not with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it is done.
+    Done,
+    /// Asked to stop. What is left stays dirty, for the next mount.
+    Stopped,
+}
+
+/// How much to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// What the bitmap says.
+    Dirty,
+    /// Every directory and all data: the bitmap could not be trusted. Whoever asks for this keeps it
+    /// in mind durably until [`Resync::data`] has returned [`Outcome::Done`]: nothing else tells the next
+    /// mount that it has to start over.
+    Everything,
+}
+
+/// One resync, from the source to the other leg.
+pub struct Resync<'a, L: Leg> {
+    legs: &'a PerLeg<Arc<L>>,
+    bitmap: &'a Bitmap,
+    source: LegId,
+    scope: Scope,
+    host: &'a dyn ResyncHost,
+    progress: &'a Progress,
+    pending: Mutex<Pending>,
+}
+
+impl<'a, L: Leg> Resync<'a, L> {
+    /// A resync of what `bitmap` knows to be needed, or of everything. Does nothing yet.
+    pub fn new(
+        legs: &'a PerLeg<Arc<L>>,
+        bitmap: &'a Bitmap,
+        source: LegId,
+        scope: Scope,
+        host: &'a dyn ResyncHost,
+        progress: &'a Progress,
+    ) -> Self {
+        let pending = Mutex::new(Rank::Leaf, Pending::default());
+        Resync { legs, bitmap, source, scope, host, progress, pending }
+    }
+
+    /// Makes names and metadata equal. To be called once, before [`data`](Self::data), while
+    /// nothing is changed through the mirror.
+    pub fn namespace_and_metadata(&self) -> io::Result<Outcome> {
+        self.progress.set_active(true);
+        let Some(mut run) = run::Run::of_resync(self)? else {
+            return Ok(Outcome::Done);
+        };
+        if run.names_and_metadata(self.host)? == Outcome::Stopped {
+            return Ok(Outcome::Stopped);
+        }
+        *self.pending.lock() = run.finish()?;
+        Ok(Outcome::Done)
+    }
+
+    fn sides(&self) -> Sides<'a, L> {
+        Sides { s: &self.legs[self.source], t: &self.legs[self.source.other()], source: self.source }
+    }
+}
+
+/// The two legs by the part they play.
+struct Sides<'a, L> {
+    /// The source: read only.
+    s: &'a L,
+    /// The target.
+    t: &'a L,
+    /// Which leg the source is.
+    source: LegId,
+}
+
+impl<L> Clone for Sides<'_, L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<L> Copy for Sides<'_, L> {}
+
+impl<'a, L: Leg> Sides<'a, L> {
+    fn leg(&self, id: LegId) -> &'a L {
+        if id == self.source { self.s } else { self.t }
+    }
+
+    fn target(&self) -> LegId {
+        self.source.other()
+    }
+
+    /// The two identities of one object, by leg.
+    fn pair(&self, s: Identity, t: Identity) -> PerLeg<Identity> {
+        PerLeg::from_fn(|leg| if leg == self.source { s } else { t })
+    }
+
+    /// The object on the source and on the target, where they still have it.
+    fn find_both(&self, ids: &PerLeg<Identity>) -> io::Result<(Option<L::Node>, Option<L::Node>)> {
+        let target = self.target();
+        Ok((self.find(self.source, &ids[self.source])?, self.find(target, &ids[target])?))
+    }
+
+    /// The object, if the leg still has it under any name.
+    fn find(&self, id: LegId, identity: &Identity) -> io::Result<Option<L::Node>> {
+        let leg = self.leg(id);
+        let Some(node) = gone_is_none(leg.find(identity))? else { return Ok(None) };
+        let stat = gone_is_none(leg.stat(&node))?;
+        Ok(stat.filter(|stat| stat.nlink > 0).map(|_| node))
+    }
+}
+
+/// That an object or a name is not there is an answer.
+fn gone_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

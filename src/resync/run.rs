@@ -1,0 +1,328 @@
+//! One pass over names and metadata: what it knows, and the order of its steps.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::atomic::AtomicU64;
+
+use super::areas::{Parked, delete_content};
+use super::copy::Copier;
+use super::data::Pending;
+use super::pairs::{Pairs, same};
+use super::plan::{Object, gather, settle};
+use super::progress::Progress;
+use super::spans::Spans;
+use super::{Outcome, Resync, ResyncHost, Scope, Sides, metadata};
+use crate::bitmap::{self, Bitmap, ChunkIndex, Kinds, Markable, SlotIndex, Span, Want, WriteIntent};
+use crate::error::errno;
+use crate::legs::{Area, Identity, Kind, Leg, LegId, PerLeg};
+
+/// A directory whose names are to be made equal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dir {
+    pub ids: PerLeg<Identity>,
+    /// The slot that covers its changes.
+    pub slot: SlotIndex,
+}
+
+/// The state of one pass.
+pub(super) struct Run<'r, L: Leg> {
+    pub sides: Sides<'r, L>,
+    pub bitmap: &'r Bitmap,
+    pub host: &'r dyn bitmap::Host,
+    pub progress: &'r Progress,
+    pub pairs: Pairs,
+    pub parked: Parked<L>,
+    pub copier: Copier<'r>,
+    /// Everything is compared: what is made needs no slots, and `root` covers it all.
+    pub everything: bool,
+    /// What is built is finished at once, whatever its length, and needs no slot.
+    pub at_once: bool,
+    /// Directories that are being finished in `incoming/`, while one is.
+    pub inside: Option<Vec<PerLeg<Identity>>>,
+    /// The slot of the leg's own directory, when everything is compared.
+    pub root: Option<SlotIndex>,
+    pub objects: Vec<Object>,
+    by_source: HashMap<u64, Vec<usize>>,
+    /// Grows while it is walked.
+    pub dirs: Vec<Dir>,
+    /// The directories in `dirs`.
+    listed: HashSet<PerLeg<Identity>>,
+    /// Slots that tell nothing: they contradict each other.
+    puzzling: Vec<SlotIndex>,
+}
+
+impl<'r, L: Leg> Run<'r, L> {
+    /// Everything that `resync` has to do; `None` if that is nothing.
+    pub fn of_resync(resync: &'r Resync<'_, L>) -> io::Result<Option<Self>> {
+        let sides = resync.sides();
+        let gathered = gather(resync.bitmap.unresynced(), resync.bitmap.chunk_size());
+        if gathered.is_empty() && resync.scope == Scope::Dirty {
+            return Ok(None);
+        }
+        let objects = settle(gathered, |leg, identity| Ok(sides.find(leg, identity)?.is_some()))?;
+        let mut run = Run::new(sides, resync.bitmap, resync.host, resync.progress)?;
+        run.everything = resync.scope == Scope::Everything;
+        match Pairs::from_slots(objects.iter().map(|object| object.ids)) {
+            Some(pairs) => {
+                run.pairs = pairs;
+                objects.into_iter().for_each(|object| run.add(object));
+            }
+            None => {
+                log::warn!("slots of the bitmap contradict each other: everything is compared");
+                run.everything = true;
+                run.puzzling = objects.into_iter().flat_map(|object| object.slots).collect();
+            }
+        }
+        run.list_dirty()?;
+        Ok(Some(run))
+    }
+
+    /// A pass that knows of nothing to do.
+    pub fn new(
+        sides: Sides<'r, L>,
+        bitmap: &'r Bitmap,
+        host: &'r dyn bitmap::Host,
+        progress: &'r Progress,
+    ) -> io::Result<Self> {
+        Ok(Run {
+            sides,
+            bitmap,
+            host,
+            progress,
+            pairs: Pairs::default(),
+            parked: Parked::open(sides.t)?,
+            copier: Copier::new(progress),
+            everything: false,
+            at_once: false,
+            inside: None,
+            root: None,
+            objects: Vec::new(),
+            by_source: HashMap::new(),
+            dirs: Vec::new(),
+            listed: HashSet::new(),
+            puzzling: Vec::new(),
+        })
+    }
+
+    fn list_dirty(&mut self) -> io::Result<()> {
+        if self.everything {
+            let Sides { s, t, .. } = self.sides;
+            let ids = self.sides.pair(s.identity(&s.root())?, t.identity(&t.root())?);
+            let slot = self.mark(ids, Kinds::ENTRIES | Kinds::METADATA, Span::None)?;
+            let slot = slot.ok_or_else(|| errno(libc::ENOSPC))?;
+            self.root = Some(slot);
+            self.list(Dir { ids, slot });
+        }
+        for at in 0..self.objects.len() {
+            let object = &self.objects[at];
+            if object.kinds.contains(Kinds::ENTRIES) {
+                self.list(Dir { ids: object.ids, slot: object.slots[0] });
+            }
+        }
+        Ok(())
+    }
+
+    /// Parks, places, and makes metadata equal.
+    pub fn names_and_metadata(&mut self, host: &dyn ResyncHost) -> io::Result<Outcome> {
+        self.clear_leftovers()?;
+        // By index: both passes meet directories that are to be looked at as well.
+        let mut at = 0;
+        while let Some(&dir) = self.dirs.get(at) {
+            if host.stop_requested() {
+                return Ok(Outcome::Stopped);
+            }
+            self.park(dir)?;
+            at += 1;
+        }
+        at = 0;
+        while let Some(&dir) = self.dirs.get(at) {
+            if host.stop_requested() {
+                return Ok(Outcome::Stopped);
+            }
+            self.place(&self.intent(dir), &dir.ids)?;
+            at += 1;
+        }
+        self.metadata(host)
+    }
+
+    /// FAIL-SAFE: what an interrupted resync left in the target's `incoming/` is asked for again by
+    /// the slot it was built for. What is left on the source is of a time when that was a target: its
+    /// `parked/` holds what the source of that time did not have.
+    fn clear_leftovers(&mut self) -> io::Result<()> {
+        let intent = self.bitmap.hold(self.any_slot());
+        delete_content(self.sides.t, &intent, &self.sides.t.area(Area::Incoming)?)?;
+        for area in [Area::Incoming, Area::Parked] {
+            delete_content(self.sides.s, &intent, &self.sides.s.area(area)?)?;
+        }
+        Ok(())
+    }
+
+    /// Metadata of everything dirty that both legs have. What only one has is a matter of the
+    /// directory that names it.
+    fn metadata(&self, host: &dyn ResyncHost) -> io::Result<Outcome> {
+        for object in &self.objects {
+            if host.stop_requested() {
+                return Ok(Outcome::Stopped);
+            }
+            self.equalize(&self.bitmap.hold(self.slot_of(object)), &object.ids)?;
+        }
+        // Without slots of their own they are no objects.
+        let walked = if self.everything { &self.dirs[..] } else { &[] };
+        for dir in walked {
+            self.equalize(&self.intent(*dir), &dir.ids)?;
+        }
+        Ok(Outcome::Done)
+    }
+
+
+
+    /// Metadata of one object, if both legs have it.
+    pub fn equalize(&self, intent: &WriteIntent<'_>, ids: &PerLeg<Identity>) -> io::Result<()> {
+        let (Some(s_node), Some(t_node)) = self.sides.find_both(ids)? else { return Ok(()) };
+        if self.sides.s.stat(&s_node)?.kind != self.sides.t.stat(&t_node)?.kind {
+            return Ok(());
+        }
+        metadata::equalize(self.sides, intent, &s_node, &t_node)
+    }
+
+    /// Deletes what nobody wanted back, and returns the data that is still to be compared.
+    ///
+    /// ORDER: what was placed is durable before anything parked is deleted, so that a filesystem which
+    /// does not keep the order of its names cannot lose both places of an object. A slot is
+    /// given back only after that; it is cleared by the sweep, after a sync of both legs (O3).
+    pub fn finish(mut self) -> io::Result<Pending> {
+        self.sides.t.sync_all()?;
+        let intent = self.bitmap.hold(self.any_slot());
+        self.parked.delete_all(self.sides.t, &intent)?;
+        drop(intent);
+        let mut pending = Pending::default();
+        self.progress.expect_objects(self.objects.len() as u64);
+        for object in std::mem::take(&mut self.objects) {
+            let found = self.sides.find(self.sides.source, &object.ids[self.sides.source])?;
+            let Some(node) = found.filter(|_| !object.data.is_empty()) else {
+                object.slots.iter().for_each(|&slot| self.give_back(slot));
+                self.progress.object_done();
+                continue;
+            };
+            self.progress.expect_bytes(object.data.len_within(self.sides.s.stat(&node)?.size));
+            pending.add(self.sides.source, object);
+        }
+        pending.at_the_end = self.puzzling;
+        pending.at_the_end.extend(self.root);
+        pending.root = self.root;
+        Ok(pending)
+    }
+
+    fn give_back(&self, slot: SlotIndex) {
+        if self.root != Some(slot) {
+            self.bitmap.resynced(slot);
+        }
+    }
+
+    /// Puts a directory on the list, if it is not there.
+    pub fn list(&mut self, dir: Dir) {
+        if self.listed.insert(dir.ids) {
+            self.dirs.push(dir);
+        }
+    }
+
+    /// Puts a directory on the list once more: it has just been built.
+    pub fn list_again(&mut self, dir: Dir) {
+        self.listed.insert(dir.ids);
+        self.dirs.push(dir);
+    }
+
+    /// Makes an object known.
+    pub fn add(&mut self, object: Object) {
+        let ino = object.ids[self.sides.source].ino;
+        self.by_source.entry(ino).or_default().push(self.objects.len());
+        self.objects.push(object);
+    }
+
+    /// Position of the known object that is `identity` on the source.
+    pub fn known(&self, identity: &Identity) -> Option<usize> {
+        let positions = self.by_source.get(&identity.ino)?;
+        positions.iter().copied().find(|&at| same(&self.objects[at].ids[self.sides.source], identity))
+    }
+
+    /// All of a file's data is to be compared: marks it so, durably, unless everything is. False if
+    /// no slot is to be had: then it is to be done at once.
+    pub fn want_data(&mut self, ids: PerLeg<Identity>) -> io::Result<bool> {
+        let slot = match self.everything {
+            true => None,
+            false => match self.mark(ids, Kinds::METADATA | Kinds::DATA, Span::From(ChunkIndex(0)))? {
+                None => return Ok(false),
+                slot => slot,
+            },
+        };
+        let at = self.known_or_new(ids);
+        slot.into_iter().for_each(|slot| self.objects[at].covered_by(slot));
+        self.objects[at].data = Spans::everything();
+        Ok(true)
+    }
+
+    /// All names of a directory that has just been built are to be placed: marks it so, durably,
+    /// unless everything is compared. False if no slot is to be had.
+    pub fn want_entries(&mut self, ids: PerLeg<Identity>) -> io::Result<bool> {
+        let slot = match self.root {
+            Some(root) => root,
+            None => {
+                let slot = self.mark(ids, Kinds::ENTRIES | Kinds::METADATA, Span::None)?;
+                let Some(slot) = slot else { return Ok(false) };
+                let at = self.known_or_new(ids);
+                self.objects[at].covered_by(slot);
+                slot
+            }
+        };
+        self.list_again(Dir { ids, slot });
+        Ok(true)
+    }
+
+    fn known_or_new(&mut self, ids: PerLeg<Identity>) -> usize {
+        self.known(&ids[self.sides.source]).unwrap_or_else(|| {
+            self.add(Object { slots: Vec::new(), ids, kinds: Kinds::METADATA, data: Spans::none() });
+            self.objects.len() - 1
+        })
+    }
+
+    fn mark(&self, ids: PerLeg<Identity>, kinds: Kinds, span: Span) -> io::Result<Option<SlotIndex>> {
+        let object = Marked { ids, hint: AtomicU64::new(0) };
+        self.bitmap.mark_for_resync(self.host, &Want { object: &object, kinds, span })
+    }
+
+    /// The intent under which a directory's names are changed.
+    pub fn intent(&self, dir: Dir) -> WriteIntent<'r> {
+        self.bitmap.hold(dir.slot)
+    }
+
+    fn slot_of(&self, object: &Object) -> SlotIndex {
+        object.slots.first().copied().or(self.root).expect("an object without a slot is met only by comparing everything")
+    }
+
+    /// A slot that is dirty, to cover what is no part of the mirror.
+    fn any_slot(&self) -> SlotIndex {
+        self.root.unwrap_or_else(|| self.slot_of(&self.objects[0]))
+    }
+
+    /// The directory on one leg; `None` if it is gone, or its number is something else by now.
+    pub fn directory(&self, leg: LegId, ids: &PerLeg<Identity>) -> io::Result<Option<L::Node>> {
+        let Some(node) = self.sides.find(leg, &ids[leg])? else { return Ok(None) };
+        Ok((self.sides.leg(leg).stat(&node)?.kind == Kind::Directory).then_some(node))
+    }
+}
+
+/// An object as the bitmap wants to see it.
+struct Marked {
+    ids: PerLeg<Identity>,
+    hint: AtomicU64,
+}
+
+impl Markable for Marked {
+    fn slot_hint(&self) -> &AtomicU64 {
+        &self.hint
+    }
+
+    fn identities(&self) -> io::Result<PerLeg<Identity>> {
+        Ok(self.ids)
+    }
+}

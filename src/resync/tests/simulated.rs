@@ -1,0 +1,100 @@
+//! On simulated legs: the power goes during the scenario, and again at every step of the resync.
+
+use std::sync::Arc;
+
+use super::scenarios::{Scenario, all, base};
+use super::world::{Medium, World, assert_equal, tree};
+use crate::legs::simulated::{Call, SimDisk, SimLeg};
+use crate::legs::{LegId, PerLeg};
+use crate::resync::Scope;
+use crate::sim::rng::Rng;
+
+/// Two disks and the bitmap, as a crash leaves them.
+struct Wreck {
+    disks: PerLeg<SimDisk>,
+    medium: Medium,
+    rng: Rng,
+}
+
+impl Wreck {
+    /// The power goes at some time while the legs have not yet kept all of the scenario.
+    fn of(scenario: &Scenario<SimLeg>, seed: u64) -> Wreck {
+        let mut rng = Rng::new(seed);
+        let disks = PerLeg::from_fn(SimDisk::new);
+        let legs = || PerLeg::from_fn(|id| Arc::new(SimLeg::new(id, disks[id].clone())));
+        let world = World::new(legs(), &Medium::new());
+        base(&world);
+        world.settle();
+        let medium = Medium::new();
+        (scenario.1)(&World::new(legs(), &medium));
+        let mut wreck = Wreck { disks: disks.clone(), medium, rng: rng.fork() };
+        wreck.crash();
+        wreck
+    }
+
+    fn crash(&mut self) {
+        for id in LegId::ALL {
+            if self.rng.one_in(4) { self.disks[id].survive_kill() } else { self.disks[id].survive_power_cut(&mut self.rng) }
+        }
+    }
+
+    /// The next mount. Its legs refuse all changes after `allowed` of them.
+    fn mount(&self, handles: bool, allowed: u64) -> World<SimLeg> {
+        let legs = PerLeg::from_fn(|id| {
+            let mut left = allowed;
+            let leg = SimLeg::new(id, self.disks[id].clone()).with_faults(Box::new(move |_, call| {
+                let looks = matches!(call, Call::Lookup | Call::Stat | Call::ReadDir | Call::Read | Call::Open);
+                if looks {
+                    return None;
+                }
+                left = left.saturating_sub(1);
+                (left == 0).then_some(libc::EIO)
+            }));
+            Arc::new(if handles { leg } else { leg.without_handles() })
+        });
+        World::new(legs, &self.medium)
+    }
+}
+
+/// Crashes a resync after `allowed` changes, once more after some, then lets it finish. False if the
+/// first one came to its end.
+fn survives(scenario: &Scenario<SimLeg>, seed: u64, allowed: u64, source: LegId) -> bool {
+    let mut wreck = Wreck::of(scenario, seed);
+    let what = format!("{}; seed {seed}, {allowed} changes allowed, source {source}", scenario.0);
+    let crashed = wreck.mount(true, allowed).resync(source, Scope::Dirty).is_err();
+    wreck.crash();
+    let again = 1 + wreck.rng.below(30);
+    let _ = wreck.mount(true, again).resync(source, Scope::Dirty);
+    wreck.crash();
+    let world = wreck.mount(true, u64::MAX);
+    let before = tree(&*world.legs[source]);
+    world.resync(source, Scope::Dirty).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(tree(&*world.legs[source]), before, "{what}: the source was changed");
+    assert_equal(&world, &what);
+    crashed
+}
+
+#[test]
+fn a_crash_at_any_step_of_the_resync_is_harmless() {
+    for scenario in all() {
+        for seed in 0..6 {
+            for source in LegId::ALL {
+                let mut allowed = 1;
+                while survives(&scenario, seed, allowed, source) {
+                    allowed += 1;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_power_cut_left_is_made_equal() {
+    for scenario in all() {
+        for seed in 100..300 {
+            for source in LegId::ALL {
+                survives(&scenario, seed, u64::MAX, source);
+            }
+        }
+    }
+}
