@@ -206,10 +206,10 @@ impl History {
         }
     }
 
-    /// Whether the data of operation `index` must be there.
+    /// Whether the data of operation `index` must be there, if its length and the like are.
     fn is_sure(&self, index: usize, id: ObjectId, crash: Crash) -> bool {
         match crash {
-            Crash::Kill => self.begun[index].acknowledged,
+            Crash::Kill => true,
             Crash::PowerCut => self.synced.iter().any(|synced| synced.id == Some(id) && synced.upto > index),
         }
     }
@@ -232,7 +232,9 @@ impl History {
         let base = self.base.objects.get(&id).map(|object| object.grains.clone()).unwrap_or_default();
         let mut allowed: BTreeMap<u64, BTreeSet<Tag>> =
             base.into_iter().map(|(grain, tag)| (grain, BTreeSet::from([tag]))).collect();
-        for (index, begun) in self.begun.iter().enumerate() {
+        // The legs' files stay as they were at a kill: what was done is there, and nothing else.
+        let begun = if crash == Crash::Kill { &self.begun[..count] } else { &self.begun[..] };
+        for (index, begun) in begun.iter().enumerate() {
             let mut put = |range: std::ops::Range<u64>, tag: Tag, sure: bool| {
                 for grain in range {
                     let values = allowed.entry(grain).or_insert_with(|| BTreeSet::from([0]));
