@@ -119,9 +119,12 @@ mod tests {
 
     #[test]
     fn misuse_is_named() {
-        for (line, what) in
-            [("/a:/b", "two words"), ("/a:/b /m -o", "-o needs"), ("/a:/b /m -q", "-q"), ("/a /b /m", "not 3")]
-        {
+        for (line, what) in [
+            ("/a:/b", "two words"),
+            ("/a:/b /m -o", "-o needs"),
+            ("/a:/b /m -q", "-q"),
+            ("/a /b /m", "not 3"),
+        ] {
             let error = words(line).unwrap_err().to_string();
             assert!(error.contains(what) && error.contains("Usage"), "{error}");
         }

@@ -165,6 +165,14 @@ pub const TABLE: &[MountOption] = &[
         Effect::DefaultPermissions,
         "Let the kernel check permissions by mode and owner. Always on when root mounts.",
     ),
+    row(
+        Group::Fuse,
+        "user_id",
+        Value::Required("UID"),
+        Effect::Nothing,
+        "As the kernel shows it: handed back by mount(8) at a remount, and left as it is.",
+    ),
+    row(Group::Fuse, "group_id", Value::Required("GID"), Effect::Nothing, "The same."),
     flag("ro", Effect::Set(MountFlags::RDONLY), "Mount read-only."),
     flag("rw", Effect::Clear(MountFlags::RDONLY), "Mount read-write (default)."),
     row(

@@ -18,9 +18,9 @@ use super::exit::{Exit, Failure};
 use crate::bitmap::{ChunkSize, CopyId, Expect, Loaded, Verdict};
 use crate::error::{Error, Result, errno};
 use crate::layout::{self, LegDir};
-use crate::legs::{LegId, PerLeg};
+use crate::legs::LegId;
 use crate::owner::Owner;
-use crate::superblock::{self, BitmapPlace, Found, PeerState, Refusal, Superblock};
+use crate::superblock::{self, BitmapPlace, Found, PeerState, Superblock};
 
 /// The version of the JSON: raised when a key changes its meaning.
 const JSON_VERSION: u32 = 1;
@@ -168,13 +168,16 @@ fn read_image(state_dir: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
 }
 
 fn not_a_leg(path: &Path, found: Found) -> Error {
-    // One leg is looked at, so it takes the place of both in what a mount would say.
-    let paths = PerLeg::new(path, path);
     match found {
         Found::Damaged([first, second]) => cannot(path).hint(format!(
             "Its superblock is damaged: slot 0 {first}, slot 1 {second}. Restore it from a backup."
         )),
-        Found::NewerVersion(version) => Refusal::NewerVersion(LegId::A, version).explain(&paths),
+        Found::NewerVersion(version) => Error::new(format!(
+            "{} has format version {version}; this mirrorfs knows versions up to {}",
+            path.display(),
+            superblock::VERSION
+        ))
+        .hint("Use the newer mirrorfs that wrote it."),
         _ => Error::new(format!("{} is not a leg of a mirror", path.display()))
             .hint("A leg has a .mirrorfs directory. Is the disk that belongs there mounted?"),
     }

@@ -64,7 +64,8 @@ fn ask(mount: &Mount) -> Result<serde_json::Value, Failure> {
         }
         Answer::Timeout => Err(silent(
             "has a daemon, but it does not answer",
-            "It may be stopped, or a leg's disk may hang: look at the kernel log (dmesg) and try again.".into(),
+            "It may be stopped, or a leg's disk may hang: look at the kernel log (dmesg) and try again."
+                .into(),
         )),
         Answer::Nobody if place::is_dead(mount) => Err(silent(
             "is dead: its daemon has ended without unmounting it",
@@ -107,7 +108,8 @@ fn text(report: &Report) -> String {
     let _ = writeln!(out, "\n  {:<4} {:<11} PATH", "LEG", "STATE");
     for leg in &mirror.legs {
         let _ = write!(out, "  {:<4} {:<11} {}", leg.id, leg_word(leg.state), leg.path);
-        let _ = writeln!(out, "{}", leg.reason.as_ref().map_or(String::new(), |reason| format!("  ({reason})")));
+        let _ =
+            writeln!(out, "{}", leg.reason.as_ref().map_or(String::new(), |reason| format!("  ({reason})")));
     }
     out
 }
@@ -202,9 +204,13 @@ mod tests {
 
     #[test]
     fn sizes_are_human() {
-        for (count, shown) in
-            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (12_897_485, "12.3 MiB"), (u64::MAX, "16.0 EiB")]
-        {
+        for (count, shown) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (12_897_485, "12.3 MiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
             assert_eq!(bytes(count), shown);
         }
     }
@@ -237,7 +243,9 @@ mod tests {
             }],
             ..Status::default()
         });
-        for words in ["state: readonly", "reason: leg B: Input", "action: Unmount", "faulted     /srv/b  (EIO)"] {
+        for words in
+            ["state: readonly", "reason: leg B: Input", "action: Unmount", "faulted     /srv/b  (EIO)"]
+        {
             assert!(shown.contains(words), "{words} in\n{shown}");
         }
     }

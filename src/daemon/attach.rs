@@ -43,9 +43,7 @@ pub fn attach(mountpoint: &Path, source: &OsStr, options: &MountOptions) -> Resu
         .map_err(|cause| Error::new("cannot read /proc/self/mountinfo").because(cause))
         .map(|mounts| mountinfo::top(mounts, mountpoint).filter(mountinfo::Mount::is_mirror))?;
     match found {
-        Some(mount) => {
-            Ok((connection, Attached { mountpoint: mountpoint.to_owned(), device: mount.device }))
-        }
+        Some(mount) => Ok((connection, Attached { mountpoint: mountpoint.to_owned(), device: mount.device })),
         None => Err(Error::new(format!("the mount on {} has disappeared at once", mountpoint.display()))),
     }
 }
@@ -78,9 +76,8 @@ fn open_device() -> Result<OwnedFd> {
     rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
         let error = Error::new(format!("cannot open {DEVICE}")).because(errno.into());
         match errno {
-            rustix::io::Errno::NOENT | rustix::io::Errno::NODEV => {
-                error.hint("The kernel has no FUSE: run \"modprobe fuse\", or let the container have the device.")
-            }
+            rustix::io::Errno::NOENT | rustix::io::Errno::NODEV => error
+                .hint("The kernel has no FUSE: run \"modprobe fuse\", or let the container have the device."),
             _ => error,
         }
     })

@@ -38,11 +38,10 @@ pub fn start(foreground: bool) -> Result<Side, Failure> {
     if foreground {
         return Ok(Side::Daemon(Readiness { parent: None }));
     }
-    let failed = |what: &str, cause| {
-        Failure::new(Exit::System, Error::new(format!("cannot {what}")).because(cause))
-    };
-    let (hear, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
-        .map_err(|errno| failed("make a pipe", errno.into()))?;
+    let failed =
+        |what: &str, cause| Failure::new(Exit::System, Error::new(format!("cannot {what}")).because(cause));
+    let (hear, tell) =
+        rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed("make a pipe", errno.into()))?;
     match fork().map_err(|cause| failed("start the daemon", cause))? {
         Forked::Child => {
             drop(hear);
@@ -84,10 +83,9 @@ impl Readiness {
     }
 
     fn send(&mut self, message: &[u8]) {
-        if let Some(mut parent) = self.parent.take() {
-            if let Err(error) = parent.write_all(message) {
-                log::info!("whoever started the mount has gone: {error}");
-            }
+        let told = self.parent.take().map(|mut parent| parent.write_all(message));
+        if let Some(Err(error)) = told {
+            log::info!("whoever started the mount has gone: {error}");
         }
     }
 }
@@ -107,9 +105,8 @@ fn wait(hear: OwnedFd, child: i32) -> Result<(), Failure> {
     if let (Ok(_), Ok(failure)) = (heard, serde_json::from_slice::<Failure>(&told)) {
         return Err(failure);
     }
-    let end = Pid::from_raw(child).and_then(|pid| {
-        rustix::process::waitpid(Some(pid), WaitOptions::empty()).ok().flatten()
-    });
+    let end = Pid::from_raw(child)
+        .and_then(|pid| rustix::process::waitpid(Some(pid), WaitOptions::empty()).ok().flatten());
     let how = match end.map(|(_, status)| (status.exit_status(), status.terminating_signal())) {
         Some((Some(code), _)) => format!("with exit code {code}"),
         Some((_, Some(signal))) => format!("by signal {signal}"),

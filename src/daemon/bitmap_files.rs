@@ -58,14 +58,17 @@ pub fn open(files: &Files<'_>, superblocks: &mut PerLeg<Superblock>) -> Result<(
     // A mount that must not change anything gives the bitmap nowhere to write.
     let copies = if files.read_only { Copies::PerLeg(PerLeg::new(None, None)) } else { copies };
     let bitmap = Bitmap::new(copies, loaded).map_err(|cause| {
-        Error::new("cannot write the bitmap").because(cause).hint("Look after the disk it lies on; nothing has been lost.")
+        Error::new("cannot write the bitmap")
+            .because(cause)
+            .hint("Look after the disk it lies on; nothing has been lost.")
     })?;
     Ok((bitmap, compare_all))
 }
 
 fn bad_chunk(bytes: u64) -> Error {
-    Error::new(format!("the superblock names an impossible chunk size of {bytes} bytes"))
-        .hint("It was not written by mirrorfs. Keep both legs as they are and compare them: mirrorfs compare A B")
+    Error::new(format!("the superblock names an impossible chunk size of {bytes} bytes")).hint(
+        "It was not written by mirrorfs. Keep both legs as they are and compare them: mirrorfs compare A B",
+    )
 }
 
 fn on_the_legs(files: &Files<'_>, expect: &Expect) -> Result<(Copies, Loaded)> {
@@ -116,7 +119,8 @@ fn parent_of(files: &Files<'_>, file: &Path) -> Result<(OwnedFd, PathBuf)> {
         Error::new(format!("bitmap={} does not name a file", file.display())).hint("Give the path of a file.")
     })?;
     let dir = LegDir::open(parent).map_err(|cause| {
-        Error::new(format!("cannot open {}, where bitmap= says the bitmap is", parent.display())).because(cause)
+        Error::new(format!("cannot open {}, where bitmap= says the bitmap is", parent.display()))
+            .because(cause)
     })?;
     let dir = dir.as_fd().try_clone_to_owned().map_err(|cause| Error::new("cannot go on").because(cause))?;
     Ok((dir, PathBuf::from(name)))
@@ -160,8 +164,11 @@ fn refuse_foreign(loaded: &Loaded, file: &Path) -> Result<()> {
     for (_, verdict) in &loaded.verdicts {
         match verdict {
             Verdict::Foreign { mirror } => {
-                return Err(Error::new(format!("{} is the bitmap of another mirror ({mirror})", file.display()))
-                    .hint("Name this mirror's own file; `mirrorfs examine` of a leg shows which mirror it is."));
+                return Err(Error::new(format!(
+                    "{} is the bitmap of another mirror ({mirror})",
+                    file.display()
+                ))
+                .hint("Name this mirror's own file; `mirrorfs examine` of a leg shows which mirror it is."));
             }
             Verdict::Newer { version } => {
                 return Err(Error::new(format!(
@@ -208,8 +215,10 @@ fn move_out(files: &Files<'_>, file: &Path, expect: &Expect) -> Result<(Copies, 
 /// From a file back to the legs.
 fn move_in(files: &Files<'_>, expect: &Expect) -> Result<(Copies, Loaded)> {
     if files.plan.work != Work::Nothing {
-        return Err(Error::new("this mirror keeps its bitmap in a file elsewhere, and was not unmounted cleanly")
-            .hint("Mount it with -o bitmap=FILE, so that what is dirty is known."));
+        return Err(Error::new(
+            "this mirror keeps its bitmap in a file elsewhere, and was not unmounted cleanly",
+        )
+        .hint("Mount it with -o bitmap=FILE, so that what is dirty is known."));
     }
     if !files.read_only {
         let image = Bitmap::create_image(expect.mirror, expect.slots, expect.chunk);

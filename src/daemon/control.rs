@@ -14,7 +14,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
@@ -26,7 +26,7 @@ use crate::error::Error;
 /// Longest request or answer, in bytes.
 const LINE_MAX: u64 = 16 << 20;
 /// How long either side waits for the other.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What came back for a request.
 #[derive(Debug)]
@@ -39,11 +39,27 @@ pub enum Answer {
     Timeout,
 }
 
+/// Answers until it is dropped.
+///
+/// The kernel gives a device number out again as soon as the mount is gone, while the daemon still
+/// has its legs to close: the name must be given back first.
+pub struct Listening(Arc<UnixListener>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // Wakes the thread that accepts; it lets go of the socket, and so of the name.
+        if let Err(error) = rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Both) {
+            log::warn!("control socket: cannot be closed: {error}");
+        }
+    }
+}
+
 /// Answers requests about `service`, mounted on `mountpoint`, on a thread of its own.
-pub fn serve(service: Arc<dyn Service>, device: &Device, mountpoint: String) -> io::Result<()> {
-    let listener = UnixListener::bind_addr(&address(device)?)?;
-    let spawn = move || {
-        for stream in listener.incoming().flatten() {
+pub fn serve(service: Arc<dyn Service>, device: &Device, mountpoint: String) -> io::Result<Listening> {
+    let listener = Arc::new(bind(device)?);
+    let listening = Listening(listener.clone());
+    let accept = move || {
+        while let Ok((stream, _)) = listener.accept() {
             let (service, mountpoint) = (service.clone(), mountpoint.clone());
             // One thread a request: the next one need not wait behind one that hangs.
             let answering = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
@@ -56,18 +72,33 @@ pub fn serve(service: Arc<dyn Service>, device: &Device, mountpoint: String) -> 
             }
         }
     };
-    std::thread::Builder::new().name("control".to_owned()).spawn(spawn)?;
-    Ok(())
+    std::thread::Builder::new().name("control".to_owned()).spawn(accept)?;
+    Ok(listening)
+}
+
+/// Takes the name; the last mount of this number may be giving it back just now.
+fn bind(device: &Device) -> io::Result<UnixListener> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match UnixListener::bind_addr(&address(device)?) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
 }
 
 fn answer(stream: &UnixStream, service: &dyn Service, mountpoint: &str) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    // Read first: closing with the request unread would reset the connection, and lose the answer.
+    let line = receive(stream)?;
     let asking = rustix::net::sockopt::socket_peercred(stream)?.uid;
     if !asking.is_root() && asking != rustix::process::geteuid() {
         return send(stream, &json!({ "error": "only root and the mount's owner may ask" }));
     }
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let request: Map<String, Value> = match serde_json::from_str(&receive(stream)?) {
+    let request: Map<String, Value> = match serde_json::from_str(&line) {
         Ok(request) => request,
         Err(error) => return send(stream, &json!({ "error": format!("not a request: {error}") })),
     };
@@ -79,10 +110,13 @@ fn answer(stream: &UnixStream, service: &dyn Service, mountpoint: &str) -> io::R
             None => Err(format!("this daemon does not know the command \"{verb}\"")),
         },
     };
-    send(stream, &match reply {
-        Ok(value) => json!({ "ok": value }),
-        Err(message) => json!({ "error": message }),
-    })
+    send(
+        stream,
+        &match reply {
+            Ok(value) => json!({ "ok": value }),
+            Err(message) => json!({ "error": message }),
+        },
+    )
 }
 
 fn report(service: &dyn Service, mountpoint: &str) -> Report {
@@ -103,9 +137,8 @@ pub fn ask_mount(mount: &Mount, command: &str) -> crate::error::Result<Answer> {
 
 /// Sends `request` to the daemon of `mount`.
 pub fn ask(mount: &Mount, request: &Value) -> crate::error::Result<Answer> {
-    let failed = |cause| {
-        Error::new(format!("cannot ask the daemon of {}", mount.mountpoint.display())).because(cause)
-    };
+    let failed =
+        |cause| Error::new(format!("cannot ask the daemon of {}", mount.mountpoint.display())).because(cause);
     let stream = match address(&mount.device).and_then(|address| UnixStream::connect_addr(&address)) {
         Ok(stream) => stream,
         Err(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => return Ok(Answer::Nobody),
@@ -113,10 +146,8 @@ pub fn ask(mount: &Mount, request: &Value) -> crate::error::Result<Answer> {
     };
     let daemon = rustix::net::sockopt::socket_peercred(&stream).map_err(|errno| failed(errno.into()))?.uid;
     if !daemon.is_root() && Some(daemon.as_raw()) != mount.owner() {
-        return Err(failed(crate::error::errno(libc::EPERM)).hint(format!(
-            "User {} has taken the name of its control socket.",
-            daemon.as_raw()
-        )));
+        return Err(failed(crate::error::errno(libc::EPERM))
+            .hint(format!("User {} has taken the name of its control socket.", daemon.as_raw())));
     }
     match exchange(&stream, request) {
         Ok(line) if line.is_empty() => Ok(Answer::Nobody),

@@ -116,6 +116,8 @@ fn refused(error: Error, output: &Output) -> Error {
     let error = error.because(io::Error::other(format!("{PROGRAM}: {cause}")));
     if reason.contains("user_allow_other") {
         error.hint("Leave allow_other out, or have root put the line user_allow_other into /etc/fuse.conf.")
+    } else if reason.contains("/dev/fuse") {
+        error.hint("Ordinary users must be let use the device: as root, \"chmod 666 /dev/fuse\".")
     } else if reason.contains("no write access") || reason.contains("Permission denied") {
         error.hint("An ordinary user can mount only on a directory of their own; root can mount anywhere.")
     } else {

@@ -69,9 +69,10 @@ fn builder() -> env_logger::Builder {
 }
 
 fn to_file(path: &Path) -> Result<env_logger::Logger> {
-    let file: File = OpenOptions::new().append(true).create(true).open(path).map_err(|cause| {
-        Error::new(format!("cannot open the log file {}", path.display())).because(cause)
-    })?;
+    let file: File =
+        OpenOptions::new().append(true).create(true).open(path).map_err(|cause| {
+            Error::new(format!("cannot open the log file {}", path.display())).because(cause)
+        })?;
     Ok(builder().target(env_logger::Target::Pipe(Box::new(file))).build())
 }
 
@@ -101,7 +102,8 @@ impl Log for Logger {
         match &self.kept {
             Some(Kept::File(file)) => file.log(record),
             Some(Kept::Syslog(socket)) => {
-                let _ = socket.send(syslog_line(record.level(), std::process::id(), record.args()).as_bytes());
+                let _ =
+                    socket.send(syslog_line(record.level(), std::process::id(), record.args()).as_bytes());
             }
             None => {}
         }

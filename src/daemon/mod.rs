@@ -32,6 +32,7 @@ pub mod spec;
 pub mod status;
 pub mod waiting;
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,6 +44,7 @@ use crate::legs::PerLeg;
 use crate::options::MountOptions;
 use attach::Attached;
 use background::{Readiness, Side};
+use control::Listening;
 use logging::Destination;
 use place::There;
 
@@ -106,19 +108,15 @@ pub fn check(request: &MountRequest) -> std::result::Result<(), Failure> {
     Ok(place::check_apart(&request.legs, &request.mountpoint)?)
 }
 
-fn live(
-    request: &MountRequest,
-    start: Start,
-    readiness: &mut Readiness,
-) -> std::result::Result<(), Failure> {
+fn live(request: &MountRequest, start: Start, readiness: &mut Readiness) -> std::result::Result<(), Failure> {
     logging::start(match request.foreground {
         true => Destination::Foreground,
         false => Destination::Background(request.options.log.as_deref()),
     })?;
+    crate::fuse::abort_on_panic();
     hardening::apply();
     let service = waiting::start(request, start)?;
-    let mounted = mount(request, &service);
-    let served = mounted.and_then(|(device, attached)| serve(&*service, device, &attached, readiness));
+    let served = mount(request, &service).and_then(|mounted| serve(&*service, mounted, readiness));
     // FAIL-SAFE: also after a session that broke off; what could not be settled stays dirty.
     let ended = service.shut_down();
     if let Err(error) = &ended {
@@ -130,11 +128,15 @@ fn live(
     Ok(())
 }
 
+/// What a mount needs while it is served.
+struct Mounted {
+    device: OwnedFd,
+    attached: Attached,
+    _control: Option<Listening>,
+}
+
 /// Mounts, and gets ready whatever must be there before the first request.
-fn mount(
-    request: &MountRequest,
-    service: &Arc<dyn Service>,
-) -> std::result::Result<(std::os::fd::OwnedFd, Attached), Failure> {
+fn mount(request: &MountRequest, service: &Arc<dyn Service>) -> std::result::Result<Mounted, Failure> {
     let shown = request.mountpoint.display();
     let signals = signals::catch().map_err(|e| Error::new("cannot catch signals").because(e))?;
     if place::look(&request.mountpoint)? != There::Free {
@@ -143,27 +145,27 @@ fn mount(
     }
     let source = spec::join(&request.legs);
     let (device, attached) = attach::attach(&request.mountpoint, &source, &request.options)?;
-    if let Err(error) = control::serve(service.clone(), attached.device(), shown.to_string()) {
-        log::warn!("no control socket: {error}; \"mirrorfs status {shown}\" will not work");
-    }
-    let watched = signals.watch(attached.clone());
-    if let Err(cause) = watched {
+    let control = control::serve(service.clone(), attached.device(), shown.to_string())
+        .inspect_err(|error| {
+            log::warn!("no control socket: {error}; \"mirrorfs status {shown}\" will not work");
+        })
+        .ok();
+    if let Err(cause) = signals.watch(attached.clone()) {
         detach_after_error(&attached);
         return Err(Error::new("cannot watch for signals").because(cause).into());
     }
     log::info!("{} mounted on {shown}", source.display());
-    Ok((device, attached))
+    Ok(Mounted { device, attached, _control: control })
 }
 
 fn serve(
     service: &dyn Service,
-    device: std::os::fd::OwnedFd,
-    attached: &Attached,
+    mounted: Mounted,
     readiness: &mut Readiness,
 ) -> std::result::Result<(), Failure> {
-    service.serve(device, &mut || readiness.mounted()).map_err(|cause| {
-        detach_after_error(attached);
-        let what = format!("the session on {} broke off", attached.mountpoint().display());
+    service.serve(mounted.device, &mut || readiness.mounted()).map_err(|cause| {
+        detach_after_error(&mounted.attached);
+        let what = format!("the session on {} broke off", mounted.attached.mountpoint().display());
         Failure::from(Error::new(what).because(cause))
     })
 }

@@ -49,17 +49,22 @@ pub fn mirror(request: &MountRequest) -> std::result::Result<Arc<dyn Service>, S
     }
     let files = Files { dirs: &dirs, elsewhere: request.options.bitmap.as_deref(), read_only, plan };
     let (bitmap, compare_all) = bitmap_files::open(&files, &mut superblocks)?;
-    let legs = PerLeg::from_fn(|leg| DirectoryLeg::open(&request.legs[leg], leg).map(Arc::new)).transpose()?;
-    let stores = PerLeg::from_fn(|leg| open_store(leg, &dirs[leg], &superblocks[leg], read_only)).transpose()?;
+    let legs =
+        PerLeg::from_fn(|leg| DirectoryLeg::open(&request.legs[leg], leg).map(Arc::new)).transpose()?;
+    let stores =
+        PerLeg::from_fn(|leg| open_store(leg, &dirs[leg], &superblocks[leg], read_only)).transpose()?;
     let parts = Parts { legs, bitmap, compare_all, superblocks, stores, plan };
     let mirror = Mirror::assemble(parts, options(read_only)).map_err(|cause| {
-        Error::new("cannot start the mirror").because(cause).hint("See the log for the leg; nothing has been lost.")
+        Error::new("cannot start the mirror")
+            .because(cause)
+            .hint("See the log for the leg; nothing has been lost.")
     })?;
     Ok(Arc::new(Served::new(mirror, request, owners)))
 }
 
 fn options(read_only: bool) -> Options {
-    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let descriptors =
+        rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     Options {
         read_only,
         sweep_interval: SWEEP_INTERVAL,

@@ -31,7 +31,8 @@ pub enum There {
 /// The absolute path of `mountpoint` without symlinks. The last component is not looked at when
 /// mountinfo knows it: it may hang or be dead.
 pub fn resolve(mountpoint: &Path) -> Result<PathBuf> {
-    let failed = |cause| Error::new(format!("cannot find the mount point {}", mountpoint.display())).because(cause);
+    let failed =
+        |cause| Error::new(format!("cannot find the mount point {}", mountpoint.display())).because(cause);
     let absolute = std::path::absolute(mountpoint).map_err(failed)?;
     if let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) {
         let found = parent.canonicalize().map_err(failed)?.join(name);
@@ -48,8 +49,8 @@ pub fn resolve(mountpoint: &Path) -> Result<PathBuf> {
 
 /// What is on `mountpoint`, as [`resolve`] gave it.
 pub fn look(mountpoint: &Path) -> Result<There> {
-    let mounts = mountinfo::read()
-        .map_err(|cause| Error::new("cannot read /proc/self/mountinfo").because(cause))?;
+    let mounts =
+        mountinfo::read().map_err(|cause| Error::new("cannot read /proc/self/mountinfo").because(cause))?;
     Ok(match mountinfo::top(mounts, mountpoint).filter(Mount::is_mirror) {
         None => There::Free,
         Some(mount) if is_dead(&mount) => There::Dead,
@@ -61,7 +62,8 @@ pub fn look(mountpoint: &Path) -> Result<There> {
 pub fn is_dead(mount: &Mount) -> bool {
     // A daemon that is being killed may still be listening for an instant; only an answer, or none
     // in time, means that somebody is there.
-    match control::ask_mount(mount, "status") {
+    let answer = control::ask_mount(mount, "status");
+    match answer {
         Ok(Answer::Reply(_) | Answer::Timeout) => false,
         // No daemon in our network namespace: the kernel knows whether there is one in another.
         Ok(Answer::Nobody) | Err(_) => matches!(
@@ -114,7 +116,9 @@ fn check_directory(mountpoint: &Path) -> Result<()> {
     if kind.is_dir() {
         return Ok(());
     }
-    Err(failed().because(crate::error::errno(libc::ENOTDIR)).hint("A mirror can be mounted only on a directory."))
+    Err(failed()
+        .because(crate::error::errno(libc::ENOTDIR))
+        .hint("A mirror can be mounted only on a directory."))
 }
 
 /// Refuses legs and a mount point of which one lies inside another, by name or by identity: the
@@ -147,7 +151,8 @@ fn check_legs_apart(legs: &PerLeg<PathBuf>) -> Result<()> {
             Error::new(format!("cannot find leg {} at {}", leg.other(), inner.display())).because(cause)
         })?;
         if contains(outer, &found)? {
-            let what = if contains(&found, outer)? { "are the same directory" } else { "lie one inside the other" };
+            let what =
+                if contains(&found, outer)? { "are the same directory" } else { "lie one inside the other" };
             return Err(Error::new(format!("the legs {} and {} {what}", outer.display(), inner.display()))
                 .hint("Two legs need two directories apart, best on two disks."));
         }
@@ -196,7 +201,10 @@ mod tests {
             match check_apart(&legs, &top.join(mountpoint)) {
                 Ok(()) => assert_eq!(words, "", "{a} {b} {mountpoint}"),
                 Err(error) => {
-                    assert!(!words.is_empty() && error.to_string().contains(words), "{a} {b} {mountpoint}: {error}")
+                    assert!(
+                        !words.is_empty() && error.to_string().contains(words),
+                        "{a} {b} {mountpoint}: {error}"
+                    )
                 }
             }
         }

@@ -42,7 +42,8 @@ impl Caught {
                 ending = true;
                 log::info!("signal {signal}: unmounting {}", attached.mountpoint().display());
                 let attached = attached.clone();
-                let started = std::thread::Builder::new().name("unmount".to_owned()).spawn(move || end(&attached));
+                let started =
+                    std::thread::Builder::new().name("unmount".to_owned()).spawn(move || end(&attached));
                 if let Err(error) = started {
                     log::error!("cannot start a thread to unmount: {error}");
                 }

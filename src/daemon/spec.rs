@@ -27,8 +27,9 @@ pub fn split(spec: &OsStr) -> Result<PerLeg<PathBuf>> {
         Ok([a, b]) if !a.is_empty() && !b.is_empty() => {
             Ok(PerLeg::new(a, b).map(|path| PathBuf::from(OsString::from_vec(path))))
         }
-        _ => Err(Error::new(format!("\"{}\" does not name two legs", spec.display()))
-            .hint("Write A:B, the paths of both legs; a colon inside a path is written \\: and a backslash \\\\.")),
+        _ => Err(Error::new(format!("\"{}\" does not name two legs", spec.display())).hint(
+            "Write A:B, the paths of both legs; a colon inside a path is written \\: and a backslash \\\\.",
+        )),
     }
 }
 

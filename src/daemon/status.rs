@@ -143,10 +143,23 @@ mod tests {
         };
         let json = serde_json::to_value(&report).unwrap();
         for pointer in [
-            "/version", "/mountpoint", "/pid", "/state", "/legs/0/id", "/legs/0/path", "/legs/0/state",
-            "/dirty/slots", "/dirty/chunks", "/counters/marks", "/counters/flushes", "/counters/clears",
-            "/counters/resync_bytes_read", "/counters/resync_bytes_written", "/resync/active",
-            "/resync/done_bytes", "/resync/total_bytes",
+            "/version",
+            "/mountpoint",
+            "/pid",
+            "/state",
+            "/legs/0/id",
+            "/legs/0/path",
+            "/legs/0/state",
+            "/dirty/slots",
+            "/dirty/chunks",
+            "/counters/marks",
+            "/counters/flushes",
+            "/counters/clears",
+            "/counters/resync_bytes_read",
+            "/counters/resync_bytes_written",
+            "/resync/active",
+            "/resync/done_bytes",
+            "/resync/total_bytes",
         ] {
             assert!(json.pointer(pointer).is_some_and(|value| !value.is_null()), "{pointer} in {json}");
         }

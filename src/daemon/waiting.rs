@@ -44,7 +44,10 @@ pub fn start(request: &MountRequest, start: Start) -> Result<Arc<dyn Service>, F
 fn is_at_work(request: &MountRequest, holder: Option<u32>) -> bool {
     let its = holder.map(|pid| PathBuf::from(format!("/proc/{pid}/mountinfo")));
     let mounts = its.and_then(|file| mountinfo::read_of(&file).ok()).or_else(|| mountinfo::read().ok());
-    mounts.unwrap_or_default().iter().any(|mount| mount.is_mirror() && is_of(request, mount) && !place::is_dead(mount))
+    mounts
+        .unwrap_or_default()
+        .iter()
+        .any(|mount| mount.is_mirror() && is_of(request, mount) && !place::is_dead(mount))
 }
 
 /// Whether a mount is one of the request's legs, whatever they were called when it was made.

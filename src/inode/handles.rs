@@ -21,9 +21,6 @@ pub struct OpenFile<L: Leg> {
     pub object: Arc<Object<L>>,
     /// For what.
     pub mode: OpenMode,
-    /// Writes reach stable storage before they return (O_SYNC or O_DSYNC on a direct open; the
-    /// kernel sends an fsync of its own after buffered ones).
-    pub sync_writes: bool,
     /// The legs' files.
     pub files: PerLeg<OnceLock<L::File>>,
 }

@@ -106,7 +106,10 @@ impl<L: Leg> Table<L> {
             let mut objects = self.objects.lock();
             // The table's own reference and this one: nobody else can get at it but through the table.
             let unused = one.lookups.load(Ordering::Relaxed) == 0 && Arc::strong_count(&one) == 2;
-            if !unused || one.ino == Ino::ROOT || !objects.get(&one.ino).is_some_and(|it| Arc::ptr_eq(it, &one)) {
+            if !unused
+                || one.ino == Ino::ROOT
+                || !objects.get(&one.ino).is_some_and(|it| Arc::ptr_eq(it, &one))
+            {
                 return;
             }
             objects.remove(&one.ino);

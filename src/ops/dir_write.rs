@@ -66,8 +66,7 @@ impl<L: Leg> Mirror<L> {
         let found = self.born(&dir, name, (identity, stat), other);
         let object = self.object(found.attr.ino)?;
         object.unprivileged.store(mode & 0o6000 == 0, Ordering::Relaxed);
-        let sync_writes = open.direct && flags & libc::O_DSYNC != 0;
-        let fh = self.handles.add_file(OpenFile { object, mode: open, sync_writes, files });
+        let fh = self.handles.add_file(OpenFile { object, mode: open, files });
         Ok((found, fh))
     }
 

@@ -42,8 +42,7 @@ impl<L: Leg> Mirror<L> {
                 self.take_privileges(&object, &nodes)?;
             }
         }
-        let sync_writes = mode.direct && flags & libc::O_DSYNC != 0;
-        Ok(self.handles.add_file(OpenFile { object, mode, sync_writes, files }))
+        Ok(self.handles.add_file(OpenFile { object, mode, files }))
     }
 
     /// Closes what was opened or created.
@@ -66,16 +65,11 @@ impl<L: Leg> Mirror<L> {
         self.enter()?;
         let open = self.handles.file(fh)?;
         let object = &open.object;
-        let changing = object.lock.write();
+        let _changing = object.lock.write();
         if kill_priv {
             self.take_privileges_of_open(object)?;
         }
-        let written = self.write_locked(&open, data, offset)?;
-        drop(changing);
-        if open.sync_writes {
-            self.sync_open(&open, true)?;
-        }
-        Ok(written)
+        self.write_locked(&open, data, offset)
     }
 
     /// Writes to a file whose object's lock is held.
@@ -120,13 +114,7 @@ impl<L: Leg> Mirror<L> {
     }
 
     /// copy_file_range(2): within each leg. Returns the bytes copied.
-    pub fn copy_range(
-        &self,
-        from: (Fh, u64),
-        to: (Fh, u64),
-        len: u64,
-        kill_priv: bool,
-    ) -> io::Result<usize> {
+    pub fn copy_range(&self, from: (Fh, u64), to: (Fh, u64), len: u64, kill_priv: bool) -> io::Result<usize> {
         self.enter()?;
         let source_file = self.handles.file(from.0)?;
         let target_file = self.handles.file(to.0)?;
@@ -146,7 +134,12 @@ impl<L: Leg> Mirror<L> {
                 let mut copied = 0;
                 while copied < wanted {
                     let at = (from_files[leg], from.1 + copied);
-                    match self.legs[leg].copy_range(intent, at, (to_files[leg], to.1 + copied), wanted - copied) {
+                    match self.legs[leg].copy_range(
+                        intent,
+                        at,
+                        (to_files[leg], to.1 + copied),
+                        wanted - copied,
+                    ) {
                         Ok(0) => break,
                         Ok(more) => copied += more as u64,
                         Err(_) if copied > 0 => break,

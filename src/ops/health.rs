@@ -20,7 +20,9 @@ pub enum LegState {
     InSync,
     /// Being made equal to the other one.
     Resyncing,
-    Faulted { errno: i32 },
+    Faulted {
+        errno: i32,
+    },
 }
 
 /// How the mirror is.

@@ -90,8 +90,17 @@ mod tests {
 
     #[test]
     fn the_smaller_leg_counts_whatever_its_unit() {
-        let large = Statfs { frsize: 4096, blocks: 1000, bfree: 900, bavail: 800, files: 50, ffree: 40, namelen: 255 };
-        let small = Statfs { frsize: 1024, blocks: 2000, bfree: 1000, bavail: 400, files: 0, ffree: 0, namelen: 143 };
+        let large = Statfs {
+            frsize: 4096,
+            blocks: 1000,
+            bfree: 900,
+            bavail: 800,
+            files: 50,
+            ffree: 40,
+            namelen: 255,
+        };
+        let small =
+            Statfs { frsize: 1024, blocks: 2000, bfree: 1000, bavail: 400, files: 0, ffree: 0, namelen: 143 };
         let both = smaller(large, small);
         assert_eq!((both.blocks, both.bfree, both.bavail), (500, 250, 100));
         assert_eq!((both.files, both.ffree), (50, 40), "no fixed number of inodes is no limit");

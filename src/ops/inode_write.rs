@@ -12,7 +12,6 @@ use crate::error::errno;
 use crate::inode::{Fh, Ino, Object};
 use crate::legs::{Kind, Leg, LegId, PerLeg, Stat, Timestamp};
 
-const CAPABILITY: &str = "security.capability";
 const SUID: u32 = 0o4000;
 const SGID: u32 = 0o2000;
 const GROUP_EXECUTE: u32 = 0o010;
@@ -31,6 +30,10 @@ impl<L: Leg> Mirror<L> {
             if caller.uid != 0 {
                 self.take_privileges(&object, &nodes)?;
             }
+        }
+        if set.is_empty() {
+            // What the kernel sends when it has found that the caller may not keep suid and sgid.
+            self.take_privileges(&object, &nodes)?;
         }
         if set.uid.is_some() || set.gid.is_some() {
             self.change_all([Touch::metadata(&object)], |intent, leg| {
@@ -80,41 +83,36 @@ impl<L: Leg> Mirror<L> {
         self.change_all([Touch::data(object, changed)], |intent, leg| {
             match &open {
                 // Who has the file open for writing may shorten it, whatever its mode says by now.
-                Some(open) => self.legs[leg].truncate_file(intent, &nodes[leg], self.file_on(open, leg)?, size),
+                Some(open) => {
+                    self.legs[leg].truncate_file(intent, &nodes[leg], self.file_on(open, leg)?, size)
+                }
                 None => self.legs[leg].truncate(intent, &nodes[leg], size),
             }
         })?;
         Ok(())
     }
 
-    /// Takes suid, sgid (of what its group may execute) and capabilities away, as a write by one
-    /// without CAP_FSETID does. The object's lock is held.
+    /// Takes suid, and sgid of what its group may execute, away, as a write by one without CAP_FSETID
+    /// does. The object's lock is held. (Capabilities the kernel removes itself, before the write.)
     pub(super) fn take_privileges(&self, object: &Arc<Object<L>>, nodes: &PerLeg<L::Node>) -> io::Result<()> {
-        if object.unprivileged.load(Ordering::Relaxed) {
+        if object.unprivileged.load(Ordering::Relaxed) || object.kind != Kind::File {
             return Ok(());
         }
         let source = self.source();
         let mode = self.legs[source].stat(&nodes[source])?.mode;
         let sgid = if mode & GROUP_EXECUTE != 0 { SGID } else { 0 };
         let kept = mode & !(SUID | sgid);
-        let name = OsStr::new(CAPABILITY);
-        let capable = self.legs[source].get_xattr(&nodes[source], name).is_ok();
         if kept != mode {
             self.change_all([Touch::metadata(object)], |intent, leg| {
                 self.legs[leg].set_mode(intent, &nodes[leg], kept)
             })?;
-        }
-        if capable {
-            self.change_all([Touch::metadata(object)], |intent, leg| {
-                self.legs[leg].remove_xattr(intent, &nodes[leg], name)
-            })?;
+            // ORDER: before the reply. With the old mode in its cache the kernel would go on running a
+            // file as its owner whose content somebody else has just written.
+            if let Some(caches) = self.invalidate.get() {
+                caches.attributes(object.ino);
+            }
         }
         object.unprivileged.store(true, Ordering::Relaxed);
-        if (kept != mode || capable)
-            && let Some(caches) = self.invalidate.get()
-        {
-            caches.attributes(object.ino);
-        }
         Ok(())
     }
 
@@ -127,7 +125,6 @@ impl<L: Leg> Mirror<L> {
         self.change_all([Touch::metadata(&object)], |intent, leg| {
             self.legs[leg].set_xattr(intent, &nodes[leg], name, value, flags)
         })?;
-        object.unprivileged.store(false, Ordering::Relaxed);
         Ok(())
     }
 

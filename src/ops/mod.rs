@@ -123,6 +123,14 @@ pub struct SetAttr {
     pub mtime: Option<SetTime>,
 }
 
+impl SetAttr {
+    /// Whether nothing is to be set.
+    pub fn is_empty(&self) -> bool {
+        let times = self.atime.is_some() || self.mtime.is_some();
+        !times && [self.mode, self.uid, self.gid].iter().all(Option::is_none) && self.size.is_none()
+    }
+}
+
 /// The kernel's caches, where the mirror changes something behind the kernel's back. Never called
 /// under a lock: the kernel may be waiting for a reply before it can answer.
 pub trait Invalidate: Send + Sync {

@@ -52,9 +52,8 @@ impl<L: Leg> Mirror<L> {
 
     fn find(&self, object: &Arc<Object<L>>, leg: LegId) -> io::Result<L::Node> {
         loop {
-            let (pinned, identity, place) = object.with_names(|names| {
-                (names.pinned[leg].clone(), names.identities[leg], names.place.clone())
-            });
+            let (pinned, identity, place) = object
+                .with_names(|names| (names.pinned[leg].clone(), names.identities[leg], names.place.clone()));
             if let Some(node) = pinned {
                 return Ok(node);
             }

@@ -91,12 +91,7 @@ pub(super) fn delete_content<L: Leg>(leg: &L, intent: &WriteIntent<'_>, area: &L
 
 /// Deletes an object of an area. A directory's subdirectories are moved up into the area first, so
 /// that a tree of any depth takes one level of nodes.
-fn delete_entry<L: Leg>(
-    leg: &L,
-    intent: &WriteIntent<'_>,
-    area: &L::Node,
-    entry: Entry,
-) -> io::Result<()> {
+fn delete_entry<L: Leg>(leg: &L, intent: &WriteIntent<'_>, area: &L::Node, entry: Entry) -> io::Result<()> {
     let mut left = vec![entry];
     let mut moved = 0u64;
     while let Some(entry) = left.pop() {

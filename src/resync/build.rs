@@ -7,12 +7,12 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 
+use super::Sides;
 use super::entries::SMALL;
 use super::metadata;
 use super::pairs::Child;
 use super::run::Run;
 use super::spans::Spans;
-use super::Sides;
 use crate::bitmap::WriteIntent;
 use crate::legs::{Area, Creator, Identity, Kind, Leg, Make, PerLeg, RenameMode};
 

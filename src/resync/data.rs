@@ -45,7 +45,8 @@ impl<L: Leg> Resync<'_, L> {
                 return Ok(Outcome::Stopped);
             }
             let mut moved = 0;
-            self.host.with_object(ino, &mut || {
+            let Some((object, _)) = self.pending_file(ino) else { continue };
+            self.host.with_object(&object.ids[self.source], &mut || {
                 moved = self.step(ino, &mut copier)?;
                 Ok(())
             })?;

@@ -20,7 +20,8 @@ use crate::legs::{Identity, Kind, Leg, PerLeg, RenameMode, Stat};
 
 /// Files up to this many bytes are copied under the name's own intent; longer ones get a slot, and
 /// their data follows behind the mount.
-pub(super) const SMALL: u64 = 1 << 20;
+/// Short in tests, which then need not fill a megabyte for each crash.
+pub(super) const SMALL: u64 = if cfg!(test) { 8 << 10 } else { 1 << 20 };
 
 /// The object a name stands for; `None` if there is none.
 pub(super) fn look_up<L: Leg>(leg: &L, dir: &L::Node, name: &OsStr) -> io::Result<Option<Child>> {
@@ -88,7 +89,10 @@ impl<L: Leg> Run<'_, L> {
         let ids = self.sides.pair(wanted.identity, found.identity);
         // From here on its other names must be names of the same object.
         let linked = wanted.stat.nlink > 1 || found.stat.nlink > 1;
-        if linked && wanted.stat.kind != Kind::Directory && self.pairs.partner(source, &wanted.identity).is_none() {
+        if linked
+            && wanted.stat.kind != Kind::Directory
+            && self.pairs.partner(source, &wanted.identity).is_none()
+        {
             self.pairs.insert(ids);
         }
         if self.everything && wanted.stat.kind == Kind::Directory {

@@ -63,9 +63,9 @@ pub use repair::{Name, Repair};
 
 /// What the resync asks of the mirror.
 pub trait ResyncHost: bitmap::Host {
-    /// Runs `work` while nobody else changes the data or metadata of the object with this inode
-    /// number on the source leg. No lock of the resync is held when this is called.
-    fn with_object(&self, source_ino: u64, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()>;
+    /// Runs `work` while nobody else changes the data or metadata of the object that has this
+    /// identity on the source leg. No lock of the resync is held when this is called.
+    fn with_object(&self, identity: &Identity, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()>;
 
     /// Asked between steps. The resync then returns [`Outcome::Stopped`] and its slots stay dirty.
     fn stop_requested(&self) -> bool;

@@ -140,7 +140,8 @@ mod tests {
 
     #[test]
     fn the_same_number_with_another_handle_is_another_object() {
-        let pairs = Pairs::from_slots([PerLeg::new(handled(1, 1), bare(9)), PerLeg::new(handled(1, 2), bare(8))]);
+        let pairs =
+            Pairs::from_slots([PerLeg::new(handled(1, 1), bare(9)), PerLeg::new(handled(1, 2), bare(8))]);
         let pairs = pairs.expect("no contradiction");
         assert_eq!(pairs.partner(LegId::A, &handled(1, 2)), Some(bare(8)));
         assert_eq!(pairs.partner(LegId::B, &bare(9)), Some(handled(1, 1)));

@@ -174,8 +174,6 @@ impl<'r, L: Leg> Run<'r, L> {
         Ok(Outcome::Done)
     }
 
-
-
     /// Metadata of one object, if both legs have it.
     pub fn equalize(&self, intent: &WriteIntent<'_>, ids: &PerLeg<Identity>) -> io::Result<()> {
         let (Some(s_node), Some(t_node)) = self.sides.find_both(ids)? else { return Ok(()) };
@@ -296,7 +294,12 @@ impl<'r, L: Leg> Run<'r, L> {
     }
 
     fn slot_of(&self, object: &Object) -> SlotIndex {
-        object.slots.first().copied().or(self.root).expect("an object without a slot is met only by comparing everything")
+        object
+            .slots
+            .first()
+            .copied()
+            .or(self.root)
+            .expect("an object without a slot is met only by comparing everything")
     }
 
     /// A slot that is dirty, to cover what is no part of the mirror.

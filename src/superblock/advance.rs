@@ -24,7 +24,7 @@
 //!
 //! ```text
 //!   F1  survivor   events = highest ever tried + 1, peer stale since (the other's events as last known),
-//!                  events_cleared = that number; then again into the other slot
+//!                  events_cleared as it is, which is never more than that; then again into the other slot
 //! ```
 //!
 //! | crash | what is found | what the next mount does |
@@ -128,7 +128,8 @@ impl Superblocks {
         let since_events = self.now[leg].events;
         let mut next = self.now[survivor].clone();
         next.events = self.tried + 1;
-        next.events_cleared = next.events_cleared.min(since_events);
+        // O4: events_cleared stands still from here on.
+        debug_assert!(next.events_cleared <= since_events, "raised before the other leg caught up");
         next.peer_state = PeerState::Stale { since_events, errno: cause };
         next.source = None;
         self.write_twice(survivor, next)?;

@@ -35,6 +35,7 @@ use std::fmt;
 use uuid::Uuid;
 
 use super::{ANCESTORS, BitmapPlace, PeerState, Superblock};
+use crate::bitmap::ChunkSize;
 use crate::legs::LegId;
 
 /// Bytes in a slot; the file is two slots long.
@@ -155,7 +156,7 @@ fn decode_fields(reader: &mut Reader<'_>, place: usize) -> Result<Superblock, Sl
     check(reader.bytes[reader.at..].iter().all(|&byte| byte == 0), "reserved byte")?;
     check(generation != 0, "generation")?;
     check(events_cleared <= events, "events_cleared")?;
-    check(chunk_size.is_power_of_two(), "chunk size")?;
+    check(ChunkSize::new(chunk_size).is_some(), "chunk size")?;
     check(bitmap_slots > 0, "number of slots")?;
     check(leg != peer, "leg UUID")?;
     check(clean <= 1, "clean flag")?;

@@ -10,20 +10,20 @@ const GEOMETRY: Geometry =
 /// Any superblock that a slot can say.
 fn any_superblock(random: &mut Random) -> Superblock {
     let role = *random.pick(&LegId::ALL);
-    let events = random.next();
-    let stale = PeerState::Stale { since_events: random.next(), errno: random.next() as i32 };
+    let events = random.number();
+    let stale = PeerState::Stale { since_events: random.number(), errno: random.number() as i32 };
     Superblock {
-        generation: random.next() | 1,
-        ancestors: [(); ANCESTORS].map(|()| random.next()),
+        generation: random.number() | 1,
+        ancestors: [(); ANCESTORS].map(|()| random.number()),
         events,
         events_cleared: events / 2,
         peer_state: *random.pick(&[PeerState::InSync, stale, PeerState::Recovering]),
         source: *random.pick(&[None, Some(LegId::A), Some(LegId::B)]),
-        chunk_size: 1 << random.below(60),
+        chunk_size: 1 << (16 + random.below(15)),
         bitmap_slots: 1 + random.below(1 << 31) as u32,
         bitmap_place: *random.pick(&[BitmapPlace::Leg, BitmapPlace::Elsewhere]),
         clean: random.below(2) == 1,
-        sequence: random.next(),
+        sequence: random.number(),
         ..Superblock::new_pair(GEOMETRY)[role].clone()
     }
 }

@@ -84,7 +84,7 @@ pub struct Superblock {
     pub peer_state: PeerState,
     /// The resync in progress reads from this leg.
     pub source: Option<LegId>,
-    /// Bytes covered by one bit: a power of two.
+    /// Bytes covered by one bit: what a `ChunkSize` can be.
     pub chunk_size: u64,
     /// Slots in the bitmap file.
     pub bitmap_slots: u32,
@@ -100,7 +100,7 @@ pub struct Superblock {
 /// The size of things, chosen when a mirror is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Bytes covered by one bit: a power of two.
+    /// Bytes covered by one bit: what a `ChunkSize` can be.
     pub chunk_size: u64,
     /// Slots in the bitmap file.
     pub bitmap_slots: u32,
@@ -183,7 +183,7 @@ pub mod testing {
         }
 
         /// 64 random bits.
-        pub fn next(&mut self) -> u64 {
+        pub fn number(&mut self) -> u64 {
             self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -192,7 +192,7 @@ pub mod testing {
 
         /// 0 up to, not including, `end`.
         pub fn below(&mut self, end: u64) -> u64 {
-            self.next() % end
+            self.number() % end
         }
 
         /// One of these.

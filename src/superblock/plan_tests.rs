@@ -217,7 +217,8 @@ fn generations_tell_older_from_divergent() {
 
 #[test]
 fn what_is_not_a_leg_is_refused_by_its_name() {
-    let cases: [(Found, fn(LegId) -> Refusal); 5] = [
+    type Case = (Found, fn(LegId) -> Refusal);
+    let cases: [Case; 5] = [
         (Found::Missing(libc::ENOENT), |leg| Refusal::Missing(leg, libc::ENOENT)),
         (Found::Empty, Refusal::Empty),
         (Found::NotAMirror, Refusal::NotAMirror),

@@ -103,7 +103,7 @@ impl<'a> Walk<'a> {
         } else if file_type.is_symlink() {
             let [a, b] = [both[0].target()?, both[1].target()?];
             if a != b {
-                self.differ_in("symlink target", &a.display().to_string(), &b.display().to_string());
+                self.differ_in("symlink target", a.display(), b.display());
             }
         } else if (file_type.is_char_device() || file_type.is_block_device())
             && both[0].meta.rdev() != both[1].meta.rdev()
@@ -212,7 +212,7 @@ impl<'a> Walk<'a> {
             }
         }
         line.extend(b": ");
-        line.extend(what.as_bytes());
+        line.extend(what.replace('\n', "\\n").into_bytes());
         (self.tell)(line);
     }
 }

@@ -144,7 +144,7 @@ impl Copier {
         apply_metadata(object.as_fd(), open_object(target, name)?.as_fd(), &stat)?;
         if stat.st_nlink > 1 {
             rustix::fs::linkat(target, name, &self.links, link_name(&stat), AtFlags::empty())?;
-            self.to_come.insert((stat.st_dev, stat.st_ino), u64::from(stat.st_nlink) - 1);
+            self.to_come.insert((stat.st_dev, stat.st_ino), stat.st_nlink - 1);
         }
         Ok(None)
     }
@@ -273,8 +273,8 @@ pub fn root_metadata(from: &OwnedFd, to: &OwnedFd, times: &Timestamps) -> io::Re
 fn timestamps(stat: &Stat) -> Timestamps {
     let time = |secs, nanos| Timespec { tv_sec: secs, tv_nsec: nanos };
     Timestamps {
-        last_access: time(stat.st_atime as i64, stat.st_atime_nsec as _),
-        last_modification: time(stat.st_mtime as i64, stat.st_mtime_nsec as _),
+        last_access: time(stat.st_atime, stat.st_atime_nsec as _),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec as _),
     }
 }
 

@@ -13,8 +13,8 @@ pub fn base<L: Leg>(world: &World<L>) {
     world.file("d1/sub/h", b"h");
     world.file("d1/sub/deep/i", b"i");
     world.file("p/c/x", b"x");
-    world.file("big", &vec![5; 6 * CHUNK as usize]);
-    world.file("huge", &vec![6; (1 << 20) + 100]);
+    world.file("big", &vec![5; 3 * CHUNK as usize]);
+    world.file("huge", &vec![6; (8 << 10) + 100]);
     world.file("d2/linked", b"linked");
     world.link("d2/linked", "d1/also");
     world.symlink("d2/sym", "target");
@@ -76,7 +76,7 @@ pub fn all<L: Leg>() -> Vec<Scenario<L>> {
                 w.file(&format!("{path}/file"), &[depth; 5000]);
                 path.push_str("/n");
             }
-            w.file("n/large", &vec![3; (1 << 20) + 5000]);
+            w.file("n/large", &vec![3; (8 << 10) + 5000]);
         }),
         ("a tree is removed", |w| {
             w.unlink("d1/sub/deep/i");
@@ -97,19 +97,19 @@ pub fn all<L: Leg>() -> Vec<Scenario<L>> {
         }),
         ("data is written here and there", |w| {
             w.write("big", CHUNK + 10, b"one");
-            w.write("big", 4 * CHUNK - 5, &[8; 10]);
-            w.write("huge", (1 << 20) + 90, &[7; 50]);
+            w.write("big", 2 * CHUNK - 5, &[8; 10]);
+            w.write("huge", (8 << 10) + 90, &[7; 50]);
             w.write("d1/g", 50, b"drops suid");
         }),
         ("a sparse file grows", |w| {
             w.touch("sparse");
-            w.truncate("sparse", 40 * CHUNK);
-            w.write("sparse", 20 * CHUNK + 7, b"island");
+            w.truncate("sparse", 6 * CHUNK);
+            w.write("sparse", 3 * CHUNK + 7, b"island");
         }),
         ("a file is cut and grows again", |w| {
             w.truncate("big", CHUNK + 1000);
-            w.truncate("big", 5 * CHUNK);
-            w.write("big", 5 * CHUNK, b"end");
+            w.truncate("big", 2 * CHUNK);
+            w.write("big", 2 * CHUNK, b"end");
             w.truncate("d1/f", 0);
         }),
         ("an object is made and gone again", |w| {

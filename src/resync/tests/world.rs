@@ -11,8 +11,8 @@ use std::sync::atomic::AtomicU64;
 use uuid::Uuid;
 
 use crate::bitmap::{
-    self, Bitmap, ChunkSize, Copies, CopyId, Expect, IdleSlot, Kinds, Markable, PageIndex, PageStore, Span, Want,
-    WriteIntent,
+    self, Bitmap, ChunkSize, Copies, CopyId, Expect, IdleSlot, Kinds, Markable, PageIndex, PageStore, Span,
+    Want, WriteIntent,
 };
 use crate::legs::*;
 use crate::resync::*;
@@ -64,7 +64,7 @@ impl bitmap::Host for Quiet {
 }
 
 impl ResyncHost for Quiet {
-    fn with_object(&self, _: u64, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+    fn with_object(&self, _: &Identity, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
         work()
     }
 
@@ -107,7 +107,9 @@ fn split(path: &str) -> (&str, &OsStr) {
 }
 
 pub fn node<L: Leg>(leg: &L, path: &str) -> Option<L::Node> {
-    path.split('/').filter(|part| !part.is_empty()).try_fold(leg.root(), |at, part| leg.child(&at, OsStr::new(part)).ok())
+    path.split('/')
+        .filter(|part| !part.is_empty())
+        .try_fold(leg.root(), |at, part| leg.child(&at, OsStr::new(part)).ok())
 }
 
 const NOBODY: Creator = Creator { uid: 0, gid: 0, umask: 0 };
@@ -121,7 +123,8 @@ impl<L: Leg> World<L> {
     pub fn only(&mut self, changed: LegId) {
         self.on = vec![changed];
         for path in tree(&*self.legs[changed]).keys() {
-            let [mine, other] = [changed, changed.other()].map(|id| self.identity(id, path.to_str().unwrap()));
+            let [mine, other] =
+                [changed, changed.other()].map(|id| self.identity(id, path.to_str().unwrap()));
             self.partners.insert(mine, other);
         }
     }
@@ -222,7 +225,8 @@ impl<L: Leg> World<L> {
     }
 
     pub fn rename(&self, from: &str, to: &str, mode: RenameMode) {
-        let mut wants = vec![(split(from).0, Kinds::ENTRIES, Span::None), (split(to).0, Kinds::ENTRIES, Span::None)];
+        let mut wants =
+            vec![(split(from).0, Kinds::ENTRIES, Span::None), (split(to).0, Kinds::ENTRIES, Span::None)];
         wants.push((from, Kinds::METADATA, Span::None));
         if mode == RenameMode::Exchange || self.links(to).is_some_and(|links| links > 1) {
             wants.push((to, Kinds::METADATA, Span::None));

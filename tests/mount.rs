@@ -1,0 +1,178 @@
+//! The life of a mount, with an empty mirror: mounting, refusing, dying, replacing, ending.
+//! Needs root, /dev/fuse and fuse3.
+
+#[path = "common/mount.rs"]
+mod stage;
+
+use std::process::{Child, Command, Stdio};
+
+use stage::{Stage, fails, succeeds, until};
+
+#[test]
+fn exit_code_zero_means_mounted() {
+    let stage = Stage::new();
+    stage.mount();
+    let [line] = &stage.mounted()[..] else { panic!("{:?}", stage.mounted()) };
+    let source = format!("fuse.mirrorfs {}:{} ", stage.path("a").display(), stage.path("b").display());
+    assert!(line.contains(&source), "{line}");
+    assert!(line.contains("default_permissions,allow_other"), "{line}");
+    assert_eq!(std::fs::read_dir(stage.path("m")).unwrap().count(), 0);
+    succeeds(Command::new("umount").arg(stage.path("m")));
+    stage.ends_cleanly();
+    assert_eq!(stage.mounted().len(), 0);
+}
+
+#[test]
+fn unmounting_takes_nothing_from_underneath() {
+    let stage = Stage::new();
+    succeeds(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(stage.path("m")));
+    stage.mount();
+    succeeds(Command::new("umount").arg(stage.path("m")));
+    stage.ends_cleanly();
+    assert_eq!(stage.mounted().len(), 1);
+}
+
+#[test]
+fn errors_of_the_daemon_reach_the_shell() {
+    let stage = Stage::new();
+    std::fs::create_dir(stage.path("a/owner")).unwrap();
+    let said = fails(&mut stage.mirrorfs(&["mount", "a", "b", "m"]), 3);
+    assert!(said.contains("cannot open leg A") && said.contains("Is a directory"), "{said}");
+    assert_eq!(stage.mounted().len(), 0);
+}
+
+#[test]
+fn a_live_mount_is_refused_and_stays() {
+    let stage = Stage::new();
+    stage.mount();
+    let said = fails(&mut stage.mirrorfs(&["mount", "a", "b", "m"]), 6);
+    assert!(said.contains("already mounted"), "{said}");
+    std::fs::create_dir(stage.path("m2")).unwrap();
+    let said = fails(&mut stage.mirrorfs(&["mount", "a", "b", "m2"]), 6);
+    assert!(said.contains(&format!("in use by process {}", stage.daemon())), "{said}");
+    assert_eq!(stage.mounted().len(), 1);
+    succeeds(&mut stage.mirrorfs(&["status", "m"]));
+}
+
+#[test]
+fn dead_mounts_are_replaced_however_many() {
+    let stage = Stage::new();
+    succeeds(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(stage.path("m")));
+    for _ in 0..2 {
+        stage.mount();
+        // Hidden under the next one, a mount is not taken for dead while it is set up.
+        stage.crash();
+    }
+    assert_eq!(stage.mounted().len(), 2, "the tmpfs and one dead mirror: {:?}", stage.mounted());
+    stage.mount();
+    assert_eq!(stage.mounted().len(), 2, "{:?}", stage.mounted());
+    assert!(stage.log().contains("took away 1 dead"), "{}", stage.log());
+    succeeds(&mut stage.mirrorfs(&["status", "m"]));
+}
+
+#[test]
+fn a_dead_mount_stays_when_the_new_one_is_refused() {
+    let stage = Stage::new();
+    stage.mount();
+    stage.crash();
+    std::fs::remove_file(stage.path("a/owner")).unwrap();
+    std::fs::create_dir(stage.path("a/owner")).unwrap();
+    fails(&mut stage.mirrorfs(&["mount", "a", "b", "m"]), 3);
+    assert_eq!(stage.mounted().len(), 1);
+}
+
+#[test]
+fn a_mount_right_after_umount_waits_for_the_daemon() {
+    let stage = Stage::new();
+    succeeds(stage.mirrorfs(&["mount", "a", "b", "m"]).env("LINGER_MS", "1000"));
+    let first = stage.daemon();
+    succeeds(Command::new("umount").arg(stage.path("m")));
+    let output = stage.mirrorfs(&["mount", "a", "b", "m"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains(&format!("waiting for process {first}")), "{said}");
+    assert!(stage.path("a/clean").exists());
+    assert_ne!(stage.daemon(), first);
+}
+
+#[test]
+fn a_signal_ends_cleanly_also_while_in_use() {
+    for signal in [1, 2, 15] {
+        for in_use in [false, true] {
+            let stage = Stage::new();
+            stage.mount();
+            let user = in_use.then(|| User::of(&stage));
+            stage.signal_daemon(signal);
+            stage.ends_cleanly();
+            assert_eq!(stage.mounted().len(), 0, "signal {signal}");
+            assert_eq!(stage.log().contains("cutting off"), user.is_some(), "{}", stage.log());
+        }
+    }
+}
+
+#[test]
+fn the_foreground_lasts_as_long_as_the_mount() {
+    let stage = Stage::new();
+    let mut daemon = stage.mirrorfs(&["mount", "a", "b", "m", "-f"]).stderr(Stdio::piped()).spawn().unwrap();
+    until("it is mounted", || stage.mounted().len() == 1);
+    until("it answers", || stage.mirrorfs(&["status", "m"]).output().unwrap().status.success());
+    assert_eq!(stage.daemon(), daemon.id() as i32);
+    assert!(daemon.try_wait().unwrap().is_none());
+    succeeds(Command::new("umount").arg(stage.path("m")));
+    assert!(daemon.wait().unwrap().success());
+}
+
+#[test]
+fn status_tells_live_dead_hung_and_absent_apart() {
+    let stage = Stage::new();
+    let said = fails(&mut stage.mirrorfs(&["status", "m"]), 4);
+    assert!(said.contains("no mirror is mounted"), "{said}");
+    stage.mount();
+    let json: serde_json::Value =
+        serde_json::from_str(&succeeds(&mut stage.mirrorfs(&["status", "m", "--json"]))).unwrap();
+    assert_eq!(json["pid"], stage.daemon());
+    assert_eq!(json["mountpoint"], stage.path("m").to_str().unwrap());
+    assert_eq!(json["legs"][1]["path"], stage.path("b").to_str().unwrap());
+    stage.signal_daemon(19);
+    let said = fails(&mut stage.mirrorfs(&["status", "m"]), 5);
+    let refused = fails(&mut stage.mirrorfs(&["mount", "a", "b", "m"]), 6);
+    stage.signal_daemon(18);
+    assert!(said.contains("does not answer"), "{said}");
+    assert!(refused.contains("already mounted"), "{refused}");
+    stage.crash();
+    let said = fails(&mut stage.mirrorfs(&["status", "m"]), 5);
+    assert!(said.contains("is dead") && said.contains("Mounting it again"), "{said}");
+}
+
+#[test]
+fn only_the_owner_and_root_may_ask() {
+    let stage = Stage::new();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(stage.path(""), open).unwrap();
+    stage.mount();
+    let copy = stage.path("program");
+    std::fs::copy(stage::program(), &copy).unwrap();
+    let mut ask = Command::new("setpriv");
+    ask.args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(copy)
+        .arg("status")
+        .arg(stage.path("m"));
+    let said = fails(&mut ask, 3);
+    assert!(said.contains("only root and the mount's owner"), "{said}");
+}
+
+/// A program with its working directory in the mount.
+struct User(Child);
+
+impl User {
+    fn of(stage: &Stage) -> User {
+        User(Command::new("sleep").arg("60").current_dir(stage.path("m")).spawn().unwrap())
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
