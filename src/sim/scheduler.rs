@@ -40,14 +40,23 @@ pub struct Plan {
     pub crash_at: Option<u64>,
     /// At a hook the turn is given away once in so many times; 1 is always.
     pub switch_one_in: u64,
-    /// The object lock does not exclude (rule O5 broken, see [`lock_is_broken`]).
-    pub broken_object_lock: bool,
+    /// A rule of the mirror's own that is broken, to show that the simulation would find it.
+    pub broken: Option<Rule>,
+}
+
+/// An order rule that is kept by locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// O5: the object lock excludes.
+    ObjectLock,
+    /// O6: two directories are locked in one order.
+    LockOrder,
 }
 
 impl Plan {
     /// No crash, a turn at every hook.
     pub fn calm(seed: u64) -> Plan {
-        Plan { seed, crash_at: None, switch_one_in: 1, broken_object_lock: false }
+        Plan { seed, crash_at: None, switch_one_in: 1, broken: None }
     }
 }
 
@@ -277,9 +286,14 @@ pub fn die() -> ! {
     resume_unwind(Box::new(Crash));
 }
 
-/// Whether the object lock is to let two holders in, to show that the simulation would find it.
+/// Whether this run is to break `rule`.
+pub fn breaks(rule: Rule) -> bool {
+    me().is_some_and(|me| me.shared.state.lock().plan.broken == Some(rule))
+}
+
+/// Whether a lock of this rank is to let two holders in.
 pub fn lock_is_broken(rank: Rank) -> bool {
-    rank == Rank::Object && me().is_some_and(|me| me.shared.state.lock().plan.broken_object_lock)
+    rank == Rank::Object && breaks(Rule::ObjectLock)
 }
 
 /// Takes a lock by `attempt`, giving the turn away as long as it fails. `None` on a thread that is

@@ -63,7 +63,7 @@ fn a_broken_object_lock_lets_two_in() {
         let (lock, inside) = (Arc::new(RwLock::new(Rank::Object, ())), Arc::new(AtomicU64::new(0)));
         let most = Arc::new(AtomicU64::new(0));
         let seen = most.clone();
-        run(Plan { broken_object_lock: true, ..Plan::calm(seed) }, move || {
+        run(Plan { broken: Some(Rule::ObjectLock), ..Plan::calm(seed) }, move || {
             for _ in 0..2 {
                 let (lock, inside, seen) = (lock.clone(), inside.clone(), seen.clone());
                 spawn(move || {

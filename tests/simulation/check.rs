@@ -73,7 +73,8 @@ pub fn client(client: usize, tree: &Tree<'_>, history: &History, crash: Crash) -
             Err(reason) => reasons.push(format!("not as after {count} operations: {reason}")),
         }
     }
-    Err(format!("client {client}: {}", reasons.join("; ")))
+    let names: Vec<_> = mine.keys().collect();
+    Err(format!("client {client}: {}\n    found {names:?}{}", reasons.join("\n    "), history.told()))
 }
 
 fn same_names(found: &Tree<'_>, state: &State) -> Verdict {

@@ -285,8 +285,14 @@ impl History {
         }
     }
 
-    /// The operation that was under way.
-    pub fn last(&self) -> Option<&Op> {
-        self.begun.last().map(|begun| &begun.op)
+    /// All operations since the content was known, for a report.
+    pub fn told(&self) -> String {
+        let one = |(index, begun): (usize, &Begun)| {
+            let open = if begun.acknowledged { "" } else { " (not acknowledged)" };
+            format!("\n    {}: {:?}{open}", index + 1, begun.op)
+        };
+        let begun: String = self.begun.iter().enumerate().map(one).collect();
+        let synced = |synced: &Synced| format!("\n    synced: {:?} up to {}", synced.id, synced.upto);
+        format!("\n    from {:?}{begun}{}", self.base.names, self.synced.iter().map(synced).collect::<String>())
     }
 }

@@ -9,16 +9,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mirrorfs::inode::Ino;
 use mirrorfs::legs::simulated::SimLeg;
 use mirrorfs::legs::{LegId, Make};
-use mirrorfs::ops::{Mirror, MirrorState, SetAttr};
+use mirrorfs::ops::{LegState, Mirror, MirrorState, SetAttr};
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sim::scheduler::{self, End, Plan, Spawned};
+use mirrorfs::superblock::PeerState;
 use mirrorfs::sync::{Mutex, Rank};
 
 use crate::check::{self, Verdict};
 use crate::client::{CREATOR, Client, Memory, ROOT_CALLER, SHARED_DIRS, SHARED_FILES, SHARED_GRAINS};
 use crate::model::{Crash, GRAIN};
 use crate::reads;
-use crate::world::{Broken, Mounted, World};
+use crate::world::{Broken, Fault, Mounted, World};
 
 /// What a run does.
 #[derive(Clone, Copy, Debug)]
@@ -29,11 +30,13 @@ pub struct Setup {
     pub broken: Broken,
     /// Mounts that may crash, before the one that does not.
     pub mounts: u64,
+    /// Faults during the first mount.
+    pub faults: [Option<Fault>; 2],
 }
 
 impl Setup {
     pub fn of_seed(seed: u64) -> Setup {
-        Setup { seed, first_crash: None, broken: Broken::nothing(), mounts: 3 }
+        Setup { seed, first_crash: None, broken: Broken::nothing(), mounts: 3, faults: [None; 2] }
     }
 }
 
@@ -44,7 +47,6 @@ pub struct Counts {
     pub kills: u64,
     pub power_cuts: u64,
     pub clean: u64,
-    pub resyncs: u64,
     pub steps: u64,
     /// A digest of the whole run.
     pub trace: u64,
@@ -54,10 +56,10 @@ pub struct Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { runs, kills, power_cuts, clean, resyncs, steps, .. } = self;
+        let Counts { runs, kills, power_cuts, clean, steps, .. } = self;
         write!(
             f,
-            "{runs} runs, {kills} kills, {power_cuts} power cuts, {clean} clean unmounts, {resyncs} resyncs, {steps} steps"
+            "{runs} runs, {kills} kills, {power_cuts} power cuts, {clean} clean unmounts, {steps} steps"
         )
     }
 }
@@ -79,7 +81,7 @@ pub fn run(setup: Setup) -> Result<Counts, String> {
 
 /// The directories and files that all clients use, made and unmounted cleanly.
 fn prepare(world: &World) -> Verdict {
-    let Mounted { mirror, .. } = world.mount(None)?;
+    let Mounted { mirror, .. } = world.mount(&[])?;
     let make = || -> std::io::Result<()> {
         for dir in SHARED_DIRS.iter().filter(|dir| !dir.is_empty()) {
             mirror.make(Ino::ROOT, OsStr::new(&dir[1..]), Make::Directory { mode: 0o755 }, CREATOR)?;
@@ -131,9 +133,11 @@ impl Run {
             seed: self.rng.bits(),
             crash_at,
             switch_one_in: *self.rng.pick(&[1, 2, 4, 16]),
-            broken_object_lock: self.setup.broken.object_lock,
+            broken: self.setup.broken.rule,
         };
+        let faults = if number == 0 { self.setup.faults } else { [None; 2] };
         let use_it = Use {
+            faults: faults.into_iter().flatten().collect(),
             operations: if last { 0 } else { self.rng.below(25) as usize },
             stop_early: !last && self.rng.one_in(4),
             rng: self.rng.fork(),
@@ -143,6 +147,7 @@ impl Run {
             let (world, memory, left) = (self.world.clone(), self.memory.clone(), left.clone());
             move || use_it.all(&world, &memory, &left)
         });
+        log::debug!("mount {number}: {:?} after {} steps", report.end, report.steps);
         self.counts.steps += report.steps;
         self.counts.trace = self.counts.trace.rotate_left(7) ^ report.trace;
         self.counts.first_finished |= number == 0 && report.end == End::Finished;
@@ -159,7 +164,8 @@ impl Run {
 
     fn after_unmount(&mut self, left: Left, last: bool) -> Verdict {
         let mirror = left.mirror.ok_or("nothing was mounted")?;
-        let equal = mirror.is_equal();
+        let equal = mirror.is_equal() && mirror.state() != MirrorState::ReadOnly;
+        self.after_fault(&mirror)?;
         drop(mirror);
         self.judge(Crash::Kill, equal)?;
         if last && !equal {
@@ -172,6 +178,20 @@ impl Run {
         self.go_on(Crash::Kill)
     }
 
+    /// A leg that failed is recorded as stale on the other, which is then the source (O4, O8).
+    fn after_fault(&self, mirror: &Mirror<SimLeg>) -> Verdict {
+        let is_faulted = |&leg: &LegId| matches!(mirror.leg_state(leg), LegState::Faulted { .. });
+        let Some(leg) = LegId::ALL.into_iter().find(is_faulted) else { return Ok(()) };
+        let (survivor, lost) = (self.world.superblock(leg.other()), self.world.superblock(leg));
+        if !matches!(survivor.peer_state, PeerState::Stale { .. }) {
+            return Err(format!("leg {leg} failed, and the other says {:?}", survivor.peer_state));
+        }
+        if survivor.events <= lost.events || survivor.events_cleared > lost.events {
+            return Err(format!("leg {leg} failed: {survivor:?} against {lost:?}"));
+        }
+        if self.world.source() == leg { Err(format!("leg {leg} failed, and is the source")) } else { Ok(()) }
+    }
+
     fn after_clean_unmount(&mut self) -> Verdict {
         check::equal(&self.world.disks).map_err(|what| format!("after a clean unmount: {what}"))?;
         if let Some(leg) = LegId::ALL.into_iter().find(|&leg| !self.world.superblock(leg).clean) {
@@ -182,7 +202,7 @@ impl Run {
             slots => return Err(format!("unmounted cleanly with {slots} dirty slots")),
         }
         // What is called clean is not looked at again: the power may go now.
-        if self.rng.one_in(2) {
+        if self.rng.one_in(2) && self.setup.faults == [None; 2] {
             self.world.survive(Crash::PowerCut, &mut self.rng);
             check::equal(&self.world.disks).map_err(|what| format!("power cut after a clean unmount: {what}"))?;
             self.judge(Crash::Kill, true)?;
@@ -191,12 +211,16 @@ impl Run {
     }
 
     fn after_crash(&mut self, left: Left) -> Verdict {
-        let crash = if self.rng.one_in(2) { Crash::Kill } else { Crash::PowerCut };
+        // What a full leg gave back is not in the histories, so its way to the disk cannot be judged.
+        let full = self.setup.faults.iter().flatten().any(|fault| fault.errno == libc::ENOSPC);
+        let crash = if full || self.rng.one_in(2) { Crash::Kill } else { Crash::PowerCut };
         match crash {
             Crash::Kill => self.counts.kills += 1,
             Crash::PowerCut => self.counts.power_cuts += 1,
         }
-        let equal = left.mirror.is_some_and(|mirror| mirror.is_equal());
+        let in_step = |mirror: Arc<Mirror<SimLeg>>| mirror.is_equal() && mirror.state() != MirrorState::ReadOnly;
+        let equal = left.mirror.is_some_and(in_step);
+        log::debug!("{crash:?}; the legs were {}in step", if equal { "" } else { "not " });
         self.world.survive(crash, &mut self.rng);
         self.judge(crash, equal).map_err(|what| format!("after a {crash:?}: {what}"))?;
         self.go_on(crash)
@@ -246,6 +270,7 @@ impl Run {
 
 /// What happens during one mount, on simulated threads.
 struct Use {
+    faults: Vec<Fault>,
     operations: usize,
     stop_early: bool,
     rng: Rng,
@@ -253,7 +278,7 @@ struct Use {
 
 impl Use {
     fn all(mut self, world: &World, memory: &Arc<Memory>, left: &Mutex<Left>) {
-        let mounted = match world.mount(None) {
+        let mounted = match world.mount(&self.faults) {
             Ok(mounted) => mounted,
             Err(refused) => {
                 left.lock().refused = Some(refused);
@@ -274,7 +299,7 @@ impl Use {
                 }
             }
         });
-        if self.operations == 0 {
+        if self.operations == 0 && self.faults.is_empty() {
             // Nobody reads but the resync, so what it reads can be judged.
             resync.join();
             sweeper.join();
@@ -291,11 +316,17 @@ impl Use {
             resync.join();
         }
         mirror.stop();
-        if mirror.state() == MirrorState::ReadOnly {
+        let read_only = mirror.state() == MirrorState::ReadOnly;
+        if read_only && self.faults.is_empty() {
             left.lock().refused = Some(format!("read-only: {:?}", mirror.reason()));
         }
+        let clears = mirror.bitmap_stats().clears;
+        (0..4).for_each(|_| mirror.sweep());
         if let Err(error) = mirror.close() {
             left.lock().refused = Some(format!("close: {error}"));
+        }
+        if read_only && mirror.bitmap_stats().clears != clears {
+            left.lock().refused = Some("bits were cleared although a leg is not what it should be (O4)".into());
         }
     }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mirrorfs::bitmap::{Bitmap, ChunkSize, Copies, DirtySlot, Expect, PageIndex, PageStore};
-use mirrorfs::legs::simulated::{FaultHook, Flaw, SimDisk, SimLeg};
+use mirrorfs::legs::simulated::{Call, Flaw, SimDisk, SimLeg};
 use mirrorfs::legs::{LegId, PerLeg, Timestamp};
 use mirrorfs::ops::{Mirror, Options, Parts};
 use mirrorfs::sim::rng::Rng;
-use mirrorfs::sim::scheduler::{self, Moment};
+use mirrorfs::sim::scheduler::{self, Moment, Rule};
 use mirrorfs::sim::store::Medium;
 use mirrorfs::superblock::{
     BitmapPlace, Found, Geometry, SlotFault, Superblock, SuperblockStore, plan,
@@ -28,13 +28,45 @@ pub struct Broken {
     pub bitmap_lies: bool,
     /// Flaws of the legs.
     pub legs: PerLeg<Flaw>,
-    /// O5, see the scheduler.
-    pub object_lock: bool,
+    /// A rule kept by locks.
+    pub rule: Option<Rule>,
 }
 
 impl Broken {
     pub fn nothing() -> Broken {
-        Broken { bitmap_lies: false, legs: PerLeg::new(Flaw::Sound, Flaw::Sound), object_lock: false }
+        Broken { bitmap_lies: false, legs: PerLeg::new(Flaw::Sound, Flaw::Sound), rule: None }
+    }
+}
+
+/// A leg fails a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub leg: LegId,
+    pub call: Call,
+    /// How many such calls go well before.
+    pub after: u64,
+    pub errno: i32,
+    /// All such calls fail from then on, not only one.
+    pub for_good: bool,
+}
+
+impl Fault {
+    fn hits(&mut self, call: Call) -> Option<i32> {
+        if call != self.call {
+            return None;
+        }
+        match self.after {
+            0 => {
+                if !self.for_good {
+                    self.after = u64::MAX;
+                }
+                Some(self.errno)
+            }
+            _ => {
+                self.after -= 1;
+                None
+            }
+        }
     }
 }
 
@@ -50,7 +82,6 @@ pub struct World {
 pub struct Mounted {
     pub mirror: Arc<Mirror<SimLeg>>,
     pub legs: PerLeg<Arc<SimLeg>>,
-    pub source: LegId,
     /// What the bitmap said before anything was resynced.
     pub dirty: Vec<DirtySlot>,
 }
@@ -72,7 +103,7 @@ impl World {
     }
 
     /// Mounts, as the daemon does.
-    pub fn mount(&self, faults: Option<FaultHook>) -> Result<Mounted, String> {
+    pub fn mount(&self, faults: &[Fault]) -> Result<Mounted, String> {
         let found = self.superblocks.as_ref().map(SuperblockFile::found);
         let plan = plan(&found).map_err(|refusal| format!("refused: {refusal:?}"))?;
         let superblocks = self.superblocks.as_ref().map(|file| file.newest());
@@ -88,11 +119,9 @@ impl World {
         }
         let dirty = loaded.dirty();
         let bitmap = Bitmap::new(copies, loaded).map_err(|error| format!("bitmap: {error}"))?;
-        let mut faults = faults;
-        let legs = PerLeg::from_fn(|leg| Arc::new(self.leg(leg, faults.take_if(|_| leg == LegId::B))));
+        let legs = PerLeg::from_fn(|leg| Arc::new(self.leg(leg, faults)));
         let stores =
             self.superblocks.as_ref().map(|file| Box::new(file.clone()) as Box<dyn SuperblockStore>);
-        let source = plan.source;
         let parts = Parts {
             legs: PerLeg::from_fn(|leg| legs[leg].clone()),
             bitmap,
@@ -102,16 +131,17 @@ impl World {
             plan,
         };
         let mirror = Mirror::assemble(parts, options()).map_err(|error| format!("mount: {error}"))?;
-        Ok(Mounted { mirror, legs, source, dirty })
+        Ok(Mounted { mirror, legs, dirty })
     }
 
-    fn leg(&self, id: LegId, faults: Option<FaultHook>) -> SimLeg {
+    fn leg(&self, id: LegId, faults: &[Fault]) -> SimLeg {
         let leg = SimLeg::new(id, self.disks[id].clone()).with_flaw(self.broken.legs[id]);
         let leg = if self.handles { leg } else { leg.without_handles() };
-        match faults {
-            Some(hook) => leg.with_faults(hook),
-            None => leg,
+        let mut faults: Vec<Fault> = faults.iter().filter(|fault| fault.leg == id).copied().collect();
+        if faults.is_empty() {
+            return leg;
         }
+        leg.with_faults(Box::new(move |_, call| faults.iter_mut().find_map(|fault| fault.hits(call))))
     }
 
     /// The machine comes up again after a crash.
