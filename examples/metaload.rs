@@ -1,0 +1,99 @@
+//! One metadata load on one directory, for scripts/bench: prints how many operations a second were
+//! done.
+//!
+//! Usage: metaload LOAD DIR FILES, where LOAD is
+//! - `create`: makes FILES files of 100 bytes, a thousand a directory;
+//! - `stat`: one stat of each of them, after a round that is not counted;
+//! - `readdir`: lists all the directories, after a round that is not counted; counts entries;
+//! - `unlink`: removes them and their directories.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+const A_DIRECTORY: u64 = 1000;
+
+fn directory(root: &Path, number: u64) -> PathBuf {
+    root.join(format!("dir{number}"))
+}
+
+fn paths(root: &Path, files: u64) -> impl Iterator<Item = PathBuf> + '_ {
+    (0..files).map(move |file| directory(root, file / A_DIRECTORY).join(format!("file{file}")))
+}
+
+fn directories(root: &Path, files: u64) -> impl Iterator<Item = PathBuf> + '_ {
+    (0..files.div_ceil(A_DIRECTORY)).map(move |number| directory(root, number))
+}
+
+fn create(root: &Path, files: u64) -> io::Result<u64> {
+    for dir in directories(root, files) {
+        fs::create_dir(dir)?;
+    }
+    for path in paths(root, files) {
+        File::create_new(path)?.write_all(&[b'x'; 100])?;
+    }
+    Ok(files)
+}
+
+fn stat(root: &Path, files: u64) -> io::Result<u64> {
+    for path in paths(root, files) {
+        fs::symlink_metadata(path)?;
+    }
+    Ok(files)
+}
+
+fn readdir(root: &Path, files: u64) -> io::Result<u64> {
+    let mut entries = 0;
+    for dir in directories(root, files) {
+        for entry in fs::read_dir(dir)? {
+            entry?;
+            entries += 1;
+        }
+    }
+    Ok(entries)
+}
+
+fn unlink(root: &Path, files: u64) -> io::Result<u64> {
+    for path in paths(root, files) {
+        fs::remove_file(path)?;
+    }
+    for dir in directories(root, files) {
+        fs::remove_dir(dir)?;
+    }
+    Ok(files)
+}
+
+fn run(load: &str, root: &Path, files: u64) -> io::Result<f64> {
+    let (operation, warm_up): (fn(&Path, u64) -> io::Result<u64>, bool) = match load {
+        "create" => (create, false),
+        "stat" => (stat, true),
+        "readdir" => (readdir, true),
+        "unlink" => (unlink, false),
+        _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("no load is named {load}"))),
+    };
+    if warm_up {
+        operation(root, files)?;
+    }
+    let start = Instant::now();
+    let done = operation(root, files)?;
+    Ok(done as f64 / start.elapsed().as_secs_f64())
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.as_slice() {
+        [load, dir, files] => match files.parse() {
+            Ok(files) => run(load, Path::new(dir), files),
+            Err(error) => Err(io::Error::new(io::ErrorKind::InvalidInput, error)),
+        },
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "usage: metaload LOAD DIR FILES")),
+    };
+    match result {
+        Ok(rate) => println!("{rate:.0}"),
+        Err(error) => {
+            eprintln!("metaload: {error}");
+            std::process::exit(1);
+        }
+    }
+}
