@@ -289,6 +289,15 @@ impl Condvar {
     }
 }
 
+/// The time by which waits and rates are judged; on simulated threads it is simulated too.
+pub fn now() -> std::time::Instant {
+    #[cfg(feature = "simulation")]
+    if let Some(now) = turns::now() {
+        return now;
+    }
+    std::time::Instant::now()
+}
+
 /// Runs both, at the same time where that helps, and returns both results.
 ///
 /// For what blocks on a device: fsync on the two legs, the two copies of a bitmap page. Page-cache

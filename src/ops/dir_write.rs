@@ -250,6 +250,10 @@ impl<L: Leg> Mirror<L> {
         if Arc::ptr_eq(from, to) {
             return LockedDirs { _first: from.lock.write(), _second: None, _rename: None };
         }
+        #[cfg(feature = "simulation")]
+        if crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::LockOrder) {
+            return LockedDirs { _first: from.lock.write(), _second: Some(to.lock.write()), _rename: None };
+        }
         let rename = self.rename.lock();
         let from_first = if is_ancestor(from, to) {
             true
