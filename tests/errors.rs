@@ -408,7 +408,8 @@ fn a_leg_that_fails_makes_the_mirror_read_only_and_is_recorded() {
         let last =
             errors.last().expect("three").as_ref().expect("a mirror with a failed leg takes no changes");
         assert!(matches!(last.raw_os_error(), Some(libc::EROFS | libc::EIO)), "{errors:?}");
-        assert_eq!(test.status()["state"], "readonly");
+        // At the latest when what is dirty is to be synced.
+        common::wait_for("the mirror to be read-only", || test.status()["state"] == "readonly");
         if bad == "b" {
             assert_eq!(fs::read(test.mnt.join("file")).expect("the other leg is read"), vec![1; 50_000]);
         }
