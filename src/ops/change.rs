@@ -38,6 +38,8 @@ pub(super) enum Part<'a> {
     /// These bytes, and the length and times that go with them. An end of `u64::MAX` is the end of
     /// the file, wherever that is.
     Data(Range<u64>),
+    /// The same, and a leg that refuses may have done a part of it.
+    Space(Range<u64>),
 }
 
 impl<'a, L: Leg> Touch<'a, L> {
@@ -60,6 +62,11 @@ impl<'a, L: Leg> Touch<'a, L> {
     pub fn data(object: &'a Arc<Object<L>>, bytes: Range<u64>) -> Self {
         Touch { object, part: Part::Data(bytes) }
     }
+
+    /// Bytes of a file for which a leg may find no room when it has done half of them.
+    pub fn space(object: &'a Arc<Object<L>>, bytes: Range<u64>) -> Self {
+        Touch { object, part: Part::Space(bytes) }
+    }
 }
 
 impl Part<'_> {
@@ -67,19 +74,21 @@ impl Part<'_> {
         match self {
             Part::Name(_) | Part::Lost(_) => Kinds::ENTRIES,
             Part::Metadata => Kinds::METADATA,
-            Part::Data(_) => Kinds::METADATA | Kinds::DATA,
+            Part::Data(_) | Part::Space(_) => Kinds::METADATA | Kinds::DATA,
         }
     }
 
     /// Whether taking the change back on one leg takes data from the other.
     fn needs_data_to_undo(&self) -> bool {
-        matches!(self, Part::Data(_) | Part::Lost(_))
+        matches!(self, Part::Data(_) | Part::Space(_) | Part::Lost(_))
     }
 
     fn span(&self, chunk: ChunkSize) -> Span {
         match self {
-            Part::Data(bytes) if bytes.end == u64::MAX => Span::From(chunk.containing(bytes.start)),
-            Part::Data(bytes) => Span::Chunks(chunk.covering(bytes.start, bytes.end - bytes.start)),
+            Part::Data(bytes) | Part::Space(bytes) if bytes.end == u64::MAX => {
+                Span::From(chunk.containing(bytes.start))
+            }
+            Part::Data(bytes) | Part::Space(bytes) => Span::Chunks(chunk.covering(bytes.start, bytes.end - bytes.start)),
             _ => Span::None,
         }
     }
@@ -140,6 +149,12 @@ impl<L: Leg> Mirror<L> {
         if !self.is_equal() && touched.iter().any(|touch| touch.part.needs_data_to_undo()) {
             outcome = outcome.without_taking_back(source, answered);
         }
+        if let Err(error) = &of_source
+            && self.may_have_done_a_part(error, &touched)
+        {
+            let wrong = if self.is_equal() { source } else { source.other() };
+            outcome.then = Then::Repair { wrong };
+        }
         match outcome.then {
             Then::Nothing => {}
             // ORDER: durable on the survivor before the reply (O2).
@@ -153,6 +168,14 @@ impl<L: Leg> Mirror<L> {
             (Reply::Errno(number), _) => Err(errno(number)),
             (Reply::Done(_), Err(error)) => Err(error),
         }
+    }
+
+    /// Whether the source, which refused with `error` before the other leg was asked, differs from it now.
+    fn may_have_done_a_part(&self, error: &io::Error, touched: &[Touch<'_, L>]) -> bool {
+        let out_of_room = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG));
+        out_of_room
+            && touched.iter().any(|touch| matches!(touch.part, Part::Space(_)))
+            && self.health.in_service(self.source().other())
     }
 
     /// A change that either happens or not.

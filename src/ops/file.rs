@@ -107,7 +107,7 @@ impl<L: Leg> Mirror<L> {
             return Err(errno(libc::EOPNOTSUPP));
         }
         let changed = if moves { offset..u64::MAX } else { bytes(offset, len) };
-        self.change_all([Touch::data(object, changed)], |intent, leg| {
+        self.change_all([Touch::space(object, changed)], |intent, leg| {
             self.legs[leg].fallocate(intent, files[leg], mode, offset, len)
         })?;
         Ok(())
