@@ -153,16 +153,17 @@ impl<L: Leg> Mirror<L> {
         let _changing = dir.lock.write();
         let nodes = self.nodes(&dir)?;
         let leaving = self.leaving(&dir, &nodes, name)?;
-        match &leaving {
+        let removed = match &leaving {
             Leaving { object, keeps_a_name: true } => {
                 self.change_all([Touch::lost(&dir, name), Touch::metadata(object)], |intent, leg| {
                     act(intent, leg, &nodes[leg])
-                })?;
+                })
             }
             Leaving { .. } => {
-                self.change_all([Touch::lost(&dir, name)], |intent, leg| act(intent, leg, &nodes[leg]))?;
+                self.change_all([Touch::lost(&dir, name)], |intent, leg| act(intent, leg, &nodes[leg]))
             }
-        }
+        };
+        removed.inspect_err(|_| self.stayed(&leaving.object, &dir, &nodes, name))?;
         self.left(leaving, &dir, name);
         Ok(())
     }
@@ -180,6 +181,24 @@ impl<L: Leg> Mirror<L> {
             self.pin_open(&object)?;
         }
         Ok(Leaving { object, keeps_a_name })
+    }
+
+    /// The name was to be lost and is still there. If the other leg refused, the source had lost it and
+    /// has another object there, built from the other leg's: what the kernel knows is not that one.
+    fn stayed(&self, object: &Arc<Object<L>>, dir: &Object<L>, nodes: &PerLeg<L::Node>, name: &OsStr) {
+        let source = self.source();
+        let before = object.with_names(|names| names.identities[source]);
+        let now = self.legs[source].lookup(&nodes[source], name).ok().map(|found| found.0);
+        if now.is_none() || now == before {
+            return;
+        }
+        object.replaced.store(true, Ordering::Release);
+        object.with_names(|names| names.gone = true);
+        self.displaced(object, dir, name);
+        self.pins.forget(object.ino.0, object.generation);
+        if let Some(caches) = self.invalidate.get() {
+            caches.entry(dir.ino, name);
+        }
     }
 
     /// The name is gone.
@@ -233,7 +252,8 @@ impl<L: Leg> Mirror<L> {
             Some(target) => {
                 let [from, to_name, moving] = touched;
                 let to_name = if mode == RenameMode::Replace { Touch::lost(&to, new_name) } else { to_name };
-                self.change_all([from, to_name, moving, Touch::metadata(target)], act)?;
+                self.change_all([from, to_name, moving, Touch::metadata(target)], act)
+                    .inspect_err(|_| self.stayed(target, &to, &to_nodes, new_name))?;
             }
             None => {
                 self.change_all(touched, act)?;

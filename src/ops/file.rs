@@ -231,6 +231,9 @@ impl<L: Leg> Mirror<L> {
     }
 
     fn files<'a>(&self, open: &'a OpenFile<L>) -> io::Result<PerLeg<&'a L::File>> {
+        if open.object.replaced.load(Ordering::Acquire) {
+            return Err(errno(libc::ESTALE));
+        }
         PerLeg::from_fn(|leg| self.file_on(open, leg)).transpose()
     }
 

@@ -159,6 +159,10 @@ pub(super) fn settle_times<L: Leg>(
 ) -> io::Result<()> {
     let other = source.other();
     let stats = PerLeg::from_fn(|leg| legs[leg].stat(&nodes[leg])).transpose()?;
+    // What lives on without a name, because it is open, is nobody's counterpart.
+    if stats.iter().any(|(_, stat)| stat.nlink == 0) {
+        return Ok(());
+    }
     match times_to_settle(&stats[source], &stats[other]) {
         Some((atime, mtime)) => legs[other].set_times(intent, &nodes[other], Some(atime), Some(mtime)),
         None => Ok(()),

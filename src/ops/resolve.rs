@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Attr, Found, Mirror};
 use crate::bitmap::Markable;
@@ -45,8 +45,11 @@ impl<L: Leg> Mirror<L> {
         Ok(node)
     }
 
-    /// The object's nodes on both legs.
+    /// The object's nodes on both legs, to change it. ESTALE if they are not one object any more.
     pub(super) fn nodes(&self, object: &Arc<Object<L>>) -> io::Result<PerLeg<L::Node>> {
+        if object.replaced.load(Ordering::Acquire) {
+            return Err(errno(libc::ESTALE));
+        }
         PerLeg::from_fn(|leg| self.node(object, leg)).transpose()
     }
 

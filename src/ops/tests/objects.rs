@@ -44,3 +44,16 @@ fn an_open_file_without_a_name_stays_usable_while_it_is_resynced() {
     let caller = crate::ops::Caller { uid: 0, gid: 0, pid: 1 };
     assert_eq!(mirror.setattr(ino, &shorter, Some(fh), caller).unwrap().stat.size, 1);
 }
+
+#[test]
+fn a_file_whose_removal_one_leg_refused_is_still_written_on_both() {
+    let world = World::new();
+    let mirror = world.mount();
+    let (_, fh) = file(&mirror, "f", b"text");
+    world.fail(LegId::B, crate::legs::simulated::Call::Unlink, libc::ENOSPC);
+    assert!(mirror.unlink(Ino::ROOT, OsStr::new("f")).is_err());
+    world.heal();
+    let _ = mirror.write(fh, b"more", 0, false);
+    mirror.close().unwrap();
+    world.assert_equal();
+}
