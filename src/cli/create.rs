@@ -48,10 +48,10 @@ const LINKS: &str = "links";
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Leg A: the one that is read when both are up to date.
-    #[arg(value_name = "LEG_A")]
+    #[arg(value_name = "A")]
     pub a: PathBuf,
     /// Leg B.
-    #[arg(value_name = "LEG_B")]
+    #[arg(value_name = "B")]
     pub b: PathBuf,
     /// The leg whose files are kept and copied to the other one, which must be empty.
     #[arg(long, value_name = "A|B", value_parser = size::leg)]
@@ -89,8 +89,9 @@ fn report(out: &mut impl Write, args: &Args, made: &Made) -> io::Result<()> {
     writeln!(out, "  leg A  {}", args.a.display())?;
     writeln!(out, "  leg B  {}", args.b.display())?;
     if let Some((source, copied)) = &made.copied {
-        let (files, bytes) = (copied.objects, size::human(copied.bytes));
-        writeln!(out, "Copied {files} objects, {bytes}, from leg {source} to leg {}.", source.other())?;
+        let (objects, bytes) = (copied.objects, size::human(copied.bytes));
+        let plural = if objects == 1 { "" } else { "s" };
+        writeln!(out, "Copied {objects} object{plural}, {bytes}, from leg {source} to leg {}.", source.other())?;
     }
     for leg in &made.left_alone {
         writeln!(

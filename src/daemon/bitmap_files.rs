@@ -45,7 +45,7 @@ pub fn open(files: &Files<'_>, superblocks: &mut PerLeg<Superblock>) -> Result<(
         (BitmapPlace::Elsewhere, None) => move_in(files, &expect)?,
     };
     for (copy, verdict) in loaded.verdicts.iter().filter(|(_, verdict)| *verdict != Verdict::Good) {
-        log::warn!("{copy}: {verdict:?}; it is made anew");
+        log::warn!("{copy}: {verdict}; it is made anew");
     }
     let compare_all = loaded.compare_all;
     if compare_all {

@@ -104,7 +104,7 @@ impl<L: Leg> Mirror<L> {
     }
 
     /// Makes sure the object is found on both legs while its place changes: by handle, or else by a
-    /// pinned node. [`unpin`](Self::unpin) ends it.
+    /// pinned node. [`placed`](Self::placed) ends it.
     pub(super) fn pin(&self, object: &Arc<Object<L>>) -> io::Result<()> {
         for leg in LegId::ALL {
             let identity = object.with_names(|names| names.identities[leg]);
