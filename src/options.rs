@@ -163,7 +163,7 @@ pub const TABLE: &[MountOption] = &[
         "default_permissions",
         Value::None,
         Effect::DefaultPermissions,
-        "Let the kernel check permissions by mode and owner. Always on when root mounts.",
+        "Let the kernel check permissions by mode and owner. Always on.",
     ),
     row(
         Group::Fuse,
