@@ -45,7 +45,8 @@ pub fn dump(heading: &str, start: usize, len: usize) -> Vec<u8> {
 pub fn assert_differ_in(name: &str, map: &[(Range<usize>, String)], one: &[u8], other: &[u8]) {
     let (row, _) = map.iter().find(|(_, called)| called == name).unwrap_or_else(|| panic!("no row {name}"));
     let crc = map.iter().find(|(_, called)| called == "CRC32C").map_or(0..0, |(row, _)| row.clone());
-    let differ: Vec<usize> = (0..one.len()).filter(|&at| one[at] != other[at] && !crc.contains(&at)).collect();
+    let differ: Vec<usize> =
+        (0..one.len()).filter(|&at| one[at] != other[at] && !crc.contains(&at)).collect();
     assert!(!differ.is_empty(), "{name} is not in the bytes");
     assert!(differ.iter().all(|at| row.contains(at)), "{name}: {row:?} in the docs, {differ:?} in the code");
 }

@@ -182,7 +182,11 @@ pub const TABLE: &[MountOption] = &[
         Effect::Remount,
         "Change ro and those below on a mirror that is mounted. What was mounted ro takes no changes until it is unmounted and mounted anew.",
     ),
-    flag("noatime", Effect::Set(MountFlags::NOATIME), "Accepted: reading a mirror never raises access times."),
+    flag(
+        "noatime",
+        Effect::Set(MountFlags::NOATIME),
+        "Accepted: reading a mirror never raises access times.",
+    ),
     flag("atime", Effect::Clear(MountFlags::NOATIME), "Undo noatime."),
     flag("relatime", Effect::Set(MountFlags::RELATIME), "Accepted, without effect."),
     flag("norelatime", Effect::Clear(MountFlags::RELATIME), "Undo relatime."),

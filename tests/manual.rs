@@ -51,7 +51,8 @@ fn the_synopsis_has_every_command_with_its_flags() {
     for command in mirrorfs::cli::command().get_subcommands() {
         let name = command.get_name();
         let line = synopsis.lines().find(|line| line.starts_with(&format!(".B mirrorfs {name} ")));
-        let line = line.unwrap_or_else(|| panic!("{name} is missing")).replace("\\fB", "").replace("\\fR", "");
+        let line =
+            line.unwrap_or_else(|| panic!("{name} is missing")).replace("\\fB", "").replace("\\fR", "");
         for argument in command.get_arguments().filter(|argument| argument.get_id() != "help") {
             let flag = match (argument.get_long(), argument.get_short()) {
                 (_, Some(short)) => format!("-{short}"),
@@ -68,8 +69,16 @@ fn the_pages_have_the_sections_one_looks_for() {
     for (name, sections) in [
         (
             "mirrorfs.8",
-            &["SYNOPSIS", "COMMANDS", "UNMOUNTING", "SIGNALS", "ENVIRONMENT", "EXIT CODES", "FILES", "EXAMPLES"]
-                as &[&str],
+            &[
+                "SYNOPSIS",
+                "COMMANDS",
+                "UNMOUNTING",
+                "SIGNALS",
+                "ENVIRONMENT",
+                "EXIT CODES",
+                "FILES",
+                "EXAMPLES",
+            ] as &[&str],
         ),
         ("mount.mirrorfs.8", &["SYNOPSIS", "OPTIONS", "EXIT CODES", "EXAMPLES", "ENVIRONMENT"]),
     ] {

@@ -320,8 +320,14 @@ mod tests {
             ("first chunk", Slot { window: Window::of(ChunkIndex(u64::MAX)), ..base.clone() }),
             ("from chunk", Slot { from: Some(ChunkIndex(0)), ..base.clone() }),
             ("births", Slot { births: PerLeg::new([1; 16], [2; 16]), ..base.clone() }),
-            ("identity on A", Slot { identities: PerLeg::new(full.identities[LegId::A], none), ..base.clone() }),
-            ("identity on B", Slot { identities: PerLeg::new(none, full.identities[LegId::A]), ..base.clone() }),
+            (
+                "identity on A",
+                Slot { identities: PerLeg::new(full.identities[LegId::A], none), ..base.clone() },
+            ),
+            (
+                "identity on B",
+                Slot { identities: PerLeg::new(none, full.identities[LegId::A]), ..base.clone() },
+            ),
             ("chunk bits", Slot { bits: [u64::MAX; 32], ..base.clone() }),
         ];
         for (name, slot) in &cases {

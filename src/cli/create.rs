@@ -91,7 +91,11 @@ fn report(out: &mut impl Write, args: &Args, made: &Made) -> io::Result<()> {
     if let Some((source, copied)) = &made.copied {
         let (objects, bytes) = (copied.objects, size::human(copied.bytes));
         let plural = if objects == 1 { "" } else { "s" };
-        writeln!(out, "Copied {objects} object{plural}, {bytes}, from leg {source} to leg {}.", source.other())?;
+        writeln!(
+            out,
+            "Copied {objects} object{plural}, {bytes}, from leg {source} to leg {}.",
+            source.other()
+        )?;
     }
     for leg in &made.left_alone {
         writeln!(

@@ -43,7 +43,11 @@ pub fn resolve(mountpoint: &Path) -> Result<PathBuf> {
     absolute.canonicalize().map_err(|cause| {
         let missing = cause.kind() == io::ErrorKind::NotFound;
         let error = failed(cause);
-        if missing { error.hint("Check the path; a mount point must be there before the mount.") } else { error }
+        if missing {
+            error.hint("Check the path; a mount point must be there before the mount.")
+        } else {
+            error
+        }
     })
 }
 
@@ -125,9 +129,7 @@ fn check_directory(mountpoint: &Path) -> Result<()> {
 /// mirror would contain itself.
 pub fn check_apart(legs: &PerLeg<PathBuf>, mountpoint: &Path) -> Result<()> {
     for (leg, path) in legs.iter() {
-        let found = path.canonicalize().map_err(|cause| {
-            cannot_find(leg, path, cause)
-        })?;
+        let found = path.canonicalize().map_err(|cause| cannot_find(leg, path, cause))?;
         if found.starts_with(mountpoint) {
             return Err(Error::new(format!("leg {leg} at {} lies below the mount point", found.display()))
                 .hint("The mirror would hide its own leg. Mount it somewhere else."));
@@ -153,9 +155,7 @@ fn cannot_find(leg: LegId, path: &Path, cause: io::Error) -> Error {
 fn check_legs_apart(legs: &PerLeg<PathBuf>) -> Result<()> {
     for leg in LegId::ALL {
         let (outer, inner) = (&legs[leg], &legs[leg.other()]);
-        let found = inner.canonicalize().map_err(|cause| {
-            cannot_find(leg.other(), inner, cause)
-        })?;
+        let found = inner.canonicalize().map_err(|cause| cannot_find(leg.other(), inner, cause))?;
         if contains(outer, &found)? {
             let what =
                 if contains(&found, outer)? { "are the same directory" } else { "lie one inside the other" };
