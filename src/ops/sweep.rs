@@ -79,10 +79,11 @@ fn ignore_gone(result: io::Result<()>) -> io::Result<()> {
 
 impl<L: Leg> Host for Mirror<L> {
     fn settle_and_sync(&self, slots: &[IdleSlot]) -> io::Result<()> {
-        for slot in slots {
-            self.settle(slot)?;
-        }
+        // A leg that fails already at this has lost what it had not synced. Only the sync takes it out
+        // of service, so it is asked whatever settling said: that leg must not be the next source.
+        let settled = slots.iter().try_for_each(|slot| self.settle(slot));
         self.sync_both(|leg| self.legs[leg].sync_all())?;
+        settled?;
         // A leg that failed just now has been taken out: nothing is cleared any more.
         self.health.fault().map_or(Ok(()), |fault| Err(errno(fault.errno)))
     }
