@@ -68,6 +68,22 @@ pub enum Verdict {
     },
 }
 
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Verdict::Good => f.write_str("whole"),
+            Verdict::Missing => f.write_str("missing"),
+            Verdict::Short { len } => write!(f, "{len} bytes long, which is not its length"),
+            Verdict::Holes => f.write_str("has holes: parts of it were never written"),
+            Verdict::DamagedHeader => f.write_str("its header is damaged"),
+            Verdict::DamagedSlot(slot) => write!(f, "slot {} and perhaps more are damaged", slot.0),
+            Verdict::Foreign { mirror } => write!(f, "it belongs to another mirror ({mirror})"),
+            Verdict::Newer { version } => write!(f, "it has format version {version}, which is not known"),
+            Verdict::Unreadable { errno } => write!(f, "cannot be read: {}", crate::error::errno(*errno)),
+        }
+    }
+}
+
 /// The union of the copies.
 pub struct Loaded {
     /// What each copy was found to be, A first.
