@@ -143,7 +143,7 @@ impl Health {
             log::error!("the mirror is read-only from now on: {reason}");
             state.reason = Some(reason);
             self.read_only.store(true, Ordering::Release);
-            self.in_service[leg].store(!recorded.is_ok(), Ordering::Release);
+            self.in_service[leg].store(recorded.is_err(), Ordering::Release);
         }
         recorded
     }
