@@ -128,7 +128,7 @@ impl<L: Leg> Mirror<L> {
             Then::Nothing => {}
             // ORDER: durable on the survivor before the reply (O2).
             Then::Fault(leg, errno) => self.fault(leg, errno)?,
-            Then::Repair { wrong } => self.repair(&intent, self.wrong_one(wrong, &touched), &touched),
+            Then::Repair { wrong } => self.repair(&intent, wrong, &touched),
         }
         match (outcome.reply, of_source) {
             (Reply::Done(count), Ok(of_source)) => {
@@ -139,21 +139,14 @@ impl<L: Leg> Mirror<L> {
         }
     }
 
-    /// Which leg is changed when the legs are to be made alike in what was touched. While a resync is
-    /// under way the target may still have old data there, and is no model for the source.
-    fn wrong_one(&self, judged: LegId, touched: &[Touch<'_, L>]) -> LegId {
-        let data = touched.iter().any(|touch| matches!(touch.part, Part::Data(_)));
-        if data && !self.is_equal() { self.source().other() } else { judged }
-    }
-
     /// Makes the legs alike in what was touched, after the source refused a change of which it may have
-    /// done a part.
+    /// done a part: as the other leg has it, unless that may still have old data there.
     pub(super) fn make_alike(&self, touched: Touch<'_, L>) -> io::Result<()> {
         let object = self.markable(touched.object);
         let (kinds, span) = (touched.part.kinds(), touched.part.span(self.bitmap.chunk_size()));
         let intent = self.bitmap.mark(self, &[Want { object: &object, kinds, span }])?;
-        let touched = [touched];
-        self.repair(&intent, self.wrong_one(self.source(), &touched), &touched);
+        let wrong = if self.is_equal() { self.source() } else { self.source().other() };
+        self.repair(&intent, wrong, &[touched]);
         Ok(())
     }
 
