@@ -152,13 +152,14 @@ fn make(
         layout::make_state_dir(roots[leg].as_fd()).map_err(|e| failed("make .mirrorfs on", leg, legs, e))
     })
     .transpose()?;
-    let _owners =
+    let mut owners =
         PerLeg::from_fn(|leg| Owner::exclusive(state[leg].as_fd(), leg, legs[leg].path())).transpose()?;
     // Once more, now that nobody else can be doing the same.
     let paths = PerLeg::from_fn(|leg| legs[leg].path());
     if choose_source(args, legs, &paths)? != source {
         return Err(Error::new("the legs have changed while they were being looked at").hint("Run it again."));
     }
+    LegId::ALL.into_iter().for_each(|leg| owners[leg].record());
     for (leg, dir) in state.iter() {
         mark(dir, UNFINISHED)
             .and_then(|()| superblock::store::remove(dir.as_fd()))

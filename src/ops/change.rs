@@ -141,6 +141,17 @@ impl<L: Leg> Mirror<L> {
         }
     }
 
+    /// Makes the legs alike in what was touched, after the source refused a change of which it may have
+    /// done a part: as the other leg has it, unless that may still have old data there.
+    pub(super) fn make_alike(&self, touched: Touch<'_, L>) -> io::Result<()> {
+        let object = self.markable(touched.object);
+        let (kinds, span) = (touched.part.kinds(), touched.part.span(self.bitmap.chunk_size()));
+        let intent = self.bitmap.mark(self, &[Want { object: &object, kinds, span }])?;
+        let wrong = if self.is_equal() { self.source() } else { self.source().other() };
+        self.repair(&intent, wrong, &[touched]);
+        Ok(())
+    }
+
     /// A refusal by the source leaves both legs as they were: the other is not asked.
     fn ask_source_first<T>(
         &self,

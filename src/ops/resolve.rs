@@ -45,9 +45,9 @@ impl<L: Leg> Mirror<L> {
         Ok(node)
     }
 
-    /// The object's nodes on both legs.
+    /// The object's nodes on both legs, to be changed.
     pub(super) fn nodes(&self, object: &Arc<Object<L>>) -> io::Result<PerLeg<L::Node>> {
-        PerLeg::from_fn(|leg| self.node(object, leg)).transpose()
+        PerLeg::from_fn(|leg| self.prepared(leg, self.node(object, leg))).transpose()
     }
 
     fn find(&self, object: &Arc<Object<L>>, leg: LegId) -> io::Result<L::Node> {
@@ -97,8 +97,8 @@ impl<L: Leg> Mirror<L> {
             if let Some(known) = object.with_names(|names| names.identities[leg]) {
                 return Ok(known);
             }
-            let node = self.node(object, leg)?;
-            self.legs[leg].identity(&node)
+            let node = self.node(object, leg).and_then(|node| self.legs[leg].identity(&node));
+            self.prepared(leg, node)
         })
         .transpose()
     }
@@ -109,7 +109,7 @@ impl<L: Leg> Mirror<L> {
         for leg in LegId::ALL {
             let identity = object.with_names(|names| names.identities[leg]);
             if identity.is_none_or(|identity| identity.handle.is_none()) {
-                let node = self.node(object, leg)?;
+                let node = self.prepared(leg, self.node(object, leg))?;
                 object.with_names(|names| names.pinned[leg] = Some(node));
             }
         }
@@ -119,7 +119,7 @@ impl<L: Leg> Mirror<L> {
     /// Pins the nodes themselves: for what is about to lose its last name and is still in use.
     pub(super) fn pin_open(&self, object: &Arc<Object<L>>) -> io::Result<()> {
         for leg in LegId::ALL {
-            let node = self.node(object, leg)?;
+            let node = self.prepared(leg, self.node(object, leg))?;
             object.with_names(|names| names.pinned[leg] = Some(node));
         }
         Ok(())
