@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Mirror;
-use super::outcome::{Answer, Reply, Then, judge};
+use super::outcome::{Answer, Class, Reply, Then, class, judge};
 use crate::bitmap::{ChunkSize, Kinds, Span, Want, WriteIntent};
 use crate::error::errno;
 use crate::inode::Object;
@@ -38,8 +38,6 @@ pub(super) enum Part<'a> {
     /// These bytes, and the length and times that go with them. An end of `u64::MAX` is the end of
     /// the file, wherever that is.
     Data(Range<u64>),
-    /// The same, and a leg that refuses may have done a part of it.
-    Space(Range<u64>),
 }
 
 impl<'a, L: Leg> Touch<'a, L> {
@@ -62,11 +60,6 @@ impl<'a, L: Leg> Touch<'a, L> {
     pub fn data(object: &'a Arc<Object<L>>, bytes: Range<u64>) -> Self {
         Touch { object, part: Part::Data(bytes) }
     }
-
-    /// Bytes of a file for which a leg may find no room when it has done half of them.
-    pub fn space(object: &'a Arc<Object<L>>, bytes: Range<u64>) -> Self {
-        Touch { object, part: Part::Space(bytes) }
-    }
 }
 
 impl Part<'_> {
@@ -74,21 +67,19 @@ impl Part<'_> {
         match self {
             Part::Name(_) | Part::Lost(_) => Kinds::ENTRIES,
             Part::Metadata => Kinds::METADATA,
-            Part::Data(_) | Part::Space(_) => Kinds::METADATA | Kinds::DATA,
+            Part::Data(_) => Kinds::METADATA | Kinds::DATA,
         }
     }
 
     /// Whether taking the change back on one leg takes data from the other.
     fn needs_data_to_undo(&self) -> bool {
-        matches!(self, Part::Data(_) | Part::Space(_) | Part::Lost(_))
+        matches!(self, Part::Data(_) | Part::Lost(_))
     }
 
     fn span(&self, chunk: ChunkSize) -> Span {
         match self {
-            Part::Data(bytes) | Part::Space(bytes) if bytes.end == u64::MAX => {
-                Span::From(chunk.containing(bytes.start))
-            }
-            Part::Data(bytes) | Part::Space(bytes) => Span::Chunks(chunk.covering(bytes.start, bytes.end - bytes.start)),
+            Part::Data(bytes) if bytes.end == u64::MAX => Span::From(chunk.containing(bytes.start)),
+            Part::Data(bytes) => Span::Chunks(chunk.covering(bytes.start, bytes.end - bytes.start)),
             _ => Span::None,
         }
     }
@@ -139,22 +130,13 @@ impl<L: Leg> Mirror<L> {
         let intent = self.bitmap.mark(self, &wants)?;
 
         let source = self.source();
-        let of_source = act(&intent, source);
-        let of_other = match &of_source {
-            Ok(_) if self.health.in_service(source.other()) => Some(act(&intent, source.other())),
-            _ => None,
+        let needs_data = touched.iter().any(|touch| touch.part.needs_data_to_undo());
+        let (of_source, of_other) = if needs_data && !self.is_equal() {
+            self.ask_other_first(&intent, &mut act)
+        } else {
+            self.ask_source_first(&intent, &mut act)
         };
-        let answered = answer(Some(&of_source), &count);
-        let mut outcome = judge(source, answered, answer(of_other.as_ref(), &count));
-        if !self.is_equal() && touched.iter().any(|touch| touch.part.needs_data_to_undo()) {
-            outcome = outcome.without_taking_back(source, answered);
-        }
-        if let Err(error) = &of_source
-            && self.may_have_done_a_part(error, &touched)
-        {
-            let wrong = if self.is_equal() { source } else { source.other() };
-            outcome.then = Then::Repair { wrong };
-        }
+        let outcome = judge(source, answer(of_source.as_ref(), &count), answer(of_other.as_ref(), &count));
         match outcome.then {
             Then::Nothing => {}
             // ORDER: durable on the survivor before the reply (O2).
@@ -162,20 +144,57 @@ impl<L: Leg> Mirror<L> {
             Then::Repair { wrong } => self.repair(&intent, wrong, &touched),
         }
         match (outcome.reply, of_source) {
-            (Reply::Done(count), Ok(of_source)) => {
+            (Reply::Done(count), Some(Ok(of_source))) => {
                 Ok(Done { source: of_source, other: of_other.and_then(Result::ok), count })
             }
             (Reply::Errno(number), _) => Err(errno(number)),
-            (Reply::Done(_), Err(error)) => Err(error),
+            (Reply::Done(_), Some(Err(error))) => Err(error),
+            (Reply::Done(_), None) => Err(errno(libc::EIO)),
         }
     }
 
-    /// Whether the source, which refused with `error` before the other leg was asked, differs from it now.
-    fn may_have_done_a_part(&self, error: &io::Error, touched: &[Touch<'_, L>]) -> bool {
-        let out_of_room = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG));
-        out_of_room
-            && touched.iter().any(|touch| matches!(touch.part, Part::Space(_)))
-            && self.health.in_service(self.source().other())
+    /// Makes the legs alike in what was touched, after the source refused a change of which it may have
+    /// done a part: as the other leg has it, unless that may still have old data there.
+    pub(super) fn make_alike(&self, touched: Touch<'_, L>) -> io::Result<()> {
+        let object = self.markable(touched.object);
+        let (kinds, span) = (touched.part.kinds(), touched.part.span(self.bitmap.chunk_size()));
+        let intent = self.bitmap.mark(self, &[Want { object: &object, kinds, span }])?;
+        let wrong = if self.is_equal() { self.source() } else { self.source().other() };
+        self.repair(&intent, wrong, &[touched]);
+        Ok(())
+    }
+
+    /// A refusal by the source leaves both legs as they were: the other is not asked.
+    fn ask_source_first<T>(
+        &self,
+        intent: &WriteIntent<'_>,
+        act: &mut impl FnMut(&WriteIntent<'_>, LegId) -> io::Result<T>,
+    ) -> (Option<io::Result<T>>, Option<io::Result<T>>) {
+        let source = self.source();
+        let of_source = act(intent, source);
+        let ask = of_source.is_ok() && self.health.in_service(source.other());
+        let of_other = ask.then(|| act(intent, source.other()));
+        (Some(of_source), of_other)
+    }
+
+    /// While data is being resynced the other leg may hold old bytes, and nothing can be taken back from
+    /// it: it is asked first, so that a refusal of its own leaves the source as it was, and what it
+    /// did in part is brought back from there.
+    fn ask_other_first<T>(
+        &self,
+        intent: &WriteIntent<'_>,
+        act: &mut impl FnMut(&WriteIntent<'_>, LegId) -> io::Result<T>,
+    ) -> (Option<io::Result<T>>, Option<io::Result<T>>) {
+        let source = self.source();
+        if !self.health.in_service(source.other()) {
+            return (Some(act(intent, source)), None);
+        }
+        let of_other = act(intent, source.other());
+        let refused = of_other.as_ref().err().and_then(io::Error::raw_os_error);
+        if refused.is_some_and(|number| class(number) != Class::Failure) {
+            return (None, Some(of_other));
+        }
+        (Some(act(intent, source)), Some(of_other))
     }
 
     /// A change that either happens or not.

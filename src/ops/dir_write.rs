@@ -154,11 +154,10 @@ impl<L: Leg> Mirror<L> {
         let nodes = self.nodes(&dir)?;
         let leaving = self.leaving(&dir, &nodes, name)?;
         let removed = match &leaving {
-            Leaving { object, keeps_a_name: true } => {
-                self.change_all([Touch::lost(&dir, name), Touch::metadata(object)], |intent, leg| {
+            Leaving { object, keeps_a_name: true } => self
+                .change_all([Touch::lost(&dir, name), Touch::metadata(object)], |intent, leg| {
                     act(intent, leg, &nodes[leg])
-                })
-            }
+                }),
             Leaving { .. } => {
                 self.change_all([Touch::lost(&dir, name)], |intent, leg| act(intent, leg, &nodes[leg]))
             }
@@ -171,7 +170,7 @@ impl<L: Leg> Mirror<L> {
     /// What the name names, ready to lose it: still found on both legs by whoever uses it.
     fn leaving(&self, dir: &Arc<Object<L>>, nodes: &PerLeg<L::Node>, name: &OsStr) -> io::Result<Leaving<L>> {
         let source = self.source();
-        let found = self.legs[source].lookup(&nodes[source], name)?;
+        let found = self.prepared(source, self.legs[source].lookup(&nodes[source], name))?;
         let stat = found.1;
         let (object, _) = self.intern(dir, name, found, 0);
         let keeps_a_name = stat.kind != Kind::Directory && stat.nlink > 1;
@@ -229,7 +228,7 @@ impl<L: Leg> Mirror<L> {
         let to_nodes = self.nodes(&to)?;
         let source = self.source();
 
-        let found = self.legs[source].lookup(&from_nodes[source], name)?;
+        let found = self.prepared(source, self.legs[source].lookup(&from_nodes[source], name))?;
         let (moving, _) = self.intern(&from, name, found, 0);
         self.pin(&moving)?;
         let target = match self.leaving(&to, &to_nodes, new_name) {

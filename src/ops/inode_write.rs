@@ -8,10 +8,9 @@ use std::sync::atomic::Ordering;
 use super::change::Touch;
 use super::inode_read::CAPABILITY;
 use super::{Attr, Caller, Mirror, SetAttr, SetTime};
-use crate::bitmap::WriteIntent;
 use crate::error::errno;
 use crate::inode::{Fh, Ino, Object};
-use crate::legs::{Kind, Leg, LegId, PerLeg, Stat, Timestamp};
+use crate::legs::{Kind, Leg, PerLeg, Stat, Timestamp};
 
 const SUID: u32 = 0o4000;
 const SGID: u32 = 0o2000;
@@ -71,7 +70,8 @@ impl<L: Leg> Mirror<L> {
         fh: Option<Fh>,
         size: u64,
     ) -> io::Result<()> {
-        let old = self.legs[self.source()].stat(&nodes[self.source()])?;
+        let source = self.source();
+        let old = self.prepared(source, self.legs[source].stat(&nodes[source]))?;
         match old.kind {
             Kind::File => {}
             Kind::Directory => return Err(errno(libc::EISDIR)),
@@ -100,7 +100,7 @@ impl<L: Leg> Mirror<L> {
             return Ok(());
         }
         let source = self.source();
-        let mode = self.legs[source].stat(&nodes[source])?.mode;
+        let mode = self.prepared(source, self.legs[source].stat(&nodes[source]))?.mode;
         let sgid = if mode & GROUP_EXECUTE != 0 { SGID } else { 0 };
         let kept = mode & !(SUID | sgid);
         if kept != mode {
@@ -148,23 +148,4 @@ impl<L: Leg> Mirror<L> {
 /// The times to set on the other leg so that it shows what the source shows; `None` if it does.
 pub(super) fn times_to_settle(source: &Stat, other: &Stat) -> Option<(Timestamp, Timestamp)> {
     (source.atime != other.atime || source.mtime != other.mtime).then_some((source.atime, source.mtime))
-}
-
-/// Sets `node`'s times on `leg` as the source has them.
-pub(super) fn settle_times<L: Leg>(
-    legs: &PerLeg<Arc<L>>,
-    intent: &WriteIntent<'_>,
-    source: LegId,
-    nodes: &PerLeg<L::Node>,
-) -> io::Result<()> {
-    let other = source.other();
-    let stats = PerLeg::from_fn(|leg| legs[leg].stat(&nodes[leg])).transpose()?;
-    // What lives on without a name, because it is open, is nobody's counterpart.
-    if stats.iter().any(|(_, stat)| stat.nlink == 0) {
-        return Ok(());
-    }
-    match times_to_settle(&stats[source], &stats[other]) {
-        Some((atime, mtime)) => legs[other].set_times(intent, &nodes[other], Some(atime), Some(mtime)),
-        None => Ok(()),
-    }
 }

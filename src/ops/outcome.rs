@@ -13,11 +13,8 @@
 //! | done | failed | done | the other leg is faulted, durably, before the reply (O2) |
 //! | failed | not asked | that errno | the source is faulted |
 //! | done | refused for a limit of its own | that errno | source is brought back |
+//! | not asked | refused, while a resync is under way | that errno | the other leg is brought back |
 //! | done | sees other names than the source | done | the legs differ: the other leg is brought up |
-//!
-//! While a resync has data to copy, the other leg's is old, and `source is brought back to it` would put
-//! it in place of the new: then the source's answer is the reply, and the other leg is brought up. If it
-//! cannot be, the mirror turns read-only, and the next mount does it.
 //!
 //! A leg *fails* when its errno tells of the leg and not of the request.
 
@@ -98,20 +95,6 @@ pub struct Outcome {
     pub then: Then,
 }
 
-impl Outcome {
-    /// The same where the other leg's copy of what was touched may be an old one, which a resync has
-    /// yet to make equal: nothing can be taken back from it. What the source did counts, and the other
-    /// leg has to follow.
-    pub fn without_taking_back(self, source: LegId, of_source: Answer) -> Outcome {
-        match (self.then, of_source) {
-            (Then::Repair { wrong }, Answer::Done(count)) if wrong == source => {
-                Outcome { reply: Reply::Done(count), then: Then::Repair { wrong: source.other() } }
-            }
-            _ => self,
-        }
-    }
-}
-
 /// Judges the answers of the `source` and of the other leg.
 pub fn judge(source: LegId, of_source: Answer, of_other: Answer) -> Outcome {
     let other = source.other();
@@ -139,6 +122,10 @@ pub fn judge(source: LegId, of_source: Answer, of_other: Answer) -> Outcome {
             (_, Answer::Done(_)) => outcome(Reply::Errno(errno), Then::Repair { wrong: other }),
             _ => outcome(Reply::Errno(errno), Then::Nothing),
         },
+        // While a resync is under way the other leg is asked first, see `change`.
+        (Answer::NotAsked, Answer::Refused(errno)) => {
+            outcome(Reply::Errno(errno), Then::Repair { wrong: other })
+        }
         (Answer::NotAsked, _) => outcome(Reply::Errno(libc::EIO), Then::Nothing),
     }
 }
@@ -165,6 +152,7 @@ mod tests {
                 (Refused(libc::EIO), NotAsked, Reply::Errno(libc::EIO), Then::Fault(source, libc::EIO)),
                 (Refused(libc::EIO), Done(9), Reply::Errno(libc::EIO), Then::Fault(source, libc::EIO)),
                 (Refused(libc::EIO), Refused(libc::EIO), Reply::Errno(libc::EIO), Then::Nothing),
+                (NotAsked, Refused(libc::ENOSPC), Reply::Errno(libc::ENOSPC), Then::Repair { wrong: other }),
                 (Refused(libc::EEXIST), Done(0), Reply::Errno(libc::EEXIST), Then::Repair { wrong: other }),
             ];
             for (of_source, of_other, reply, then) in rows {

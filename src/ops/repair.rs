@@ -36,7 +36,7 @@ impl<L: Leg> Mirror<L> {
             match &touch.part {
                 Part::Name(name) | Part::Lost(name) => names.push(Name { dir: identities, name }),
                 Part::Metadata => objects.push((identities, None)),
-                Part::Data(bytes) | Part::Space(bytes) => objects.push((identities, Some(bytes.clone()))),
+                Part::Data(bytes) => objects.push((identities, Some(bytes.clone()))),
             }
         }
         if !names.is_empty() {

@@ -109,10 +109,9 @@ fn what_a_full_source_did_of_a_fallocate_is_undone() {
         return;
     }
     // ext4 keeps the length it has come to, xfs the zeros it has made.
-    for (filesystem, flags) in [
-        (Filesystem::Ext4, FallocateFlags::empty()),
-        (Filesystem::Xfs, FallocateFlags::ZERO_RANGE),
-    ] {
+    for (filesystem, flags) in
+        [(Filesystem::Ext4, FallocateFlags::empty()), (Filesystem::Xfs, FallocateFlags::ZERO_RANGE)]
+    {
         let test = TestMirror::unmounted("fallocatefull", Filesystem::Plain, "");
         filesystem.make(&test.a, &test.scratch().join("a.img"), 320);
         filesystem.make(&test.b, &test.scratch().join("b.img"), 2048);
