@@ -6,6 +6,7 @@
 //! | on the legs | FILE | FILE is made from the union of the two copies, and used from now on |
 //! | elsewhere | FILE | FILE; one that is damaged is made anew, and everything is compared |
 //! | elsewhere | no | after a clean unmount the legs' copies are made anew; otherwise refused |
+//! | one this, one that | | as "on the legs": a crash while the place was being changed |
 //!
 //! ORDER: a new place is filled, durably, before the superblocks name it, and nothing is marked
 //! before they do. A crash in between leaves the old place with all its bits.
@@ -43,7 +44,10 @@ pub fn open(files: &Files<'_>, superblocks: &mut PerLeg<Superblock>) -> Result<(
     let says = &superblocks[LegId::A];
     let chunk = ChunkSize::new(says.chunk_size).ok_or_else(|| bad_chunk(says.chunk_size))?;
     let expect = Expect { mirror: says.mirror, slots: says.bitmap_slots, chunk };
-    let was = says.bitmap_place;
+    let places = PerLeg::from_fn(|leg| superblocks[leg].bitmap_place);
+    // A crash while the place was being changed, in either direction: nothing has been marked since,
+    // and the legs' copies are complete.
+    let was = if places[LegId::A] == places[LegId::B] { says.bitmap_place } else { BitmapPlace::Leg };
     let (copies, loaded) = match (was, files.elsewhere) {
         (BitmapPlace::Leg, None) => on_the_legs(files, &expect)?,
         (BitmapPlace::Elsewhere, Some(file)) => elsewhere(files, file, &expect)?,

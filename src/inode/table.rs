@@ -61,9 +61,16 @@ impl<L: Leg> Table<L> {
     }
 
     /// The file with this identity on the source leg, to be locked by one who has not looked it up.
-    /// [`reap`](Self::reap) it after use.
-    pub fn hold(&self, ino: Ino, identity: &Identity) -> Arc<Object<L>> {
-        self.known(&mut self.objects.lock(), ino, identity, Kind::File)
+    /// [`reap`](Self::reap) it after use. `None` if it has no name any more.
+    ///
+    /// Who asks has not just seen the file on the leg. So whoever is known by its number now has more
+    /// right to it: a file of which the last name is gone, or the one that came after it.
+    pub fn hold(&self, ino: Ino, identity: &Identity) -> Option<Arc<Object<L>>> {
+        let mut objects = self.objects.lock();
+        match objects.get(&ino) {
+            Some(known) => known.is(self.source, identity).then(|| known.clone()),
+            None => Some(self.known(&mut objects, ino, identity, Kind::File)),
+        }
     }
 
     fn known(

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
 use super::change::{Done, Touch};
+use super::outcome::{Class, class};
 use super::{Found, Mirror};
 use crate::bitmap::WriteIntent;
 use crate::inode::{Fh, Ino, Object, OpenFile};
@@ -29,7 +30,7 @@ impl<L: Leg> Mirror<L> {
         let mut first = None;
         let done = self.change_all([Touch::name(&dir, name)], |intent, leg| {
             let made = self.legs[leg].make(intent, &nodes[leg], name, what, creator)?;
-            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1);
+            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1)?;
             Ok(made)
         })?;
         Ok(self.born(&dir, name, done.source, done.other))
@@ -52,7 +53,7 @@ impl<L: Leg> Mirror<L> {
         let mut first = None;
         let done = self.change_all([Touch::name(&dir, name)], |intent, leg| {
             let made = self.legs[leg].create(intent, &nodes[leg], name, mode, creator, open)?;
-            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1);
+            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1)?;
             Ok(made)
         })?;
         let source = self.source();
@@ -72,6 +73,9 @@ impl<L: Leg> Mirror<L> {
     }
 
     /// Gives what was just made on the second leg the times it has on the first.
+    ///
+    /// # Errors
+    /// The leg has failed.
     fn same_birth(
         &self,
         intent: &WriteIntent<'_>,
@@ -80,15 +84,20 @@ impl<L: Leg> Mirror<L> {
         name: &OsStr,
         first: &mut Option<Stat>,
         made: Stat,
-    ) {
+    ) -> io::Result<()> {
         let Some(first) = first else {
             *first = Some(made);
-            return;
+            return Ok(());
         };
         let settled = self.legs[leg].set_times_of(intent, dir, name, first.atime, first.mtime);
-        // FAIL-SAFE: times that differ are found when the directory is resynced or compared.
-        if let Err(error) = settled {
-            log::warn!("leg {leg}: cannot set the times of a new object: {error}");
+        match settled {
+            // No slot of its own would tell of it once the directory's is cleared.
+            Err(error) if class(error.raw_os_error().unwrap_or(libc::EIO)) == Class::Failure => Err(error),
+            Err(error) => {
+                log::warn!("leg {leg}: cannot set the times of a new object: {error}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 
@@ -146,12 +155,12 @@ impl<L: Leg> Mirror<L> {
         let leaving = self.leaving(&dir, &nodes, name)?;
         match &leaving {
             Leaving { object, keeps_a_name: true } => {
-                self.change_all([Touch::name(&dir, name), Touch::metadata(object)], |intent, leg| {
+                self.change_all([Touch::lost(&dir, name), Touch::metadata(object)], |intent, leg| {
                     act(intent, leg, &nodes[leg])
                 })?;
             }
             Leaving { .. } => {
-                self.change_all([Touch::name(&dir, name)], |intent, leg| act(intent, leg, &nodes[leg]))?;
+                self.change_all([Touch::lost(&dir, name)], |intent, leg| act(intent, leg, &nodes[leg]))?;
             }
         }
         self.left(leaving, &dir, name);
@@ -222,8 +231,9 @@ impl<L: Leg> Mirror<L> {
         let touched = [Touch::name(&from, name), Touch::name(&to, new_name), Touch::metadata(&moving)];
         match marked_target.transpose()? {
             Some(target) => {
-                let [from, to, moving] = touched;
-                self.change_all([from, to, moving, Touch::metadata(target)], act)?;
+                let [from, to_name, moving] = touched;
+                let to_name = if mode == RenameMode::Replace { Touch::lost(&to, new_name) } else { to_name };
+                self.change_all([from, to_name, moving, Touch::metadata(target)], act)?;
             }
             None => {
                 self.change_all(touched, act)?;

@@ -154,7 +154,8 @@ impl<L: Leg> Mirror<L> {
         if kill_priv {
             self.take_privileges_of_open(&target_file.object)?;
         }
-        if !self.is_equal() {
+        // A file that has lost its last name is not made equal any more.
+        if !self.is_equal() || source_file.object.with_names(|names| names.gone) {
             return self.copy_from_source((&source_file, from.1), (&target_file, to.1), len);
         }
         let mut wanted = len;
@@ -185,7 +186,7 @@ impl<L: Leg> Mirror<L> {
     }
 
     /// Copies a piece by reading it from the source and writing it to both legs: while a resync is
-    /// under way the other leg's own copy of it may be an old one.
+    /// under way, or was when the file lost its last name, the other leg's own copy may be an old one.
     fn copy_from_source(
         &self,
         (from, from_offset): (&OpenFile<L>, u64),

@@ -16,6 +16,10 @@
 //! | not asked | refused, while a resync is under way | that errno | the other leg is brought back |
 //! | done | sees other names than the source | done | the legs differ: the other leg is brought up |
 //!
+//! While a resync has data to copy, the other leg's is old, and `source is brought back to it` would put
+//! it in place of the new: then the source's answer is the reply, and the other leg is brought up. If it
+//! cannot be, the mirror turns read-only, and the next mount does it.
+//!
 //! A leg *fails* when its errno tells of the leg and not of the request.
 
 use crate::legs::LegId;

@@ -188,7 +188,12 @@ impl Client {
     fn paths(&self, wanted: impl Fn(Kind) -> bool) -> Vec<String> {
         let history = self.history();
         let state = history.now();
-        state.names.iter().filter(|(_, id)| wanted(state.objects[id].kind)).map(|(path, _)| path.clone()).collect()
+        state
+            .names
+            .iter()
+            .filter(|(_, id)| wanted(state.objects[id].kind))
+            .map(|(path, _)| path.clone())
+            .collect()
     }
 
     fn any_path(&mut self, wanted: impl Fn(Kind) -> bool) -> Option<(String, ObjectId)> {
@@ -238,8 +243,8 @@ impl Client {
         let Some((from, id)) = self.any_path(|kind| kind != Kind::Directory) else { return Go::On };
         let Some(path) = self.free_path() else { return Go::On };
         self.perform(Op::Link { id, path: path.clone() }, |this| {
-            let found = this
-                .with(&from, |ino| this.within(&path, |dir, name| this.mirror.link(ino, dir, name)))?;
+            let found =
+                this.with(&from, |ino| this.within(&path, |dir, name| this.mirror.link(ino, dir, name)))?;
             this.mirror.forget(found.attr.ino, 1);
             Ok(())
         })
@@ -398,7 +403,9 @@ impl Client {
         };
         let (offset, len) = (self.grain() * GRAIN, (1 + self.rng.below(20)) * GRAIN);
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        self.perform(Op::Punch { id, offset, len }, |this| this.mirror.fallocate(fh, mode, offset, len, false))
+        self.perform(Op::Punch { id, offset, len }, |this| {
+            this.mirror.fallocate(fh, mode, offset, len, false)
+        })
     }
 
     /// What is read must be what was written last.
@@ -449,7 +456,11 @@ impl Client {
         Go::On
     }
 
-    fn with_shared<T>(&mut self, flags: i32, call: impl FnOnce(&mut Self, usize, Fh) -> io::Result<T>) -> io::Result<T> {
+    fn with_shared<T>(
+        &mut self,
+        flags: i32,
+        call: impl FnOnce(&mut Self, usize, Fh) -> io::Result<T>,
+    ) -> io::Result<T> {
         let file = self.rng.below(SHARED_FILES.len() as u64) as usize;
         let fh = self.with(SHARED_FILES[file], |ino| self.mirror.open(ino, flags, ROOT_CALLER))?;
         let result = call(self, file, fh);
@@ -494,7 +505,11 @@ impl Client {
                 let allowed = shared.entry(file).or_default().readable(grain, since);
                 let tag = uniform(bytes);
                 let fine = tag.is_some_and(|tag| allowed.contains(&tag));
-                assert!(fine, "grain {grain} of {} read as {tag:?}, not one of {allowed:?}", SHARED_FILES[file]);
+                assert!(
+                    fine,
+                    "grain {grain} of {} read as {tag:?}, not one of {allowed:?}",
+                    SHARED_FILES[file]
+                );
             }
             Ok(())
         });
@@ -535,7 +550,10 @@ impl Client {
         let wanted: Vec<String> = {
             let history = self.history();
             let names = history.now().names.keys();
-            names.filter_map(|path| path.rsplit_once('/').filter(|(at, _)| *at == dir)).map(|(_, name)| name.into()).collect()
+            names
+                .filter_map(|path| path.rsplit_once('/').filter(|(at, _)| *at == dir))
+                .map(|(_, name)| name.into())
+                .collect()
         };
         assert_eq!(seen, wanted, "client {}: names in {dir:?}", self.number);
         Go::On

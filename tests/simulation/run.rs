@@ -204,7 +204,8 @@ impl Run {
         // What is called clean is not looked at again: the power may go now.
         if self.rng.one_in(2) && self.setup.faults == [None; 2] {
             self.world.survive(Crash::PowerCut, &mut self.rng);
-            check::equal(&self.world.disks).map_err(|what| format!("power cut after a clean unmount: {what}"))?;
+            check::equal(&self.world.disks)
+                .map_err(|what| format!("power cut after a clean unmount: {what}"))?;
             self.judge(Crash::Kill, true)?;
         }
         Ok(())
@@ -218,7 +219,8 @@ impl Run {
             Crash::Kill => self.counts.kills += 1,
             Crash::PowerCut => self.counts.power_cuts += 1,
         }
-        let in_step = |mirror: Arc<Mirror<SimLeg>>| mirror.is_equal() && mirror.state() != MirrorState::ReadOnly;
+        let in_step =
+            |mirror: Arc<Mirror<SimLeg>>| mirror.is_equal() && mirror.state() != MirrorState::ReadOnly;
         let equal = left.mirror.is_some_and(in_step);
         log::debug!("{crash:?}; the legs were {}in step", if equal { "" } else { "not " });
         self.world.survive(crash, &mut self.rng);
@@ -233,11 +235,13 @@ impl Run {
             let image = self.world.disks[leg].live();
             let tree = check::tree(&image);
             for (number, history) in self.memory.histories.iter().enumerate() {
-                check::client(number, &tree, &history.lock(), crash).map_err(|what| format!("leg {leg}: {what}"))?;
+                check::client(number, &tree, &history.lock(), crash)
+                    .map_err(|what| format!("leg {leg}: {what}"))?;
             }
             let shared = self.memory.shared.lock();
             for (number, path) in SHARED_FILES.iter().enumerate() {
-                check::shared(path, &tree, &shared[&number], crash).map_err(|what| format!("leg {leg}: {what}"))?;
+                check::shared(path, &tree, &shared[&number], crash)
+                    .map_err(|what| format!("leg {leg}: {what}"))?;
             }
         }
         Ok(())
@@ -326,7 +330,8 @@ impl Use {
             left.lock().refused = Some(format!("close: {error}"));
         }
         if read_only && mirror.bitmap_stats().clears != clears {
-            left.lock().refused = Some("bits were cleared although a leg is not what it should be (O4)".into());
+            left.lock().refused =
+                Some("bits were cleared although a leg is not what it should be (O4)".into());
         }
     }
 
