@@ -60,10 +60,19 @@ impl<L: Leg> Table<L> {
         object
     }
 
-    /// The file with this identity on the source leg, to be locked by one who has not looked it up.
-    /// [`reap`](Self::reap) it after use.
+    /// The file with this identity on the source leg, to be locked by one who has not looked it up,
+    /// but knows it from before the mount. [`reap`](Self::reap) it after use.
     pub fn hold(&self, ino: Ino, identity: &Identity) -> Arc<Object<L>> {
-        self.known(&mut self.objects.lock(), ino, identity, Kind::File)
+        let mut objects = self.objects.lock();
+        match objects.get(&ino) {
+            // What the table knows was found since the mount, so the number has been used again and
+            // the file asked for is gone: it must not take the place of the one that is there.
+            Some(other) if other.with_names(|names| names.identities[self.source] != Some(*identity)) => {
+                Arc::new(self.unknown(ino, identity, Kind::File))
+            }
+            Some(known) => known.clone(),
+            None => self.known(&mut objects, ino, identity, Kind::File),
+        }
     }
 
     fn known(
@@ -78,16 +87,21 @@ impl<L: Leg> Table<L> {
         {
             return known.clone();
         }
-        let generation = self.next_generation.fetch_add(1, Ordering::Relaxed);
-        let mut identities = PerLeg::new(None, None);
-        identities[self.source] = Some(*identity);
-        let object = Arc::new(Object::new(ino, generation, kind, identities, None));
+        let object = Arc::new(self.unknown(ino, identity, kind));
         if let Some(old) = objects.insert(ino, object.clone()) {
             // The number was used again. What the kernel counted for the old object it will give back
             // for this number.
             object.lookups.store(old.lookups.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         object
+    }
+
+    /// An object that is not in the table.
+    fn unknown(&self, ino: Ino, identity: &Identity, kind: Kind) -> Object<L> {
+        let generation = self.next_generation.fetch_add(1, Ordering::Relaxed);
+        let mut identities = PerLeg::new(None, None);
+        identities[self.source] = Some(*identity);
+        Object::new(ino, generation, kind, identities, None)
     }
 
     /// The kernel gives `count` lookups back.

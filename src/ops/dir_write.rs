@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
 use super::change::{Done, Touch};
+use super::outcome::{Class, class};
 use super::{Found, Mirror};
 use crate::bitmap::WriteIntent;
 use crate::inode::{Fh, Ino, Object, OpenFile};
@@ -29,7 +30,7 @@ impl<L: Leg> Mirror<L> {
         let mut first = None;
         let done = self.change_all([Touch::name(&dir, name)], |intent, leg| {
             let made = self.legs[leg].make(intent, &nodes[leg], name, what, creator)?;
-            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1);
+            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1)?;
             Ok(made)
         })?;
         Ok(self.born(&dir, name, done.source, done.other))
@@ -52,7 +53,7 @@ impl<L: Leg> Mirror<L> {
         let mut first = None;
         let done = self.change_all([Touch::name(&dir, name)], |intent, leg| {
             let made = self.legs[leg].create(intent, &nodes[leg], name, mode, creator, open)?;
-            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1);
+            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1)?;
             Ok(made)
         })?;
         let source = self.source();
@@ -79,17 +80,23 @@ impl<L: Leg> Mirror<L> {
         name: &OsStr,
         first: &mut Option<Stat>,
         made: Stat,
-    ) {
+    ) -> io::Result<()> {
         let Some(first) = first else {
             *first = Some(made);
-            return;
+            return Ok(());
         };
         let settled = self.legs[leg]
             .child(dir, name)
             .and_then(|node| self.legs[leg].set_times(intent, &node, Some(first.atime), Some(first.mtime)));
-        // FAIL-SAFE: times that differ are found when the directory is resynced or compared.
-        if let Err(error) = settled {
-            log::warn!("leg {leg}: cannot set the times of a new object: {error}");
+        match settled {
+            // Nothing marks the new object itself, so nobody would look at its times again: a leg that
+            // fails here has failed in making it.
+            Err(error) if class(error.raw_os_error().unwrap_or(libc::EIO)) == Class::Failure => Err(error),
+            Err(error) => {
+                log::warn!("leg {leg}: cannot set the times of a new object: {error}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 

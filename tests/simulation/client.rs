@@ -8,7 +8,7 @@ use std::sync::Arc;
 use mirrorfs::inode::{Fh, Ino};
 use mirrorfs::legs::simulated::SimLeg;
 use mirrorfs::legs::{Creator, Kind, Make, RenameMode};
-use mirrorfs::ops::{Caller, Mirror, SetAttr};
+use mirrorfs::ops::{Caller, Mirror, MirrorState, SetAttr};
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sync::{Mutex, MutexGuard, Rank};
 
@@ -129,6 +129,8 @@ impl Client {
 
     fn failed(&mut self, op: &Op, error: &io::Error) -> Go {
         match error.raw_os_error() {
+            // What could not be undone stays for the next mount.
+            Some(libc::ENOSPC) if self.mirror.state() == MirrorState::ReadOnly => Go::Home,
             // A leg had no room: nothing was done (P10).
             Some(libc::ENOSPC) => {
                 self.history().take_back();
