@@ -311,10 +311,5 @@ where
     if turns::is_simulated() {
         return turns::join(a, b);
     }
-    std::thread::scope(|scope| {
-        let b = scope.spawn(b);
-        let a = a();
-        let b = b.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (a, b)
-    })
+    crate::sys::helpers::join(a, b)
 }

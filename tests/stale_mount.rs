@@ -43,8 +43,13 @@ fn a_live_mount_is_not_replaced() {
     let Some(test) = mounted("live") else { return };
     let pid = test.pid();
     let output = process::run(&mut test.mount_command());
+    assert!(!output.status.success() && said(&output).contains("already"), "{}", said(&output));
+    let mut elsewhere = (*test).clone();
+    elsewhere.mnt = test.scratch().dir("elsewhere");
+    let output = process::run(&mut elsewhere.mount_command());
     assert!(!output.status.success(), "a second daemon on the same legs");
     assert!(said(&output).contains(&pid.to_string()), "it names who has them: {}", said(&output));
+    assert!(!elsewhere.is_mounted());
     assert_eq!(test.pid(), pid, "the first goes on");
     fs::write(test.mnt.join("file"), "still here").expect("write");
     test.umount_and_compare();

@@ -67,8 +67,9 @@ impl Service for Served {
     fn status(&self) -> Status {
         let stats = self.mirror.bitmap_stats();
         let progress = self.mirror.progress().report();
+        let state = self.mirror.state();
         Status {
-            state: match self.mirror.state() {
+            state: match state {
                 MirrorState::Clean => State::Clean,
                 MirrorState::Active => State::Active,
                 MirrorState::Resyncing => State::Resyncing,
@@ -86,7 +87,8 @@ impl Service for Served {
                 resync_bytes_written: progress.bytes_written,
             },
             resync: Resync {
-                active: progress.active,
+                // From the mount on: who asks before the resync's thread runs must not hear that all is done.
+                active: progress.active || state == MirrorState::Resyncing,
                 done_objects: progress.objects_done,
                 total_objects: progress.objects_total,
                 done_bytes: progress.bytes_done,

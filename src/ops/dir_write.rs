@@ -67,6 +67,7 @@ impl<L: Leg> Mirror<L> {
         let found = self.born(&dir, name, (identity, stat), other);
         let object = self.object(found.attr.ino)?;
         object.unprivileged.store(mode & 0o6000 == 0, Ordering::Relaxed);
+        object.incapable.store(true, Ordering::Relaxed);
         let fh = self.handles.add_file(OpenFile { object, mode: open, files });
         Ok((found, fh))
     }
@@ -85,9 +86,7 @@ impl<L: Leg> Mirror<L> {
             *first = Some(made);
             return Ok(());
         };
-        let settled = self.legs[leg]
-            .child(dir, name)
-            .and_then(|node| self.legs[leg].set_times(intent, &node, Some(first.atime), Some(first.mtime)));
+        let settled = self.legs[leg].set_times_of(intent, dir, name, first.atime, first.mtime);
         match settled {
             // Nothing marks the new object itself, so nobody would look at its times again: a leg that
             // fails here has failed in making it.

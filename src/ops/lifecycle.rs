@@ -189,7 +189,7 @@ impl<L: Leg> Mirror<L> {
         // What is still dirty is no matter of a fault alone: a resync that was stopped leaves bits too.
         // Without a record of a clean unmount the next mount resyncs by the bitmap.
         let clean = self.bitmap.stats().dirty_slots == 0 && self.is_equal();
-        if !clean || self.health.fault().is_some() {
+        if !clean || self.health.writable().is_err() {
             return Ok(());
         }
         self.health.record(Superblocks::unmount)

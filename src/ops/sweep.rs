@@ -25,8 +25,9 @@ impl<L: Leg> Mirror<L> {
 
     /// Clears what nobody has touched for `ticks`.
     pub(super) fn clear_idle(&self, ticks: u64) {
-        // O4: with a leg missing nothing is cleared.
-        if self.health.fault().is_some() {
+        // O4: with a leg missing nothing is cleared; nor when the legs are known to differ, since what
+        // could not be repaired or resynced is left to the next mount.
+        if self.health.writable().is_err() {
             return;
         }
         let idle = self.bitmap.idle(ticks);
@@ -79,10 +80,11 @@ fn ignore_gone(result: io::Result<()>) -> io::Result<()> {
 
 impl<L: Leg> Host for Mirror<L> {
     fn settle_and_sync(&self, slots: &[IdleSlot]) -> io::Result<()> {
-        for slot in slots {
-            self.settle(slot)?;
-        }
+        // A leg that fails already at this has lost what it had not synced. Only the sync takes it out
+        // of service, so it is asked whatever settling said: that leg must not be the next source.
+        let settled = slots.iter().try_for_each(|slot| self.settle(slot));
         self.sync_both(|leg| self.legs[leg].sync_all())?;
+        settled?;
         // A leg that failed just now has been taken out: nothing is cleared any more.
         self.health.fault().map_or(Ok(()), |fault| Err(errno(fault.errno)))
     }

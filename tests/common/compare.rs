@@ -164,13 +164,13 @@ impl std::fmt::Debug for Octal {
 }
 
 /// Opens without a trace where that is allowed (to the owner and to root).
-fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+pub fn open(path: &Path, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags | OFlags::NOATIME, Mode::empty());
     Ok(File::from(opened.or_else(|_| rustix::fs::open(path, flags, Mode::empty()))?))
 }
 
-fn names(path: &Path, is_root: bool) -> io::Result<BTreeSet<OsString>> {
+pub fn names(path: &Path, is_root: bool) -> io::Result<BTreeSet<OsString>> {
     let mut names = BTreeSet::new();
     for entry in rustix::fs::Dir::new(open(path, OFlags::DIRECTORY)?)? {
         let name = OsString::from_vec(entry?.file_name().to_bytes().to_vec());

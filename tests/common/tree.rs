@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::Random;
+use super::{Random, compare};
 
 /// Makes a source tree of about `files` files below `root`: directories several deep, mostly small
 /// files with a few large ones, symlinks, hard links, executables.
@@ -52,7 +53,7 @@ pub fn fingerprint(root: &Path) -> BTreeMap<PathBuf, String> {
     while let Some(path) = waiting.pop() {
         let Ok(meta) = fs::symlink_metadata(&path) else { continue };
         let data = if meta.is_file() {
-            format!("{:x}", hash(&fs::read(&path).unwrap_or_default()))
+            format!("{:x}", hash(&read(&path)))
         } else if meta.is_symlink() {
             format!("{:?}", fs::read_link(&path))
         } else {
@@ -69,10 +70,20 @@ pub fn fingerprint(root: &Path) -> BTreeMap<PathBuf, String> {
         );
         found.insert(path.clone(), line);
         if meta.is_dir() {
-            waiting.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+            let names = compare::names(&path, false).unwrap_or_default();
+            waiting.extend(names.into_iter().map(|name| path.join(name)));
         }
     }
     found
+}
+
+/// The bytes of a file, read without changing its access time.
+fn read(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Ok(mut file) = compare::open(path, rustix::fs::OFlags::NONBLOCK) {
+        let _ = file.read_to_end(&mut bytes);
+    }
+    bytes
 }
 
 /// FNV-1a: enough to see that bytes have changed.

@@ -31,6 +31,7 @@ fn random_writes_reach_both_legs_before_they_return() {
         }
     }
     both_legs_have(&test, "file", &model);
+    drop(file);
     test.umount_and_compare();
 }
 
@@ -46,6 +47,8 @@ fn appending_writes_go_to_the_end_whatever_their_offset() {
     // POSIX would honour the offset; Linux does not, and programs know it.
     first.write_all_at(b"four", 0).expect("pwrite on O_APPEND");
     both_legs_have(&test, "file", b"one two three four");
+    drop(first);
+    drop(second);
     test.umount_and_compare();
 }
 
@@ -116,6 +119,7 @@ fn sparse_files_keep_their_holes() {
     file.rewind().expect("seek");
     file.read_exact(&mut start).expect("read in a hole");
     assert!(start.iter().all(|&byte| byte == 0));
+    drop(file);
     test.umount_and_compare();
 }
 
@@ -132,6 +136,7 @@ fn seek_finds_data_and_holes() {
     assert_eq!(seek(Hole(1 << 20)), Ok((1 << 20) + 65536));
     assert_eq!(seek(Data((1 << 20) + 65536)), Err(rustix::io::Errno::NXIO));
     assert_eq!(seek(Hole(4 << 20)), Err(rustix::io::Errno::NXIO));
+    drop(file);
     test.umount_and_compare();
 }
 
@@ -152,6 +157,8 @@ fn copy_file_range_copies_on_both_legs() {
     let mut expected = vec![0; 500];
     expected.extend_from_slice(&data[1000..901_000]);
     both_legs_have(&test, "to", &expected);
+    drop(from);
+    drop(to);
     test.umount_and_compare();
 }
 
@@ -182,6 +189,8 @@ fn direct_io_reads_and_writes() {
     cached.write_all_at(&[7; 4096], 8192).expect("cached write");
     direct.read_exact_at(buffer, 4096).expect("direct read");
     assert!(buffer[4096..8192].iter().all(|&byte| byte == 7));
+    drop(direct);
+    drop(cached);
     test.umount_and_compare();
 }
 
@@ -197,6 +206,8 @@ fn writes_to_a_file_opened_twice_are_seen_by_both() {
         reader.read_exact_at(&mut seen, number * 5000).expect("read");
         assert_eq!(u64::from_le_bytes(seen), number);
     }
+    drop(writer);
+    drop(reader);
     test.umount_and_compare();
 }
 
@@ -217,6 +228,7 @@ fn sync_calls_succeed_on_everything() {
     file.sync_all().expect("fsync");
     File::open(&dir).expect("open the directory").sync_all().expect("fsync of a directory");
     File::open(dir.join("file")).expect("open to read").sync_all().expect("fsync of what is open to read");
+    drop(file);
     test.umount_and_compare();
 }
 
@@ -233,6 +245,7 @@ fn a_file_larger_than_any_request_comes_back_whole() {
     let mut end = Vec::new();
     file.read_to_end(&mut end).expect("read at the end");
     assert_eq!(end, data[data.len() - 5..]);
+    drop(file);
     test.umount_and_compare();
 }
 

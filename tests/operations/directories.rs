@@ -33,6 +33,7 @@ fn a_large_directory_is_listed_whole_and_once() {
     let names = rest_of(&stream);
     assert_eq!(names.len(), MANY, "a name is missing or comes twice");
     assert_eq!(names.into_iter().collect::<BTreeSet<_>>(), expected);
+    drop(stream);
     test.umount_and_compare();
 }
 
@@ -65,6 +66,7 @@ fn files_made_while_listing_disturb_nothing() {
         assert!(name == "." || name == ".." || seen.insert(name.clone()), "{name:?} comes twice");
     }
     assert!(seen.is_superset(&expected), "names that were there all the time are missing");
+    drop(stream);
     test.umount_and_compare();
 }
 
@@ -87,6 +89,7 @@ fn positions_in_a_directory_can_be_told_and_sought() {
     stream.seek(middle);
     let again = rest_of(&stream);
     assert!(first[100..].iter().all(|name| again.contains(name)), "a name was skipped");
+    drop(stream);
     test.umount_and_compare();
 }
 
@@ -101,6 +104,7 @@ fn rewinding_shows_what_has_changed() {
     stream.seek(0);
     let after: BTreeSet<_> = rest_of(&stream).into_iter().collect();
     assert!(!after.contains(&before[17]) && after.contains(&OsString::from("new")));
+    drop(stream);
     test.umount_and_compare();
 }
 

@@ -67,5 +67,6 @@ fn private_mappings_reach_nobody() {
         assert!(fs::read(path).expect("read").iter().all(|&byte| byte == 1));
     }
     drop(mapping);
+    drop(file);
     test.umount_and_compare();
 }

@@ -61,6 +61,7 @@ fn special_files_work_through_the_mount() {
     let mut heard = String::new();
     listener.accept().expect("accept").0.read_to_string(&mut heard).expect("read from the socket");
     assert_eq!(heard, "hello");
+    drop(listener);
     test.umount_and_compare();
 }
 

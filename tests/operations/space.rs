@@ -31,17 +31,17 @@ fn fallocate_modes_do_the_same_on_every_filesystem_that_has_them() {
         model[10_000..110_000].fill(0);
         allocate(FallocateFlags::ZERO_RANGE, MIB, 5000).expect("zero range");
         model[MIB as usize..MIB as usize + 5000].fill(0);
-        allocate(FallocateFlags::COLLAPSE_RANGE, MIB, MIB).expect("collapse range");
-        model.drain(MIB as usize..2 * MIB as usize);
-        allocate(FallocateFlags::INSERT_RANGE, MIB, MIB).expect("insert range");
-        model.splice(MIB as usize..MIB as usize, std::iter::repeat_n(0, MIB as usize));
-        assert_eq!(allocate(FallocateFlags::COLLAPSE_RANGE, 1, MIB), Err(Errno::INVAL), "{filesystem:?}");
+        // The kernel keeps these two from every FUSE filesystem (fuse_file_fallocate in fs/fuse/file.c).
+        for flags in [FallocateFlags::COLLAPSE_RANGE, FallocateFlags::INSERT_RANGE] {
+            assert_eq!(allocate(flags, MIB, MIB), Err(Errno::OPNOTSUPP), "{filesystem:?}");
+        }
 
         for path in test.everywhere("file") {
             assert!(fs::read(&path).expect("read") == model, "{path:?} on {filesystem:?}");
         }
         let blocks = test.everywhere("file").map(|path| fs::metadata(path).expect("stat").blocks());
         assert_eq!(blocks[1], blocks[2], "the hole and the space ahead are on both legs");
+        drop(file);
         test.umount_and_compare();
     }
 }
@@ -54,9 +54,10 @@ fn fallocate_modes_that_the_legs_lack_are_refused_alike() {
     let test = TestMirror::on("fallocatetmpfs", Filesystem::Tmpfs, "");
     let file = File::create(test.mnt.join("file")).expect("create");
     file.write_all_at(&[1; 8192], 0).expect("write");
-    assert_eq!(fallocate(&file, FallocateFlags::COLLAPSE_RANGE, 0, 4096), Err(Errno::OPNOTSUPP));
+    assert_eq!(fallocate(&file, FallocateFlags::ZERO_RANGE, 0, 4096), Err(Errno::OPNOTSUPP));
     fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, 4096)
         .expect("tmpfs has this");
+    drop(file);
     test.umount_and_compare();
 }
 

@@ -13,12 +13,18 @@ use crate::world::Broken;
 /// Within so many seeds a broken rule must show.
 const ENOUGH: u64 = 3000;
 
-/// The first seed that finds it, and what it finds.
-fn finds(broken: Broken) -> Option<(u64, String)> {
+/// The first seed that finds it, and what it finds. A seed that finds fault with a sound mirror as
+/// well proves nothing and does not count.
+fn finds(broken: Broken) -> Option<String> {
+    finds_that(broken, |_| true)
+}
+
+fn finds_that(broken: Broken, wanted: impl Fn(&str) -> bool) -> Option<String> {
     (1..ENOUGH).find_map(|seed| {
-        let found = run(Setup { broken, ..Setup::of_seed(seed) }).err()?;
+        let found = run(Setup { broken, ..Setup::of_seed(seed) }).err().filter(|found| wanted(found))?;
+        run(Setup::of_seed(seed)).ok()?;
         println!("{broken:?}: seed {seed}: {found}");
-        Some((seed, found))
+        Some(found)
     })
 }
 
@@ -63,8 +69,8 @@ fn writes_that_reach_the_legs_in_two_orders_are_found() {
 
 #[test]
 fn directories_locked_in_the_order_of_the_request_are_found() {
-    let found = finds(Broken { rule: Some(Rule::LockOrder), ..Broken::nothing() });
-    assert!(found.is_some_and(|(_, what)| what.contains("Deadlock")), "O6");
+    let broken = Broken { rule: Some(Rule::LockOrder), ..Broken::nothing() };
+    assert!(finds_that(broken, |found| found.contains("Deadlock")).is_some(), "O6");
 }
 
 #[test]
