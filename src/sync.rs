@@ -289,6 +289,15 @@ impl Condvar {
     }
 }
 
+/// The time by which waits and rates are judged; on simulated threads it is simulated too.
+pub fn now() -> std::time::Instant {
+    #[cfg(feature = "simulation")]
+    if let Some(now) = turns::now() {
+        return now;
+    }
+    std::time::Instant::now()
+}
+
 /// Runs both, at the same time where that helps, and returns both results.
 ///
 /// For what blocks on a device: fsync on the two legs, the two copies of a bitmap page. Page-cache
@@ -302,10 +311,5 @@ where
     if turns::is_simulated() {
         return turns::join(a, b);
     }
-    std::thread::scope(|scope| {
-        let b = scope.spawn(b);
-        let a = a();
-        let b = b.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (a, b)
-    })
+    crate::sys::helpers::join(a, b)
 }

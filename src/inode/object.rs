@@ -28,6 +28,9 @@ pub struct Object<L: Leg> {
     pub opens: AtomicU32,
     /// Known to have no suid, sgid or capabilities that a write would have to take away.
     pub unprivileged: AtomicBool,
+    /// Known to have no capabilities (`security.capability`), which the kernel asks for before the
+    /// first write to a file.
+    pub incapable: AtomicBool,
     /// The bitmap's.
     pub slot_hint: AtomicU64,
 }
@@ -62,6 +65,7 @@ impl<L: Leg> Object<L> {
             lookups: AtomicU64::new(0),
             opens: AtomicU32::new(0),
             unprivileged: AtomicBool::new(false),
+            incapable: AtomicBool::new(false),
             slot_hint: AtomicU64::new(0),
         }
     }

@@ -424,6 +424,18 @@ pub trait Leg: Send + Sync + 'static {
         mtime: Option<Timestamp>,
     ) -> io::Result<()>;
 
+    /// Sets both times of what a name names; a symlink's own.
+    fn set_times_of(
+        &self,
+        intent: &WriteIntent<'_>,
+        dir: &Self::Node,
+        name: &OsStr,
+        atime: Timestamp,
+        mtime: Timestamp,
+    ) -> io::Result<()> {
+        self.set_times(intent, &self.child(dir, name)?, Some(atime), Some(mtime))
+    }
+
     /// Sets the length of a regular file.
     fn truncate(&self, intent: &WriteIntent<'_>, node: &Self::Node, size: u64) -> io::Result<()>;
 

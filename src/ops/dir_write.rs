@@ -66,6 +66,7 @@ impl<L: Leg> Mirror<L> {
         let found = self.born(&dir, name, (identity, stat), other);
         let object = self.object(found.attr.ino)?;
         object.unprivileged.store(mode & 0o6000 == 0, Ordering::Relaxed);
+        object.incapable.store(true, Ordering::Relaxed);
         let fh = self.handles.add_file(OpenFile { object, mode: open, files });
         Ok((found, fh))
     }
@@ -84,9 +85,7 @@ impl<L: Leg> Mirror<L> {
             *first = Some(made);
             return;
         };
-        let settled = self.legs[leg]
-            .child(dir, name)
-            .and_then(|node| self.legs[leg].set_times(intent, &node, Some(first.atime), Some(first.mtime)));
+        let settled = self.legs[leg].set_times_of(intent, dir, name, first.atime, first.mtime);
         // FAIL-SAFE: times that differ are found when the directory is resynced or compared.
         if let Err(error) = settled {
             log::warn!("leg {leg}: cannot set the times of a new object: {error}");
@@ -250,6 +249,10 @@ impl<L: Leg> Mirror<L> {
     fn lock_both<'a>(&'a self, from: &'a Arc<Object<L>>, to: &'a Arc<Object<L>>) -> LockedDirs<'a> {
         if Arc::ptr_eq(from, to) {
             return LockedDirs { _first: from.lock.write(), _second: None, _rename: None };
+        }
+        #[cfg(feature = "simulation")]
+        if crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::LockOrder) {
+            return LockedDirs { _first: from.lock.write(), _second: Some(to.lock.write()), _rename: None };
         }
         let rename = self.rename.lock();
         let from_first = if is_ancestor(from, to) {

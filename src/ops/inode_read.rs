@@ -3,10 +3,15 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Attr, Mirror};
+use crate::error::errno;
 use crate::inode::{Fh, Ino, Object};
 use crate::legs::{Leg, LegId, Stat, Statfs};
+
+/// Where a file's capabilities are kept.
+pub(super) const CAPABILITY: &str = "security.capability";
 
 impl<L: Leg> Mirror<L> {
     /// Attributes, of an open file if `fh` names one.
@@ -37,6 +42,10 @@ impl<L: Leg> Mirror<L> {
     pub fn getxattr(&self, ino: Ino, name: &OsStr) -> io::Result<Vec<u8>> {
         let source = self.readable()?;
         let object = self.object(ino)?;
+        let of_capabilities = name == CAPABILITY;
+        if of_capabilities && object.incapable.load(Ordering::Relaxed) {
+            return Err(errno(libc::ENODATA));
+        }
         self.legs[source].get_xattr(&self.node(&object, source)?, name)
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::change::Touch;
+use super::inode_read::CAPABILITY;
 use super::{Attr, Caller, Mirror, SetAttr, SetTime};
 use crate::bitmap::WriteIntent;
 use crate::error::errno;
@@ -122,6 +123,9 @@ impl<L: Leg> Mirror<L> {
         let object = self.object(ino)?;
         let _changing = object.lock.write();
         let nodes = self.nodes(&object)?;
+        if name == CAPABILITY {
+            object.incapable.store(false, Ordering::Relaxed);
+        }
         self.change_all([Touch::metadata(&object)], |intent, leg| {
             self.legs[leg].set_xattr(intent, &nodes[leg], name, value, flags)
         })?;

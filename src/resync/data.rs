@@ -10,7 +10,7 @@ use std::io;
 use super::copy::{Copier, OpenPair};
 use super::plan::Object;
 use super::throttle::Throttle;
-use super::{Outcome, Resync, Scope, metadata};
+use super::{Outcome, Resync, metadata};
 use crate::bitmap::SlotIndex;
 use crate::legs::{Kind, Leg, LegId};
 use crate::sync::join;
@@ -60,9 +60,6 @@ impl<L: Leg> Resync<'_, L> {
             let sides = self.sides();
             let (s, t) = join(|| sides.s.sync_all(), || sides.t.sync_all());
             s.and(t)?;
-            if self.scope == Scope::Everything {
-                self.bitmap.all_compared(self.host)?;
-            }
             at_the_end.into_iter().for_each(|slot| self.bitmap.resynced(slot));
         }
         self.progress.set_active(false);
@@ -96,9 +93,22 @@ impl<L: Leg> Resync<'_, L> {
     fn step(&self, ino: u64, copier: &mut Copier<'_>) -> io::Result<u64> {
         let Some((object, root)) = self.pending_file(ino) else { return Ok(0) };
         let sides = self.sides();
-        let (Some(s_node), Some(t_node)) = sides.find_both(&object.ids)? else {
-            self.done(ino);
-            return Ok(0);
+        let (s_node, t_node) = match sides.find_both(&object.ids)? {
+            (Some(s_node), Some(t_node)) => (s_node, t_node),
+            (None, _) => {
+                self.done(ino);
+                return Ok(0);
+            }
+            (Some(_), None) => {
+                // FAIL-SAFE: somebody took it away behind the mirror's back. Its slots stay dirty.
+                log::error!(
+                    "inode {ino} of leg {} has no counterpart on leg {}",
+                    sides.source,
+                    sides.target()
+                );
+                self.pending.lock().files.remove(&ino);
+                return Ok(0);
+            }
         };
         let slot = object.slots.first().copied().or(root);
         let intent = self.bitmap.hold(slot.expect("without a slot only when everything is compared"));

@@ -138,7 +138,7 @@ impl<L: Leg> Run<'_, L> {
         nodes: (&L::Node, &L::Node),
         size: u64,
     ) -> io::Result<()> {
-        self.copier.copy_spans(self.sides, intent, nodes, &Spans::of([0..size]))
+        self.copier.copy_spans(self.sides, intent, nodes, &Spans::of(std::iter::once(0..size)))
     }
 
     /// Gives the target's directory every name that the source's has.

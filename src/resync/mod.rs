@@ -138,6 +138,9 @@ impl<'a, L: Leg> Resync<'a, L> {
     }
 }
 
+/// What the source has, and what the target has.
+type Both<T> = (Option<T>, Option<T>);
+
 /// The two legs by the part they play.
 struct Sides<'a, L> {
     /// The source: read only.
@@ -171,7 +174,7 @@ impl<'a, L: Leg> Sides<'a, L> {
     }
 
     /// The object on the source and on the target, where they still have it.
-    fn find_both(&self, ids: &PerLeg<Identity>) -> io::Result<(Option<L::Node>, Option<L::Node>)> {
+    fn find_both(&self, ids: &PerLeg<Identity>) -> io::Result<Both<L::Node>> {
         let target = self.target();
         Ok((self.find(self.source, &ids[self.source])?, self.find(target, &ids[target])?))
     }

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::sync::{Condvar, Mutex, Rank};
+use crate::sync::{Condvar, Mutex, Rank, now};
 
 /// What the data phase may always do, in bytes a second: a resync under load still ends.
 const MINIMUM_RATE: u64 = 8 << 20;
@@ -26,7 +26,7 @@ impl Throttle {
     pub fn new(user_operations: u64) -> Throttle {
         Throttle {
             seen: user_operations,
-            piece_started: Instant::now(),
+            piece_started: now(),
             sleeping: Mutex::new(Rank::Leaf, ()),
             never: Condvar::new(),
         }
@@ -36,14 +36,14 @@ impl Throttle {
     /// stays so and the minimum rate allows.
     pub fn pace(&mut self, bytes: u64, user_operations: impl Fn() -> u64, stop: impl Fn() -> bool) {
         let due = due_after(bytes);
-        let mut now = user_operations();
-        while now != self.seen && self.piece_started.elapsed() < due && !stop() {
-            self.seen = now;
+        let mut count = user_operations();
+        while count != self.seen && now() - self.piece_started < due && !stop() {
+            self.seen = count;
             self.never.wait_for(&mut self.sleeping.lock(), SLICE);
-            now = user_operations();
+            count = user_operations();
         }
-        self.seen = now;
-        self.piece_started = Instant::now();
+        self.seen = count;
+        self.piece_started = now();
     }
 }
 

@@ -19,9 +19,10 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
 use crate::error::errno;
 use crate::sim::rng::Rng;
@@ -39,14 +40,23 @@ pub struct Plan {
     pub crash_at: Option<u64>,
     /// At a hook the turn is given away once in so many times; 1 is always.
     pub switch_one_in: u64,
-    /// The object lock does not exclude (rule O5 broken, see [`lock_is_broken`]).
-    pub broken_object_lock: bool,
+    /// A rule of the mirror's own that is broken, to show that the simulation would find it.
+    pub broken: Option<Rule>,
+}
+
+/// An order rule that is kept by locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// O5: the object lock excludes.
+    ObjectLock,
+    /// O6: two directories are locked in one order.
+    LockOrder,
 }
 
 impl Plan {
     /// No crash, a turn at every hook.
     pub fn calm(seed: u64) -> Plan {
-        Plan { seed, crash_at: None, switch_one_in: 1, broken_object_lock: false }
+        Plan { seed, crash_at: None, switch_one_in: 1, broken: None }
     }
 }
 
@@ -86,6 +96,9 @@ pub enum Moment {
 /// Far more turns than any run needs; one that takes more does not end by itself.
 const MAX_TURNS: u64 = 500_000;
 
+/// How much time passes when a thread goes on because its time is over.
+const NAP: Duration = Duration::from_millis(10);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
     Runnable,
@@ -110,6 +123,8 @@ struct State {
     handles: Vec<JoinHandle<()>>,
     steps: u64,
     turns: u64,
+    /// Simulated time since the start.
+    passed: Duration,
     trace: u64,
     /// Set when the machine is gone: why.
     over: Option<End>,
@@ -147,6 +162,7 @@ pub fn run(plan: Plan, root: impl FnOnce() + Send + 'static) -> Report {
             handles: Vec::new(),
             steps: 0,
             turns: 0,
+            passed: Duration::ZERO,
             trace: plan.seed,
             over: None,
             starter: thread::current(),
@@ -181,6 +197,12 @@ pub fn is_simulated() -> bool {
 /// A random number below `bound` from the run's seed; 0 on a thread that is not simulated.
 pub fn choose(bound: u64) -> u64 {
     me().map_or(0, |me| me.shared.state.lock().rng.below(bound))
+}
+
+/// Simulated time: stands still but when threads wait for it. `None` on a thread that is not simulated.
+pub fn now() -> Option<Instant> {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    Some(*START + me()?.shared.state.lock().passed)
 }
 
 /// A simulated thread that [`join`](Spawned::join) waits for.
@@ -264,9 +286,14 @@ pub fn die() -> ! {
     resume_unwind(Box::new(Crash));
 }
 
-/// Whether the object lock is to let two holders in, to show that the simulation would find it.
+/// Whether this run is to break `rule`.
+pub fn breaks(rule: Rule) -> bool {
+    me().is_some_and(|me| me.shared.state.lock().plan.broken == Some(rule))
+}
+
+/// Whether a lock of this rank is to let two holders in.
 pub fn lock_is_broken(rank: Rank) -> bool {
-    rank == Rank::Object && me().is_some_and(|me| me.shared.state.lock().plan.broken_object_lock)
+    rank == Rank::Object && breaks(Rule::ObjectLock)
 }
 
 /// Takes a lock by `attempt`, giving the turn away as long as it fails. `None` on a thread that is
@@ -341,8 +368,11 @@ impl State {
             self.end(End::Failed("the run does not end by itself".into()));
         }
         let mut candidates = self.numbers(|status| *status == Status::Runnable);
-        if candidates.is_empty() {
-            candidates = self.numbers(|status| matches!(status, Status::Timed(_)));
+        // Time passes now and then, and at once when there is nothing else to wait for.
+        if candidates.is_empty() || self.rng.one_in(8) {
+            let sleepers = self.numbers(|status| matches!(status, Status::Timed(_)));
+            self.passed += if sleepers.is_empty() { Duration::ZERO } else { NAP };
+            candidates.extend(sleepers);
         }
         if candidates.is_empty() {
             candidates = self.numbers(|status| *status != Status::Done);

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::OnceLock;
 
 use super::*;
 use crate::sync::{Condvar, Mutex, RwLock};
@@ -64,7 +63,7 @@ fn a_broken_object_lock_lets_two_in() {
         let (lock, inside) = (Arc::new(RwLock::new(Rank::Object, ())), Arc::new(AtomicU64::new(0)));
         let most = Arc::new(AtomicU64::new(0));
         let seen = most.clone();
-        run(Plan { broken_object_lock: true, ..Plan::calm(seed) }, move || {
+        run(Plan { broken: Some(Rule::ObjectLock), ..Plan::calm(seed) }, move || {
             for _ in 0..2 {
                 let (lock, inside, seen) = (lock.clone(), inside.clone(), seen.clone());
                 spawn(move || {

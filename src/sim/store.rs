@@ -42,6 +42,7 @@ impl Medium {
 
     /// Writes inside the file; a step of the simulation.
     pub fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        log::trace!("bitmap: {} bytes at {offset}", data.len());
         match scheduler::step()? {
             Moment::Usual => self.put(offset, data),
             Moment::Last => {

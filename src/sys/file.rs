@@ -113,6 +113,13 @@ pub fn set_times(fd: BorrowedFd<'_>, atime: Option<Timespec>, mtime: Option<Time
     uninterrupted(|| rustix::fs::utimensat(fd, ITSELF, &times, AtFlags::EMPTY_PATH))
 }
 
+/// Sets access and modification time of what a name in a directory names, a symlink's own. The name
+/// must be a single component.
+pub fn set_times_of(dir: BorrowedFd<'_>, name: &OsStr, atime: Timespec, mtime: Timespec) -> io::Result<()> {
+    let times = Timestamps { last_access: atime, last_modification: mtime };
+    uninterrupted(|| rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW))
+}
+
 /// Sets the length of the regular file that `fd`, which may be an O_PATH descriptor, is open on.
 pub fn truncate(fd: BorrowedFd<'_>, size: u64) -> io::Result<()> {
     let size = i64::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;

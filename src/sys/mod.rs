@@ -10,6 +10,7 @@
 //! - [`dir`]: the names in a directory
 //! - [`xattr`]: extended attributes
 //! - [`handle`]: file handles
+//! - [`helpers`]: threads that run borrowed work
 //! - [`mount`]: a private view of a mount
 //! - [`creds`]: the identity and umask of the calling thread
 //! - [`memory`]: pinned pages
@@ -23,6 +24,7 @@ pub mod creds;
 pub mod dir;
 pub mod file;
 pub mod handle;
+pub mod helpers;
 pub mod memory;
 pub mod mount;
 pub mod process;

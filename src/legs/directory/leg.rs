@@ -171,6 +171,18 @@ impl Leg for DirectoryLeg {
         sys::file::set_times(node.fd(), atime.map(attrs::timespec), mtime.map(attrs::timespec))
     }
 
+    fn set_times_of(
+        &self,
+        _: &WriteIntent<'_>,
+        dir: &Node,
+        name: &OsStr,
+        atime: Timestamp,
+        mtime: Timestamp,
+    ) -> Result<()> {
+        self.check_name(dir, name, Use::Existing)?;
+        sys::file::set_times_of(dir.fd(), name, attrs::timespec(atime), attrs::timespec(mtime))
+    }
+
     fn truncate(&self, _: &WriteIntent<'_>, node: &Node, size: u64) -> Result<()> {
         match node.0.kind {
             Kind::File => sys::file::truncate(node.fd(), size),

@@ -9,7 +9,8 @@ use std::sync::Arc;
 /// The unit in which a disk keeps or loses what was not synced, in bytes.
 pub const SECTOR: u64 = 512;
 
-type Sector = [u8; SECTOR as usize];
+/// The bytes of one.
+pub type Sector = [u8; SECTOR as usize];
 
 /// Data of one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +38,11 @@ impl Content {
     /// Sectors that take space.
     pub fn allocated(&self) -> u64 {
         self.sectors.len() as u64
+    }
+
+    /// The sectors that take space, by offset in bytes.
+    pub fn sectors(&self) -> impl Iterator<Item = (u64, &Sector)> {
+        self.sectors.iter().map(|(sector, bytes)| (sector * SECTOR, &**bytes))
     }
 
     /// Sets the length: cuts, or grows by a hole.

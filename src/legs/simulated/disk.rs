@@ -21,7 +21,7 @@ use std::sync::{Arc, Weak};
 
 use super::content::pieces;
 use super::image::{Body, Change, Id, Image, Object, ROOT, Times};
-use crate::legs::Timestamp;
+use crate::legs::{LegId, Timestamp};
 use crate::sim::rng::Rng;
 
 /// Keeps an object that has no name any more.
@@ -37,8 +37,11 @@ struct Logged {
 
 /// The disk.
 pub struct Disk {
+    leg: LegId,
     base: Image,
     log: Vec<Logged>,
+    /// Changes that are in `base`.
+    folded: u64,
     live: Image,
     pins: BTreeMap<Id, Weak<Pin>>,
     next_id: u64,
@@ -54,7 +57,7 @@ const ROOT_INO: u64 = 2;
 impl Disk {
     /// An empty filesystem. New objects get inode numbers from `first_ino` on; its clock starts at
     /// `clock` nanoseconds.
-    pub fn new(first_ino: u64, clock: u64) -> Disk {
+    pub fn new(leg: LegId, first_ino: u64, clock: u64) -> Disk {
         let body = Body::Directory { entries: BTreeMap::new(), parent: ROOT };
         let root = Object {
             ino: ROOT_INO,
@@ -69,8 +72,10 @@ impl Disk {
         };
         let image = Image::new(root);
         Disk {
+            leg,
             base: image.clone(),
             log: Vec::new(),
+            folded: 0,
             live: image,
             pins: BTreeMap::new(),
             next_id: 1,
@@ -95,6 +100,7 @@ impl Disk {
     pub fn apply(&mut self, change: Change) {
         self.now += 1;
         let at = self.now();
+        log::trace!("leg {} at {}: {change:?}", self.leg, self.now);
         self.live.apply(&change, at);
         self.log.push(Logged { change, at, durable: false });
     }
@@ -143,6 +149,7 @@ impl Disk {
 
     /// Commits the journal, and makes the data of `of` durable.
     pub fn sync(&mut self, of: Id) {
+        log::trace!("leg {}: sync of {of:?}", self.leg);
         for logged in &mut self.log {
             logged.durable |= match &logged.change {
                 Change::Data { id, .. } => *id == of,
@@ -154,7 +161,18 @@ impl Disk {
 
     /// Makes everything durable.
     pub fn sync_all(&mut self) {
-        for logged in &mut self.log {
+        self.sync_before(self.logged());
+    }
+
+    /// How many changes there were so far.
+    pub fn logged(&self) -> u64 {
+        self.folded + self.log.len() as u64
+    }
+
+    /// Makes everything durable that was changed before [`logged`](Self::logged) said `count`.
+    pub fn sync_before(&mut self, count: u64) {
+        log::trace!("leg {}: sync of all", self.leg);
+        for logged in self.log.iter_mut().take(count.saturating_sub(self.folded) as usize) {
             logged.durable = true;
         }
         self.fold();
@@ -166,6 +184,7 @@ impl Disk {
         for logged in self.log.drain(..sure) {
             self.base.apply(&logged.change, logged.at);
         }
+        self.folded += sure as u64;
         for id in self.base.nameless() {
             self.base.forget(id);
         }
@@ -183,6 +202,7 @@ impl Disk {
         let used: BTreeSet<u64> = image.iter().map(|(_, object)| object.ino).collect();
         let first = self.live.iter().map(|(_, object)| object.ino).chain(self.free.iter().copied());
         self.free = first.filter(|ino| *ino != ROOT_INO && !used.contains(ino)).collect();
+        log::trace!("leg {}: the power went", self.leg);
         self.pins.clear();
         self.log.clear();
         self.base = image.clone();

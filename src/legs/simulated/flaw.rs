@@ -34,8 +34,12 @@ pub enum Flaw {
     Sound,
     /// O2: a write is acknowledged and done at the leg's next call, so never when a crash comes first.
     WritesLate,
-    /// O3: syncs do nothing.
+    /// P2: syncs do nothing.
     NeverSyncs,
+    /// O3: the sync of everything, before bits are cleared, does nothing.
+    ClearsUnsynced,
+    /// O3: the sync of everything is done when the next one is asked for: bits are cleared too early.
+    ClearsEarly,
     /// O7: what is built in `incoming` is not synced.
     IncomingNotSynced,
     /// O7: parking an object deletes it.

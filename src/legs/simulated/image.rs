@@ -5,7 +5,7 @@
 //! change of something that does not exist (its creation was lost) does nothing.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use super::content::Content;
@@ -79,6 +79,15 @@ impl Object {
             _ => None,
         };
         entries.into_iter().flatten().map(|(name, &id)| (name, id))
+    }
+
+    /// What chown(2) takes away.
+    fn drop_privileges(&mut self) {
+        if self.kind() != Kind::Directory {
+            let sgid = if self.mode & libc::S_IXGRP != 0 { libc::S_ISGID } else { 0 };
+            self.mode &= !(libc::S_ISUID | sgid);
+        }
+        self.xattrs.remove(OsStr::new("security.capability"));
     }
 
     /// A regular file's data.
@@ -245,6 +254,7 @@ impl Image {
             Change::Owner { id, uid, gid } => self.alter(*id, now, |object| {
                 object.uid = uid.unwrap_or(object.uid);
                 object.gid = gid.unwrap_or(object.gid);
+                object.drop_privileges();
             }),
             Change::Times { id, access, modification } => self.alter(*id, now, |object| {
                 object.times.access = access.unwrap_or(object.times.access);

@@ -35,6 +35,8 @@ pub struct SimLeg {
     late: Mutex<Vec<Change>>,
     reads: Mutex<Vec<DataRead>>,
     bytes_written: AtomicU64,
+    /// Changes there were when a sync was asked for that is not done yet ([`Flaw::ClearsEarly`]).
+    asked: AtomicU64,
 }
 
 /// A read of file data, for checks of what a resync looks at.
@@ -75,6 +77,7 @@ impl SimLeg {
             late: Mutex::new(Rank::Leaf, Vec::new()),
             reads: Mutex::new(Rank::Leaf, Vec::new()),
             bytes_written: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
         }
     }
 
@@ -411,24 +414,8 @@ impl Leg for SimLeg {
         gid: Option<u32>,
     ) -> io::Result<()> {
         self.change(Call::Attributes, |disk| {
-            let id = node.id();
-            let object = object(disk.live(), id)?;
-            let mut kept = object.mode;
-            if object.kind() != Kind::Directory {
-                kept &= !libc::S_ISUID;
-                if object.mode & libc::S_IXGRP != 0 {
-                    kept &= !libc::S_ISGID;
-                }
-            }
-            let (mode, name) = (object.mode, OsString::from("security.capability"));
-            let capable = object.xattrs.contains_key(&name);
-            disk.apply(Change::Owner { id, uid, gid });
-            if kept != mode {
-                disk.apply(Change::Mode { id, mode: kept });
-            }
-            if capable {
-                disk.apply(Change::Xattr { id, name, value: None });
-            }
+            object(disk.live(), node.id())?;
+            disk.apply(Change::Owner { id: node.id(), uid, gid });
             Ok(())
         })
     }
@@ -565,8 +552,13 @@ impl Leg for SimLeg {
 
     fn sync_all(&self) -> io::Result<()> {
         self.change(Call::Sync, |disk| {
-            if self.flaw != Flaw::NeverSyncs {
-                disk.sync_all();
+            match self.flaw {
+                Flaw::NeverSyncs | Flaw::ClearsUnsynced => {}
+                Flaw::ClearsEarly => {
+                    let before = self.asked.swap(disk.logged(), Ordering::Relaxed);
+                    disk.sync_before(before);
+                }
+                _ => disk.sync_all(),
             }
             Ok(())
         })

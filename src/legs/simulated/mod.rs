@@ -55,7 +55,7 @@ impl SimDisk {
             LegId::A => (100, 0),
             LegId::B => (103, 5_000_000),
         };
-        let mut disk = Disk::new(first_ino, clock);
+        let mut disk = Disk::new(leg, first_ino, clock);
         let state = make_directory(&mut disk, ROOT, STATE);
         for area in [Area::Incoming, Area::Parked, Area::Conflicts] {
             make_directory(&mut disk, state, area_name(area));

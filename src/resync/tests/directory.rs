@@ -9,13 +9,13 @@ use crate::legs::{LegId, PerLeg};
 use crate::resync::Scope;
 
 /// Removed when dropped.
-struct Ground {
+pub struct Ground {
     _dir: tempfile::TempDir,
-    legs: PerLeg<Arc<DirectoryLeg>>,
+    pub legs: PerLeg<Arc<DirectoryLeg>>,
 }
 
 /// Two legs with the base tree, and an empty bitmap.
-fn ground() -> (Ground, Medium) {
+pub fn ground() -> (Ground, Medium) {
     let dir = tempfile::tempdir().unwrap();
     let legs = PerLeg::from_fn(|id| {
         let path = dir.path().join(id.to_string());

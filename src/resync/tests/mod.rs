@@ -2,6 +2,7 @@
 //! as it was.
 
 mod directory;
+mod repair;
 mod scenarios;
 #[cfg(feature = "simulation")]
 mod simulated;

@@ -18,10 +18,12 @@ struct Wreck {
 
 impl Wreck {
     /// The power goes at some time while the legs have not yet kept all of the scenario.
-    fn of(scenario: &Scenario<SimLeg>, seed: u64) -> Wreck {
+    fn of(scenario: &Scenario<SimLeg>, seed: u64, handles: bool) -> Wreck {
         let mut rng = Rng::new(seed);
         let disks = PerLeg::from_fn(SimDisk::new);
-        let legs = || PerLeg::from_fn(|id| Arc::new(SimLeg::new(id, disks[id].clone())));
+        let leg = |id| SimLeg::new(id, disks[id].clone());
+        let legs =
+            || PerLeg::from_fn(|id| Arc::new(if handles { leg(id) } else { leg(id).without_handles() }));
         let world = World::new(legs(), &Medium::new());
         base(&world);
         world.settle();
@@ -63,15 +65,16 @@ impl Wreck {
 
 /// Crashes a resync after `allowed` changes, once more after some, then lets it finish. False if the
 /// first one came to its end.
-fn survives(scenario: &Scenario<SimLeg>, seed: u64, allowed: u64, source: LegId) -> bool {
-    let mut wreck = Wreck::of(scenario, seed);
-    let what = format!("{}; seed {seed}, {allowed} changes allowed, source {source}", scenario.0);
-    let crashed = wreck.mount(true, allowed).resync(source, Scope::Dirty).is_err();
+fn survives(scenario: &Scenario<SimLeg>, seed: u64, allowed: u64, source: LegId, handles: bool) -> bool {
+    let mut wreck = Wreck::of(scenario, seed, handles);
+    let what =
+        format!("{}; seed {seed}, {allowed} changes allowed, source {source}, handles {handles}", scenario.0);
+    let crashed = wreck.mount(handles, allowed).resync(source, Scope::Dirty).is_err();
     wreck.crash();
     let again = 1 + wreck.rng.below(30);
-    let _ = wreck.mount(true, again).resync(source, Scope::Dirty);
+    let _ = wreck.mount(handles, again).resync(source, Scope::Dirty);
     wreck.crash();
-    let world = wreck.mount(true, u64::MAX);
+    let world = wreck.mount(handles, u64::MAX);
     let before = tree(&*world.legs[source]);
     world.resync(source, Scope::Dirty).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(tree(&*world.legs[source]), before, "{what}: the source was changed");
@@ -85,7 +88,7 @@ fn a_crash_at_any_step_of_the_resync_is_harmless() {
         for seed in 0..2 {
             for source in LegId::ALL {
                 let mut allowed = 1;
-                while survives(&scenario, seed, allowed, source) {
+                while survives(&scenario, seed, allowed, source, true) {
                     allowed += 1;
                 }
             }
@@ -98,7 +101,18 @@ fn what_the_power_cut_left_is_made_equal() {
     for scenario in all() {
         for seed in 100..110 {
             for source in LegId::ALL {
-                survives(&scenario, seed, u64::MAX, source);
+                survives(&scenario, seed, u64::MAX, source, true);
+            }
+        }
+    }
+}
+
+#[test]
+fn without_handles_a_number_used_again_misleads_nobody() {
+    for scenario in all() {
+        for seed in 200..210 {
+            for source in LegId::ALL {
+                survives(&scenario, seed, 1 + seed * 7 % 60, source, false);
             }
         }
     }

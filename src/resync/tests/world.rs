@@ -129,13 +129,13 @@ impl<L: Leg> World<L> {
         }
     }
 
-    fn identity(&self, id: LegId, path: &str) -> Identity {
+    pub fn identity(&self, id: LegId, path: &str) -> Identity {
         let leg = &*self.legs[id];
         leg.identity(&node(leg, path).unwrap()).unwrap()
     }
 
     /// What a path names on both legs. The leg that has lost it has had it as something.
-    fn ids(&self, path: &str) -> PerLeg<Identity> {
+    pub fn ids(&self, path: &str) -> PerLeg<Identity> {
         let &[changed] = &self.on[..] else { return PerLeg::from_fn(|id| self.identity(id, path)) };
         let mine = self.identity(changed, path);
         let lost = Identity { ino: (1 << 60) + mine.ino, handle: None };

@@ -1,0 +1,78 @@
+//! Each order rule, broken on purpose, is found: a proof that cannot fail proves nothing.
+//!
+//! What breaks a rule sits at the seams (a store or leg that lies, a lock that does not exclude), so
+//! the code that keeps the rules is the one that ships. The rules about faults (O4, O8) are in `faults`.
+
+use mirrorfs::legs::LegId;
+use mirrorfs::legs::simulated::Flaw;
+use mirrorfs::sim::scheduler::Rule;
+
+use crate::run::{Setup, run};
+use crate::world::Broken;
+
+/// Within so many seeds a broken rule must show.
+const ENOUGH: u64 = 3000;
+
+/// The first seed that finds it, and what it finds.
+fn finds(broken: Broken) -> Option<(u64, String)> {
+    (1..ENOUGH).find_map(|seed| {
+        let found = run(Setup { broken, ..Setup::of_seed(seed) }).err()?;
+        println!("{broken:?}: seed {seed}: {found}");
+        Some((seed, found))
+    })
+}
+
+fn leg(leg: LegId, flaw: Flaw) -> Broken {
+    let mut broken = Broken::nothing();
+    broken.legs[leg] = flaw;
+    broken
+}
+
+#[test]
+fn bits_that_are_not_durable_before_the_change_are_found() {
+    assert!(finds(Broken { bitmap_lies: true, ..Broken::nothing() }).is_some(), "O1");
+}
+
+#[test]
+fn a_reply_before_both_legs_are_done_is_found() {
+    for id in LegId::ALL {
+        assert!(finds(leg(id, Flaw::WritesLate)).is_some(), "O2 on {id}");
+    }
+}
+
+#[test]
+fn bits_cleared_over_legs_that_are_not_durable_are_found() {
+    for id in LegId::ALL {
+        for flaw in [Flaw::ClearsUnsynced, Flaw::ClearsEarly] {
+            assert!(finds(leg(id, flaw)).is_some(), "O3: {flaw:?} on {id}");
+        }
+    }
+}
+
+#[test]
+fn an_fsync_that_does_nothing_on_one_leg_is_found() {
+    for id in LegId::ALL {
+        assert!(finds(leg(id, Flaw::NeverSyncs)).is_some(), "P2 on {id}");
+    }
+}
+
+#[test]
+fn writes_that_reach_the_legs_in_two_orders_are_found() {
+    assert!(finds(Broken { rule: Some(Rule::ObjectLock), ..Broken::nothing() }).is_some(), "O5");
+}
+
+#[test]
+fn directories_locked_in_the_order_of_the_request_are_found() {
+    let found = finds(Broken { rule: Some(Rule::LockOrder), ..Broken::nothing() });
+    assert!(found.is_some_and(|(_, what)| what.contains("Deadlock")), "O6");
+}
+
+#[test]
+fn what_is_deleted_instead_of_parked_is_found() {
+    assert!(finds(leg(LegId::B, Flaw::ParkingDeletes)).is_some(), "O7");
+}
+
+#[test]
+fn what_is_put_in_place_without_a_sync_is_found() {
+    assert!(finds(leg(LegId::B, Flaw::IncomingNotSynced)).is_some(), "O7");
+}

@@ -1,0 +1,62 @@
+//! A leg that fails a call, or is full: the mirror says so on the other leg first (O8), clears nothing
+//! any more (O4), and the next mount makes the legs equal from the one that did not fail.
+
+use mirrorfs::legs::LegId;
+use mirrorfs::legs::simulated::Call;
+use mirrorfs::sim::rng::Rng;
+
+use crate::run::{Setup, run};
+use crate::world::Fault;
+
+const CHANGES: [Call; 9] = [
+    Call::Make,
+    Call::Link,
+    Call::Unlink,
+    Call::Rename,
+    Call::Attributes,
+    Call::Xattr,
+    Call::Truncate,
+    Call::Write,
+    Call::Fallocate,
+];
+
+/// Runs with faults of this errno at these calls, for each leg in turn.
+fn try_all(errno: i32, calls: &[Call], seeds: u64) {
+    for leg in LegId::ALL {
+        for (number, &call) in calls.iter().enumerate() {
+            for seed in 0..seeds {
+                let mut rng = Rng::new(seed);
+                let fault = Fault { leg, call, after: rng.below(12), errno, for_good: rng.one_in(2) };
+                let seed = 1000 * (number as u64 + 1) + seed;
+                let setup = Setup { faults: [Some(fault), None], mounts: 2, ..Setup::of_seed(seed) };
+                if let Err(what) = run(setup) {
+                    panic!("seed {seed}, {fault:?}: {what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_leg_that_fails_is_stale_at_the_next_mount_and_nothing_is_cleared_before() {
+    try_all(libc::EIO, &CHANGES, 12);
+    try_all(libc::EIO, &[Call::Sync, Call::Open, Call::Lookup, Call::Stat, Call::Read, Call::ReadDir], 12);
+}
+
+#[test]
+fn a_full_leg_leaves_both_as_they_were() {
+    let calls = [Call::Make, Call::Link, Call::Rename, Call::Xattr, Call::Truncate, Call::Write, Call::Fallocate];
+    try_all(libc::ENOSPC, &calls, 12);
+}
+
+#[test]
+fn what_cannot_be_undone_is_not_forgotten() {
+    for seed in 0..60 {
+        let full = Fault { leg: LegId::B, call: Call::Make, after: seed % 5, errno: libc::ENOSPC, for_good: true };
+        let failing = Fault { leg: LegId::A, call: Call::Unlink, after: 0, errno: libc::EIO, for_good: true };
+        let setup = Setup { faults: [Some(full), Some(failing)], mounts: 2, ..Setup::of_seed(seed) };
+        if let Err(what) = run(setup) {
+            panic!("seed {seed}, {full:?}, {failing:?}: {what}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! A resync looks at what is dirty, and at nothing else (P3).
+
+use std::collections::BTreeSet;
+
+use mirrorfs::bitmap::{ChunkIndex, DirtySlot, Kinds};
+use mirrorfs::legs::simulated::image::{Body, Image};
+use mirrorfs::legs::simulated::DataRead;
+use mirrorfs::legs::{LegId, PerLeg};
+
+use crate::check::Verdict;
+use crate::world::{CHUNK, Mounted, World};
+
+/// Every read of file data since the mount was of a dirty chunk, or of a file in a dirty directory:
+/// one that may have been born there.
+pub fn only_dirty(world: &World, mounted: &Mounted) -> Verdict {
+    let born = PerLeg::from_fn(|leg| in_dirty_directories(&world.disks[leg].live(), leg, &mounted.dirty));
+    for leg in LegId::ALL {
+        for read in mounted.legs[leg].take_reads() {
+            let slots = mounted.dirty.iter().filter(|slot| slot.identities[leg].ino == read.ino);
+            if !born[leg].contains(&read.ino) && !slots.clone().any(|slot| covers(slot, &read)) {
+                let slots: Vec<_> = slots.collect();
+                return Err(format!("the resync read {read:?} of leg {leg}, which is not dirty: {slots:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn covers(slot: &DirtySlot, read: &DataRead) -> bool {
+    let chunks = CHUNK.covering(read.offset, read.len.max(1));
+    (chunks.start.0..chunks.end.0).map(ChunkIndex).all(|chunk| {
+        slot.from.is_some_and(|from| chunk >= from) || slot.chunks.iter().any(|dirty| dirty.contains(&chunk))
+    })
+}
+
+/// Inode numbers of what lies in a directory whose entries are dirty.
+fn in_dirty_directories(image: &Image, leg: LegId, dirty: &[DirtySlot]) -> BTreeSet<u64> {
+    let dirs: BTreeSet<u64> = dirty
+        .iter()
+        .filter(|slot| slot.kinds.contains(Kinds::ENTRIES))
+        .map(|slot| slot.identities[leg].ino)
+        .collect();
+    let listed = image.iter().filter(|(_, object)| dirs.contains(&object.ino));
+    let entries = listed.filter_map(|(_, object)| match &object.body {
+        Body::Directory { entries, .. } => Some(entries.values()),
+        _ => None,
+    });
+    entries.flatten().filter_map(|id| image.get(*id)).map(|object| object.ino).collect()
+}

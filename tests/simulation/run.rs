@@ -1,0 +1,348 @@
+//! One run: a mirror is used by several clients, crashed, recovered (with crashes inside), and looked
+//! at after each mount. A [`Setup`] replays it exactly.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mirrorfs::inode::Ino;
+use mirrorfs::legs::simulated::SimLeg;
+use mirrorfs::legs::{LegId, Make};
+use mirrorfs::ops::{LegState, Mirror, MirrorState, SetAttr};
+use mirrorfs::sim::rng::Rng;
+use mirrorfs::sim::scheduler::{self, End, Plan, Spawned};
+use mirrorfs::superblock::PeerState;
+use mirrorfs::sync::{Mutex, Rank};
+
+use crate::check::{self, Verdict};
+use crate::client::{CREATOR, Client, Memory, ROOT_CALLER, SHARED_DIRS, SHARED_FILES, SHARED_GRAINS};
+use crate::model::{Crash, GRAIN};
+use crate::reads;
+use crate::world::{Broken, Fault, Mounted, World};
+
+/// What a run does.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    pub seed: u64,
+    /// The step of the first mount in which the machine dies. `None`: chance decides.
+    pub first_crash: Option<u64>,
+    pub broken: Broken,
+    /// Mounts that may crash, before the one that does not.
+    pub mounts: u64,
+    /// Faults during the first mount.
+    pub faults: [Option<Fault>; 2],
+}
+
+impl Setup {
+    pub fn of_seed(seed: u64) -> Setup {
+        Setup { seed, first_crash: None, broken: Broken::nothing(), mounts: 3, faults: [None; 2] }
+    }
+}
+
+/// How often what happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub runs: u64,
+    pub kills: u64,
+    pub power_cuts: u64,
+    pub clean: u64,
+    pub steps: u64,
+    /// A digest of the whole run.
+    pub trace: u64,
+    /// Whether the first mount came to its end.
+    pub first_finished: bool,
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { runs, kills, power_cuts, clean, steps, .. } = self;
+        write!(
+            f,
+            "{runs} runs, {kills} kills, {power_cuts} power cuts, {clean} clean unmounts, {steps} steps"
+        )
+    }
+}
+
+/// Does one run. The error says what was found to be wrong.
+pub fn run(setup: Setup) -> Result<Counts, String> {
+    let mut rng = Rng::new(setup.seed);
+    let clients = 1 + rng.below(3) as usize;
+    let world = Arc::new(World::new(!rng.one_in(4), setup.broken));
+    let memory = Arc::new(Memory::new(clients));
+    prepare(&world)?;
+    let mut run = Run { setup, rng, world, memory, counts: Counts { runs: 1, ..Counts::default() } };
+    for mount in 0..=setup.mounts {
+        let last = mount == setup.mounts;
+        run.mount(mount, last).map_err(|what| format!("mount {mount}: {what}"))?;
+    }
+    Ok(run.counts)
+}
+
+/// The directories and files that all clients use, made and unmounted cleanly.
+fn prepare(world: &World) -> Verdict {
+    let Mounted { mirror, .. } = world.mount(&[])?;
+    let make = || -> std::io::Result<()> {
+        for dir in SHARED_DIRS.iter().filter(|dir| !dir.is_empty()) {
+            mirror.make(Ino::ROOT, OsStr::new(&dir[1..]), Make::Directory { mode: 0o755 }, CREATOR)?;
+        }
+        for file in SHARED_FILES {
+            let (dir, name) = file.rsplit_once('/').unwrap_or_default();
+            let dir = match dir.strip_prefix('/') {
+                Some(dir) => mirror.lookup(Ino::ROOT, OsStr::new(dir))?.attr.ino,
+                None => Ino::ROOT,
+            };
+            let found = mirror.make(dir, OsStr::new(name), Make::File { mode: 0o644 }, CREATOR)?;
+            let set = SetAttr { size: Some(SHARED_GRAINS * GRAIN), ..SetAttr::default() };
+            mirror.setattr(found.attr.ino, &set, None, ROOT_CALLER)?;
+        }
+        mirror.stop();
+        mirror.close()
+    };
+    make().map_err(|error| format!("preparing: {error}"))?;
+    check::equal(&world.disks)
+}
+
+struct Run {
+    setup: Setup,
+    rng: Rng,
+    world: Arc<World>,
+    memory: Arc<Memory>,
+    counts: Counts,
+}
+
+/// What the simulated threads of a mount leave behind.
+#[derive(Default)]
+struct Left {
+    mirror: Option<Arc<Mirror<SimLeg>>>,
+    refused: Option<String>,
+}
+
+impl Run {
+    /// One mount, to its end or to a crash, and what must be so afterwards.
+    fn mount(&mut self, number: u64, last: bool) -> Verdict {
+        let crash_at = match self.setup.first_crash {
+            Some(step) if number == 0 => Some(step),
+            _ if last => None,
+            _ => {
+                let within = *self.rng.pick(&[10, 40, 150, 400]);
+                Some(1 + self.rng.below(within))
+            }
+        };
+        let plan = Plan {
+            seed: self.rng.bits(),
+            crash_at,
+            switch_one_in: *self.rng.pick(&[1, 2, 4, 16]),
+            broken: self.setup.broken.rule,
+        };
+        let faults = if number == 0 { self.setup.faults } else { [None; 2] };
+        let use_it = Use {
+            faults: faults.into_iter().flatten().collect(),
+            operations: if last { 0 } else { self.rng.below(25) as usize },
+            stop_early: !last && self.rng.one_in(4),
+            rng: self.rng.fork(),
+        };
+        let left = Arc::new(Mutex::new(Rank::Leaf, Left::default()));
+        let report = scheduler::run(plan, {
+            let (world, memory, left) = (self.world.clone(), self.memory.clone(), left.clone());
+            move || use_it.all(&world, &memory, &left)
+        });
+        log::debug!("mount {number}: {:?} after {} steps", report.end, report.steps);
+        self.counts.steps += report.steps;
+        self.counts.trace = self.counts.trace.rotate_left(7) ^ report.trace;
+        self.counts.first_finished |= number == 0 && report.end == End::Finished;
+        let left = std::mem::take(&mut *left.lock());
+        if let Some(refused) = left.refused {
+            return Err(refused);
+        }
+        match report.end {
+            End::Finished => self.after_unmount(left, last),
+            End::Crashed => self.after_crash(left),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    fn after_unmount(&mut self, left: Left, last: bool) -> Verdict {
+        let mirror = left.mirror.ok_or("nothing was mounted")?;
+        let equal = mirror.is_equal() && mirror.state() != MirrorState::ReadOnly;
+        self.after_fault(&mirror)?;
+        drop(mirror);
+        self.judge(Crash::Kill, equal)?;
+        if last && !equal {
+            return Err("the resync did not end".into());
+        }
+        if equal {
+            self.counts.clean += 1;
+            self.after_clean_unmount()?;
+        }
+        self.go_on(Crash::Kill)
+    }
+
+    /// A leg that failed is recorded as stale on the other, which is then the source (O4, O8).
+    fn after_fault(&self, mirror: &Mirror<SimLeg>) -> Verdict {
+        let is_faulted = |&leg: &LegId| matches!(mirror.leg_state(leg), LegState::Faulted { .. });
+        let Some(leg) = LegId::ALL.into_iter().find(is_faulted) else { return Ok(()) };
+        let (survivor, lost) = (self.world.superblock(leg.other()), self.world.superblock(leg));
+        if !matches!(survivor.peer_state, PeerState::Stale { .. }) {
+            return Err(format!("leg {leg} failed, and the other says {:?}", survivor.peer_state));
+        }
+        if survivor.events <= lost.events || survivor.events_cleared > lost.events {
+            return Err(format!("leg {leg} failed: {survivor:?} against {lost:?}"));
+        }
+        if self.world.source() == leg { Err(format!("leg {leg} failed, and is the source")) } else { Ok(()) }
+    }
+
+    fn after_clean_unmount(&mut self) -> Verdict {
+        check::equal(&self.world.disks).map_err(|what| format!("after a clean unmount: {what}"))?;
+        if let Some(leg) = LegId::ALL.into_iter().find(|&leg| !self.world.superblock(leg).clean) {
+            return Err(format!("unmounted, and leg {leg} does not say so"));
+        }
+        match self.world.dirty_slots() {
+            0 => {}
+            slots => return Err(format!("unmounted cleanly with {slots} dirty slots")),
+        }
+        // What is called clean is not looked at again: the power may go now.
+        if self.rng.one_in(2) && self.setup.faults == [None; 2] {
+            self.world.survive(Crash::PowerCut, &mut self.rng);
+            check::equal(&self.world.disks).map_err(|what| format!("power cut after a clean unmount: {what}"))?;
+            self.judge(Crash::Kill, true)?;
+        }
+        Ok(())
+    }
+
+    fn after_crash(&mut self, left: Left) -> Verdict {
+        // What a full leg gave back is not in the histories, so its way to the disk cannot be judged.
+        let full = self.setup.faults.iter().flatten().any(|fault| fault.errno == libc::ENOSPC);
+        let crash = if full || self.rng.one_in(2) { Crash::Kill } else { Crash::PowerCut };
+        match crash {
+            Crash::Kill => self.counts.kills += 1,
+            Crash::PowerCut => self.counts.power_cuts += 1,
+        }
+        let in_step = |mirror: Arc<Mirror<SimLeg>>| mirror.is_equal() && mirror.state() != MirrorState::ReadOnly;
+        let equal = left.mirror.is_some_and(in_step);
+        log::debug!("{crash:?}; the legs were {}in step", if equal { "" } else { "not " });
+        self.world.survive(crash, &mut self.rng);
+        self.judge(crash, equal).map_err(|what| format!("after a {crash:?}: {what}"))?;
+        self.go_on(crash)
+    }
+
+    /// What clients were promised is on the source, and on the other leg too if both were in step.
+    fn judge(&self, crash: Crash, both: bool) -> Verdict {
+        let source = self.world.source();
+        for leg in LegId::ALL.into_iter().filter(|&leg| both || leg == source) {
+            let image = self.world.disks[leg].live();
+            let tree = check::tree(&image);
+            for (number, history) in self.memory.histories.iter().enumerate() {
+                check::client(number, &tree, &history.lock(), crash).map_err(|what| format!("leg {leg}: {what}"))?;
+            }
+            let shared = self.memory.shared.lock();
+            for (number, path) in SHARED_FILES.iter().enumerate() {
+                check::shared(path, &tree, &shared[&number], crash).map_err(|what| format!("leg {leg}: {what}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is on the source is what clients find from now on.
+    fn go_on(&mut self, crash: Crash) -> Verdict {
+        let image = self.world.disks[self.world.source()].live();
+        let tree = check::tree(&image);
+        for (number, history) in self.memory.histories.iter().enumerate() {
+            let mut history = history.lock();
+            let (count, found) = check::client(number, &tree, &history, crash)?;
+            match crash {
+                Crash::Kill => history.go_on_with(count),
+                Crash::PowerCut => history.start_from(found),
+            }
+        }
+        let mut shared = self.memory.shared.lock();
+        for (number, path) in SHARED_FILES.iter().enumerate() {
+            let file = shared.entry(number).or_default();
+            let found = check::shared(path, &tree, file, crash)?;
+            match crash {
+                Crash::Kill => file.go_on(),
+                Crash::PowerCut => file.start_from(found),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What happens during one mount, on simulated threads.
+struct Use {
+    faults: Vec<Fault>,
+    operations: usize,
+    stop_early: bool,
+    rng: Rng,
+}
+
+impl Use {
+    fn all(mut self, world: &World, memory: &Arc<Memory>, left: &Mutex<Left>) {
+        let mounted = match world.mount(&self.faults) {
+            Ok(mounted) => mounted,
+            Err(refused) => {
+                left.lock().refused = Some(refused);
+                return;
+            }
+        };
+        let mirror = mounted.mirror.clone();
+        left.lock().mirror = Some(mirror.clone());
+        let resync = spawn(&mirror, |mirror| mirror.resync());
+        let sweeps = self.rng.below(6);
+        let done = Arc::new(AtomicBool::new(false));
+        let sweeper = spawn(&mirror, {
+            let done = done.clone();
+            move |mirror| {
+                for _ in 0..sweeps {
+                    (0..40).take_while(|_| !done.load(Ordering::Relaxed)).for_each(|_| scheduler::pause());
+                    mirror.sweep();
+                }
+            }
+        });
+        if self.operations == 0 && self.faults.is_empty() {
+            // Nobody reads but the resync, so what it reads can be judged.
+            resync.join();
+            sweeper.join();
+            if let Err(what) = reads::only_dirty(world, &mounted) {
+                left.lock().refused = Some(what);
+            }
+        } else {
+            self.clients(&mirror, memory);
+            done.store(true, Ordering::Relaxed);
+            sweeper.join();
+            if self.stop_early {
+                mirror.stop();
+            }
+            resync.join();
+        }
+        mirror.stop();
+        let read_only = mirror.state() == MirrorState::ReadOnly;
+        if read_only && self.faults.is_empty() {
+            left.lock().refused = Some(format!("read-only: {:?}", mirror.reason()));
+        }
+        let clears = mirror.bitmap_stats().clears;
+        (0..4).for_each(|_| mirror.sweep());
+        if let Err(error) = mirror.close() {
+            left.lock().refused = Some(format!("close: {error}"));
+        }
+        if read_only && mirror.bitmap_stats().clears != clears {
+            left.lock().refused = Some("bits were cleared although a leg is not what it should be (O4)".into());
+        }
+    }
+
+    fn clients(&mut self, mirror: &Arc<Mirror<SimLeg>>, memory: &Arc<Memory>) {
+        let clients: Vec<Spawned> = (0..memory.histories.len())
+            .map(|number| {
+                let client = Client::new(number, mirror.clone(), memory.clone(), self.rng.fork());
+                let operations = self.operations;
+                scheduler::spawn(move || client.work(operations))
+            })
+            .collect();
+        clients.into_iter().for_each(Spawned::join);
+    }
+}
+
+fn spawn(mirror: &Arc<Mirror<SimLeg>>, work: impl FnOnce(&Mirror<SimLeg>) + Send + 'static) -> Spawned {
+    let mirror = mirror.clone();
+    scheduler::spawn(move || work(&mirror))
+}

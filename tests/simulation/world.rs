@@ -1,0 +1,241 @@
+//! The machine that is crashed: two disks, what the mirror keeps on them, and how it is mounted.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mirrorfs::bitmap::{Bitmap, ChunkSize, Copies, DirtySlot, Expect, PageIndex, PageStore};
+use mirrorfs::legs::simulated::{Call, Flaw, SimDisk, SimLeg};
+use mirrorfs::legs::{LegId, PerLeg, Timestamp};
+use mirrorfs::ops::{Mirror, Options, Parts};
+use mirrorfs::sim::rng::Rng;
+use mirrorfs::sim::scheduler::{self, Moment, Rule};
+use mirrorfs::sim::store::Medium;
+use mirrorfs::superblock::{
+    BitmapPlace, Found, Geometry, SlotFault, Superblock, SuperblockStore, plan,
+};
+use mirrorfs::sync::{Mutex, Rank};
+
+use crate::model::Crash;
+
+pub const CHUNK: ChunkSize = ChunkSize::MIN;
+pub const SLOTS: u32 = 64;
+
+/// What is broken on purpose, or switched off, in a world.
+#[derive(Clone, Copy, Debug)]
+pub struct Broken {
+    /// O1: bitmap writes are acknowledged and not durable.
+    pub bitmap_lies: bool,
+    /// Flaws of the legs.
+    pub legs: PerLeg<Flaw>,
+    /// A rule kept by locks.
+    pub rule: Option<Rule>,
+}
+
+impl Broken {
+    pub fn nothing() -> Broken {
+        Broken { bitmap_lies: false, legs: PerLeg::new(Flaw::Sound, Flaw::Sound), rule: None }
+    }
+}
+
+/// A leg fails a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub leg: LegId,
+    pub call: Call,
+    /// How many such calls go well before.
+    pub after: u64,
+    pub errno: i32,
+    /// All such calls fail from then on, not only one.
+    pub for_good: bool,
+}
+
+impl Fault {
+    fn hits(&mut self, call: Call) -> Option<i32> {
+        if call != self.call {
+            return None;
+        }
+        match self.after {
+            0 => {
+                if !self.for_good {
+                    self.after = u64::MAX;
+                }
+                Some(self.errno)
+            }
+            _ => {
+                self.after -= 1;
+                None
+            }
+        }
+    }
+}
+
+pub struct World {
+    pub disks: PerLeg<SimDisk>,
+    bitmaps: PerLeg<Medium>,
+    superblocks: PerLeg<SuperblockFile>,
+    handles: bool,
+    broken: Broken,
+}
+
+/// A mounted mirror and what is known about it from outside.
+pub struct Mounted {
+    pub mirror: Arc<Mirror<SimLeg>>,
+    pub legs: PerLeg<Arc<SimLeg>>,
+    /// What the bitmap said before anything was resynced.
+    pub dirty: Vec<DirtySlot>,
+}
+
+impl World {
+    /// A new mirror on two empty disks.
+    pub fn new(handles: bool, broken: Broken) -> World {
+        let geometry =
+            Geometry { chunk_size: CHUNK.bytes(), bitmap_slots: SLOTS, bitmap_place: BitmapPlace::Leg };
+        let superblocks = Superblock::new_pair(geometry);
+        let image = Bitmap::create_image(superblocks[LegId::A].mirror, SLOTS, CHUNK);
+        World {
+            disks: PerLeg::from_fn(SimDisk::new),
+            bitmaps: PerLeg::from_fn(|_| Medium::new(image.clone())),
+            superblocks: superblocks.map(SuperblockFile::new),
+            handles,
+            broken,
+        }
+    }
+
+    /// Mounts, as the daemon does.
+    pub fn mount(&self, faults: &[Fault]) -> Result<Mounted, String> {
+        let found = self.superblocks.as_ref().map(SuperblockFile::found);
+        let plan = plan(&found).map_err(|refusal| format!("refused: {refusal:?}"))?;
+        let superblocks = self.superblocks.as_ref().map(|file| file.newest());
+        let copies = Copies::PerLeg(PerLeg::from_fn(|leg| {
+            let medium = self.bitmaps[leg].clone();
+            let medium = if self.broken.bitmap_lies { medium.lying() } else { medium };
+            Some(Box::new(BitmapFile(medium)) as Box<dyn PageStore>)
+        }));
+        let expect = Expect { mirror: superblocks[LegId::A].mirror, slots: SLOTS, chunk: CHUNK };
+        let loaded = copies.load(&expect);
+        if loaded.compare_all {
+            return Err(format!("the bitmap is damaged: {:?}", loaded.verdicts));
+        }
+        let dirty = loaded.dirty();
+        let bitmap = Bitmap::new(copies, loaded).map_err(|error| format!("bitmap: {error}"))?;
+        let legs = PerLeg::from_fn(|leg| Arc::new(self.leg(leg, faults)));
+        let stores =
+            self.superblocks.as_ref().map(|file| Box::new(file.clone()) as Box<dyn SuperblockStore>);
+        let parts = Parts {
+            legs: PerLeg::from_fn(|leg| legs[leg].clone()),
+            bitmap,
+            compare_all: false,
+            superblocks,
+            stores,
+            plan,
+        };
+        let mirror = Mirror::assemble(parts, options()).map_err(|error| format!("mount: {error}"))?;
+        Ok(Mounted { mirror, legs, dirty })
+    }
+
+    fn leg(&self, id: LegId, faults: &[Fault]) -> SimLeg {
+        let leg = SimLeg::new(id, self.disks[id].clone()).with_flaw(self.broken.legs[id]);
+        let leg = if self.handles { leg } else { leg.without_handles() };
+        let mut faults: Vec<Fault> = faults.iter().filter(|fault| fault.leg == id).copied().collect();
+        if faults.is_empty() {
+            return leg;
+        }
+        leg.with_faults(Box::new(move |_, call| faults.iter_mut().find_map(|fault| fault.hits(call))))
+    }
+
+    /// The machine comes up again after a crash.
+    pub fn survive(&self, crash: Crash, rng: &mut Rng) {
+        for leg in LegId::ALL {
+            match crash {
+                Crash::Kill => self.disks[leg].survive_kill(),
+                Crash::PowerCut => {
+                    self.disks[leg].survive_power_cut(rng);
+                    self.bitmaps[leg].survive_power_cut();
+                }
+            }
+        }
+    }
+
+    /// Which leg a mount would read from.
+    pub fn source(&self) -> LegId {
+        let found = self.superblocks.as_ref().map(SuperblockFile::found);
+        plan(&found).map_or(LegId::A, |plan| plan.source)
+    }
+
+    /// What each leg's superblock says.
+    pub fn superblock(&self, leg: LegId) -> Superblock {
+        self.superblocks[leg].newest()
+    }
+
+    /// How many slots of the copies on disk are dirty.
+    pub fn dirty_slots(&self) -> usize {
+        let copies = Copies::PerLeg(PerLeg::from_fn(|leg| {
+            Some(Box::new(BitmapFile(self.bitmaps[leg].clone())) as Box<dyn PageStore>)
+        }));
+        let expect = Expect { mirror: self.superblock(LegId::A).mirror, slots: SLOTS, chunk: CHUNK };
+        copies.load(&expect).dirty().len()
+    }
+}
+
+fn options() -> Options {
+    Options {
+        read_only: false,
+        sweep_interval: Duration::from_secs(1),
+        pinned_directories: 4,
+        clock: || Timestamp { secs: 1_700_000_000, nanos: 0 },
+    }
+}
+
+/// A copy of the bitmap on a [`Medium`].
+struct BitmapFile(Medium);
+
+impl PageStore for BitmapFile {
+    fn read_all(&self) -> io::Result<Vec<u8>> {
+        Ok(self.0.read_all())
+    }
+
+    fn write(&self, page: PageIndex, bytes: &[u8]) -> io::Result<()> {
+        self.0.write(u64::from(page.0) * mirrorfs::bitmap::PAGE_SIZE as u64, bytes)
+    }
+}
+
+/// A leg's superblock file: two slots, written in turn. A write in which the machine dies leaves the
+/// slot old, new or damaged.
+#[derive(Clone)]
+struct SuperblockFile(Arc<Mutex<[Option<Superblock>; 2]>>);
+
+impl SuperblockFile {
+    fn new(superblock: Superblock) -> SuperblockFile {
+        let second = Superblock { sequence: 1, ..superblock.clone() };
+        SuperblockFile(Arc::new(Mutex::new(Rank::Leaf, [Some(superblock), Some(second)])))
+    }
+
+    fn newest(&self) -> Superblock {
+        let slots = self.0.lock().clone();
+        slots.into_iter().flatten().max_by_key(|superblock| superblock.sequence).expect("a slot is whole")
+    }
+
+    fn found(&self) -> Found {
+        let damaged = self.0.lock().iter().any(Option::is_none);
+        Found::Leg { superblock: self.newest(), damaged_slot: damaged.then_some(SlotFault::Short) }
+    }
+}
+
+impl SuperblockStore for SuperblockFile {
+    fn write(&self, superblock: &Superblock) -> io::Result<()> {
+        let moment = scheduler::step()?;
+        let next = Superblock { sequence: self.newest().sequence + 1, ..superblock.clone() };
+        let slot = (next.sequence % 2) as usize;
+        let outcome = if moment == Moment::Last { scheduler::choose(3) } else { 1 };
+        match outcome {
+            0 => {}
+            1 => self.0.lock()[slot] = Some(next),
+            _ => self.0.lock()[slot] = None,
+        }
+        if moment == Moment::Last {
+            scheduler::die();
+        }
+        Ok(())
+    }
+}
