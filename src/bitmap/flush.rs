@@ -47,17 +47,18 @@ pub struct Progress {
 
 impl Progress {
     /// Nothing flushed yet.
-    pub fn new(len: usize, copies: usize) -> Progress {
-        Progress {
+    pub fn new(len: usize, copies: usize) -> io::Result<Progress> {
+        let snapshot = Snapshot { bytes: Pages::new(len)?, pages: PageSet::new(len / PAGE_SIZE) };
+        Ok(Progress {
             done: 0,
             failed: 0,
             failed_errno: 0,
             running: None,
-            snapshot: Some(Snapshot { bytes: Pages::new(len), pages: PageSet::new(len / PAGE_SIZE) }),
+            snapshot: Some(snapshot),
             in_use: std::array::from_fn(|copy| copy < copies),
             flushes: 0,
             pages_written: 0,
-        }
+        })
     }
 
     /// The flush to wait for so that what `held` says is durable; `None` if it is already.

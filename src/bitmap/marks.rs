@@ -114,7 +114,7 @@ impl Bitmap {
     pub fn new(copies: Copies, loaded: Loaded) -> io::Result<Bitmap> {
         let Loaded { compare_all, expect, slots, images, .. } = loaded;
         let copies = copies.into_list();
-        let table = Table::new(expect.header(compare_all), slots);
+        let table = Table::new(expect.header(compare_all), slots)?;
         // ORDER: one copy after the other. The union over the first loses nothing while the second
         // is what it was, and once the first is complete the second may be torn.
         for (id, store) in &copies {
@@ -122,7 +122,7 @@ impl Bitmap {
             bring_up(&**store, &table.pages, old.unwrap_or(&[]), &expect)?;
         }
         let state = State {
-            flush: Progress::new(table.pages.len(), copies.len()),
+            flush: Progress::new(table.pages.len(), copies.len())?,
             table,
             making_room: false,
             waiting_for_room: 0,

@@ -1,39 +1,7 @@
-//! Memory for pages, allocated once and aligned for O_DIRECT; and sets of pages.
+//! Memory for pages, allocated once, pinned and aligned for O_DIRECT; and sets of pages.
 
-use std::ops::{Deref, DerefMut};
-
-use super::{PAGE_SIZE, PageIndex};
-
-/// Whole pages at a page boundary, zeroed.
-pub struct Pages {
-    bytes: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl Pages {
-    /// `len` bytes, a multiple of the page size. Touched, so that they are resident.
-    pub fn new(len: usize) -> Pages {
-        assert!(len.is_multiple_of(PAGE_SIZE), "pages are whole");
-        let mut bytes = vec![0; len + PAGE_SIZE];
-        bytes.fill(0);
-        let start = bytes.as_ptr().align_offset(PAGE_SIZE);
-        Pages { bytes, start, len }
-    }
-}
-
-impl Deref for Pages {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &self.bytes[self.start..self.start + self.len]
-    }
-}
-
-impl DerefMut for Pages {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + self.len]
-    }
-}
+use super::PageIndex;
+pub use crate::sys::memory::PinnedPages as Pages;
 
 /// Some of the pages of a file. Never allocates after construction.
 #[derive(Clone)]
@@ -113,13 +81,6 @@ impl PageSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn memory_is_aligned_for_direct_io() {
-        let pages = Pages::new(3 * PAGE_SIZE);
-        assert_eq!(pages.len(), 3 * PAGE_SIZE);
-        assert!((pages.as_ptr() as usize).is_multiple_of(PAGE_SIZE));
-    }
 
     #[test]
     fn runs_are_what_was_inserted() {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
 
+use super::format;
 use super::host::PageStore;
 use super::pages::Pages;
 use super::{PAGE_SIZE, PageIndex};
@@ -132,10 +133,13 @@ impl FileStore {
 
 impl PageStore for FileStore {
     fn read_all(&self) -> io::Result<Vec<u8>> {
+        if self.len > format::file_len(format::MAX_SLOTS) as u64 {
+            return Err(errno(libc::EFBIG));
+        }
         if self.has_holes()? {
             return Err(errno(libc::EUCLEAN));
         }
-        let mut buf = Pages::new((self.len as usize).next_multiple_of(PAGE_SIZE));
+        let mut buf = Pages::new(self.len as usize)?;
         let read = self.with_fallback(|| self.read_whole(&mut buf))?;
         Ok(buf[..read.min(self.len as usize)].to_vec())
     }
@@ -147,7 +151,7 @@ impl PageStore for FileStore {
         }
         // ORDER: O_DSYNC makes each write durable before it returns.
         if self.is_direct() && !(bytes.as_ptr() as usize).is_multiple_of(PAGE_SIZE) {
-            let mut aligned = Pages::new(bytes.len());
+            let mut aligned = Pages::new(bytes.len())?;
             aligned.copy_from_slice(bytes);
             return self.with_fallback(|| write_through(&self.file, &aligned, start));
         }
@@ -197,7 +201,7 @@ mod tests {
         let name = Path::new("bitmap");
         let store = FileStore::create(&fd, name, &image(9)).unwrap();
         let mut expected = image(9);
-        let mut pages = Pages::new(2 * PAGE_SIZE);
+        let mut pages = Pages::new(2 * PAGE_SIZE).unwrap();
         pages.fill(0x5a);
         expected[3 * PAGE_SIZE..5 * PAGE_SIZE].fill(0x5a);
         store.write(PageIndex(3), &pages).unwrap();

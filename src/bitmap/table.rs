@@ -13,6 +13,7 @@
 //! - the bytes of a slot in `pages` are the encoding of its entry;
 //! - a slot changed since the last snapshot has its page in `urgent`, one cleared has it in `lazy`.
 
+use std::io;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
@@ -109,11 +110,11 @@ fn place_of(index: SlotIndex) -> (usize, u8) {
 
 impl Table {
     /// A table with these slots, each needed by the resync and taken to be on the copies already.
-    pub fn new(header: Header, slots: Vec<(SlotIndex, Slot)>) -> Table {
+    pub fn new(header: Header, slots: Vec<(SlotIndex, Slot)>) -> io::Result<Table> {
         let count = header.slots as usize;
         let len = format::file_len(header.slots);
         let mut table = Table {
-            pages: Pages::new(len),
+            pages: Pages::new(len)?,
             urgent: PageSet::new(len / PAGE_SIZE),
             lazy: PageSet::new(len / PAGE_SIZE),
             carrier: 1,
@@ -135,7 +136,7 @@ impl Table {
             table.encode(index);
             table.set_needed(index, true);
         }
-        table
+        Ok(table)
     }
 
     /// What the header says.

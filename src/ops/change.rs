@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Mirror;
-use super::outcome::{Answer, Reply, Then, judge};
+use super::outcome::{Answer, Class, Reply, Then, class, judge};
 use crate::bitmap::{ChunkSize, Kinds, Span, Want, WriteIntent};
 use crate::error::errno;
 use crate::inode::Object;
@@ -118,12 +118,13 @@ impl<L: Leg> Mirror<L> {
         let intent = self.bitmap.mark(self, &wants)?;
 
         let source = self.source();
-        let of_source = act(&intent, source);
-        let of_other = match &of_source {
-            Ok(_) if self.health.in_service(source.other()) => Some(act(&intent, source.other())),
-            _ => None,
+        let touches_data = touched.iter().any(|touch| matches!(touch.part, Part::Data(_)));
+        let (of_source, of_other) = if touches_data && !self.is_equal() {
+            self.ask_other_first(&intent, &mut act)
+        } else {
+            self.ask_source_first(&intent, &mut act)
         };
-        let outcome = judge(source, answer(Some(&of_source), &count), answer(of_other.as_ref(), &count));
+        let outcome = judge(source, answer(of_source.as_ref(), &count), answer(of_other.as_ref(), &count));
         match outcome.then {
             Then::Nothing => {}
             // ORDER: durable on the survivor before the reply (O2).
@@ -131,12 +132,46 @@ impl<L: Leg> Mirror<L> {
             Then::Repair { wrong } => self.repair(&intent, wrong, &touched),
         }
         match (outcome.reply, of_source) {
-            (Reply::Done(count), Ok(of_source)) => {
+            (Reply::Done(count), Some(Ok(of_source))) => {
                 Ok(Done { source: of_source, other: of_other.and_then(Result::ok), count })
             }
             (Reply::Errno(number), _) => Err(errno(number)),
-            (Reply::Done(_), Err(error)) => Err(error),
+            (Reply::Done(_), Some(Err(error))) => Err(error),
+            (Reply::Done(_), None) => Err(errno(libc::EIO)),
         }
+    }
+
+    /// A refusal by the source leaves both legs as they were: the other is not asked.
+    fn ask_source_first<T>(
+        &self,
+        intent: &WriteIntent<'_>,
+        act: &mut impl FnMut(&WriteIntent<'_>, LegId) -> io::Result<T>,
+    ) -> (Option<io::Result<T>>, Option<io::Result<T>>) {
+        let source = self.source();
+        let of_source = act(intent, source);
+        let ask = of_source.is_ok() && self.health.in_service(source.other());
+        let of_other = ask.then(|| act(intent, source.other()));
+        (Some(of_source), of_other)
+    }
+
+    /// While data is being resynced the other leg may hold old bytes, and nothing can be taken back from
+    /// it: it is asked first, so that a refusal of its own leaves the source as it was, and what it
+    /// did in part is brought back from there.
+    fn ask_other_first<T>(
+        &self,
+        intent: &WriteIntent<'_>,
+        act: &mut impl FnMut(&WriteIntent<'_>, LegId) -> io::Result<T>,
+    ) -> (Option<io::Result<T>>, Option<io::Result<T>>) {
+        let source = self.source();
+        if !self.health.in_service(source.other()) {
+            return (Some(act(intent, source)), None);
+        }
+        let of_other = act(intent, source.other());
+        let refused = of_other.as_ref().err().and_then(io::Error::raw_os_error);
+        if refused.is_some_and(|number| class(number) != Class::Failure) {
+            return (None, Some(of_other));
+        }
+        (Some(act(intent, source)), Some(of_other))
     }
 
     /// A change that either happens or not.

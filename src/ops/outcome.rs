@@ -13,6 +13,7 @@
 //! | done | failed | done | the other leg is faulted, durably, before the reply (O2) |
 //! | failed | not asked | that errno | the source is faulted |
 //! | done | refused for a limit of its own | that errno | source is brought back |
+//! | not asked | refused, while a resync is under way | that errno | the other leg is brought back |
 //! | done | sees other names than the source | done | the legs differ: the other leg is brought up |
 //!
 //! A leg *fails* when its errno tells of the leg and not of the request.
@@ -121,6 +122,10 @@ pub fn judge(source: LegId, of_source: Answer, of_other: Answer) -> Outcome {
             (_, Answer::Done(_)) => outcome(Reply::Errno(errno), Then::Repair { wrong: other }),
             _ => outcome(Reply::Errno(errno), Then::Nothing),
         },
+        // While a resync is under way the other leg is asked first, see `change`.
+        (Answer::NotAsked, Answer::Refused(errno)) => {
+            outcome(Reply::Errno(errno), Then::Repair { wrong: other })
+        }
         (Answer::NotAsked, _) => outcome(Reply::Errno(libc::EIO), Then::Nothing),
     }
 }
@@ -147,6 +152,7 @@ mod tests {
                 (Refused(libc::EIO), NotAsked, Reply::Errno(libc::EIO), Then::Fault(source, libc::EIO)),
                 (Refused(libc::EIO), Done(9), Reply::Errno(libc::EIO), Then::Fault(source, libc::EIO)),
                 (Refused(libc::EIO), Refused(libc::EIO), Reply::Errno(libc::EIO), Then::Nothing),
+                (NotAsked, Refused(libc::ENOSPC), Reply::Errno(libc::ENOSPC), Then::Repair { wrong: other }),
                 (Refused(libc::EEXIST), Done(0), Reply::Errno(libc::EEXIST), Then::Repair { wrong: other }),
             ];
             for (of_source, of_other, reply, then) in rows {
