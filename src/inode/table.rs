@@ -85,16 +85,21 @@ impl<L: Leg> Table<L> {
         {
             return known.clone();
         }
-        let generation = self.next_generation.fetch_add(1, Ordering::Relaxed);
-        let mut identities = PerLeg::new(None, None);
-        identities[self.source] = Some(*identity);
-        let object = Arc::new(Object::new(ino, generation, kind, identities, None));
+        let object = Arc::new(self.unknown(ino, identity, kind));
         if let Some(old) = objects.insert(ino, object.clone()) {
             // The number was used again. What the kernel counted for the old object it will give back
             // for this number.
             object.lookups.store(old.lookups.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         object
+    }
+
+    /// An object that is not in the table.
+    fn unknown(&self, ino: Ino, identity: &Identity, kind: Kind) -> Object<L> {
+        let generation = self.next_generation.fetch_add(1, Ordering::Relaxed);
+        let mut identities = PerLeg::new(None, None);
+        identities[self.source] = Some(*identity);
+        Object::new(ino, generation, kind, identities, None)
     }
 
     /// The kernel gives `count` lookups back.

@@ -191,7 +191,7 @@ impl<L: Leg> Mirror<L> {
         }
         let of_other = act(intent, source.other());
         let refused = of_other.as_ref().err().and_then(io::Error::raw_os_error);
-        if refused.is_some_and(|number| class(number) != Class::Failure) {
+        if refused.is_some_and(|number| class(number) == Class::Limit) {
             return (None, Some(of_other));
         }
         (Some(act(intent, source)), Some(of_other))

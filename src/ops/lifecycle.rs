@@ -152,7 +152,7 @@ impl<L: Leg> Mirror<L> {
         // resync anew from the same source.
         self.sync_both(|leg| self.legs[leg].sync_all())?;
         // What turned the mirror read-only meanwhile may be known to the source alone: it stays the source.
-        if self.health.writable().is_ok() {
+        if !self.keeps_its_bits() {
             if self.compare_all {
                 self.bitmap.all_compared(self)?;
             }
@@ -190,7 +190,7 @@ impl<L: Leg> Mirror<L> {
         // What is still dirty is no matter of a fault alone: a resync that was stopped leaves bits too.
         // Without a record of a clean unmount the next mount resyncs by the bitmap.
         let clean = self.bitmap.stats().dirty_slots == 0 && self.is_equal();
-        if !clean || self.health.writable().is_err() {
+        if !clean || self.keeps_its_bits() {
             return Ok(());
         }
         self.health.record(Superblocks::unmount)

@@ -25,9 +25,7 @@ impl<L: Leg> Mirror<L> {
 
     /// Clears what nobody has touched for `ticks`.
     pub(super) fn clear_idle(&self, ticks: u64) {
-        // O4: with a leg missing nothing is cleared. Nor when the legs are known to differ and could not be
-        // made alike: the bits of that are idle now, and must last until the next mount.
-        if self.health.writable().is_err() {
+        if self.keeps_its_bits() {
             return;
         }
         let idle = self.bitmap.idle(ticks);
@@ -45,6 +43,12 @@ impl<L: Leg> Mirror<L> {
         if let Err(error) = self.bitmap.write_back(self) {
             log::warn!("cannot write cleared bits; they cost a compare at the next resync: {error}");
         }
+    }
+
+    /// Whether nothing is cleared any more: a leg is missing (O4), or the legs differ in what could not
+    /// be repaired, and only its bits tell the next mount. Each of these turns the mirror read-only.
+    pub(super) fn keeps_its_bits(&self) -> bool {
+        self.health.writable().is_err()
     }
 
     /// Gives both legs one set of times for what this slot covers.
@@ -103,8 +107,9 @@ impl<L: Leg> Host for Mirror<L> {
         let settled = slots.iter().try_for_each(|slot| self.settle(slot));
         self.sync_both(|leg| self.legs[leg].sync_all())?;
         settled?;
-        // A leg that failed just now has been taken out: nothing is cleared any more.
-        self.health.writable()
+        // A leg that failed just now has been taken out.
+        let kept = self.health.fault().map_or(libc::EROFS, |fault| fault.errno);
+        if self.keeps_its_bits() { Err(errno(kept)) } else { Ok(()) }
     }
 
     fn copy_failed(&self, copy: CopyId, error: &io::Error) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use mirrorfs::inode::{Fh, Ino};
 use mirrorfs::legs::simulated::SimLeg;
 use mirrorfs::legs::{Creator, Kind, Make, RenameMode};
-use mirrorfs::ops::{Caller, Mirror, SetAttr};
+use mirrorfs::ops::{Caller, Mirror, MirrorState, SetAttr};
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sync::{Mutex, MutexGuard, Rank};
 
@@ -56,8 +56,19 @@ pub fn filled(tag: Tag, len: u64) -> Vec<u8> {
     tag.to_le_bytes().repeat(len as usize / 8)
 }
 
+/// What clients do most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mix {
+    Everything,
+    /// Only what concerns the files that all write to.
+    SharedFiles,
+    /// Names made and moved between directories.
+    Renames,
+}
+
 /// One client during one mount.
 pub struct Client {
+    pub mix: Mix,
     pub number: usize,
     pub mirror: Arc<Mirror<SimLeg>>,
     pub memory: Arc<Memory>,
@@ -75,8 +86,14 @@ pub enum Go {
 }
 
 impl Client {
-    pub fn new(number: usize, mirror: Arc<Mirror<SimLeg>>, memory: Arc<Memory>, rng: Rng) -> Client {
-        Client { number, mirror, memory, rng, open: Vec::new() }
+    pub fn new(
+        number: usize,
+        mirror: Arc<Mirror<SimLeg>>,
+        memory: Arc<Memory>,
+        mix: Mix,
+        rng: Rng,
+    ) -> Client {
+        Client { mix, number, mirror, memory, rng, open: Vec::new() }
     }
 
     /// Does `operations` things, then closes its files.
@@ -94,7 +111,12 @@ impl Client {
     }
 
     fn act(&mut self) -> Go {
-        match self.rng.below(32) {
+        let what = match self.mix {
+            Mix::Everything => self.rng.below(32),
+            Mix::SharedFiles => 25 + self.rng.below(5),
+            Mix::Renames => *self.rng.pick(&[4, 10, 10]),
+        };
+        match what {
             0..=3 => self.create_file(),
             4 => self.make(Kind::Directory),
             5 => self.make(Kind::Symlink),
@@ -129,6 +151,8 @@ impl Client {
 
     fn failed(&mut self, op: &Op, error: &io::Error) -> Go {
         match error.raw_os_error() {
+            // What could not be undone stays for the next mount.
+            Some(libc::ENOSPC) if self.mirror.state() == MirrorState::ReadOnly => Go::Home,
             // A leg had no room: nothing was done (P10).
             Some(libc::ENOSPC) => {
                 self.history().take_back();

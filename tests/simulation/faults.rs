@@ -55,7 +55,7 @@ fn what_cannot_be_undone_is_not_forgotten() {
     for seed in 0..60 {
         let full =
             Fault { leg: LegId::B, call: Call::Make, after: seed % 5, errno: libc::ENOSPC, for_good: true };
-        let failing = Fault { leg: LegId::A, call: Call::Unlink, after: 0, errno: libc::EIO, for_good: true };
+        let failing = Fault { leg: LegId::A, call: Call::Rename, after: 0, errno: libc::EIO, for_good: true };
         let setup = Setup { faults: [Some(full), Some(failing)], mounts: 2, ..Setup::of_seed(seed) };
         if let Err(what) = run(setup) {
             panic!("seed {seed}, {full:?}, {failing:?}: {what}");
