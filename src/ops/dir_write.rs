@@ -176,7 +176,8 @@ impl<L: Leg> Mirror<L> {
         let keeps_a_name = stat.kind != Kind::Directory && stat.nlink > 1;
         if keeps_a_name {
             self.pin(&object)?;
-        } else if object.opens.load(Ordering::Relaxed) > 0 {
+        } else if object.opens.load(Ordering::Relaxed) > 0 || object.kind == Kind::Directory {
+            // A directory is used without being opened, too: as somebody's current one.
             self.pin_open(&object)?;
         }
         Ok(Leaving { object, keeps_a_name })

@@ -15,6 +15,7 @@ use crate::legs::{Kind, Leg, PerLeg, Stat, Timestamp};
 const SUID: u32 = 0o4000;
 const SGID: u32 = 0o2000;
 const GROUP_EXECUTE: u32 = 0o010;
+const ACCESS_ACL: &str = "system.posix_acl_access";
 
 impl<L: Leg> Mirror<L> {
     /// Sets attributes, all or none of them as far as the legs allow.
@@ -90,6 +91,14 @@ impl<L: Leg> Mirror<L> {
                 None => self.legs[leg].truncate(intent, &nodes[leg], size),
             }
         })?;
+        if (old.size, size) == (0, 0) && fh.is_none() {
+            // Opening with O_TRUNC is a modification even of an empty file. The kernel asks for it as
+            // for a truncate by name, which xfs then passes over.
+            let now = Some((self.options.clock)());
+            self.change_all([Touch::metadata(object)], |intent, leg| {
+                self.legs[leg].set_times(intent, &nodes[leg], None, now)
+            })?;
+        }
         Ok(())
     }
 
@@ -117,8 +126,17 @@ impl<L: Leg> Mirror<L> {
         Ok(())
     }
 
-    /// Sets an extended attribute; `flags` as in setxattr(2).
-    pub fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> io::Result<()> {
+    /// Sets an extended attribute; `flags` as in setxattr(2). `in_group` tells whether the caller may
+    /// keep sgid on what belongs to a group: one who may not loses it with a new access ACL, as with
+    /// a new mode.
+    pub fn setxattr(
+        &self,
+        ino: Ino,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        in_group: impl FnOnce(u32) -> bool,
+    ) -> io::Result<()> {
         self.enter()?;
         let object = self.object(ino)?;
         let _changing = object.lock.write();
@@ -128,6 +146,16 @@ impl<L: Leg> Mirror<L> {
         }
         self.change_all([Touch::metadata(&object)], |intent, leg| {
             self.legs[leg].set_xattr(intent, &nodes[leg], name, value, flags)
+        })?;
+        if name != ACCESS_ACL {
+            return Ok(());
+        }
+        let stat = self.stat_on(&object, self.source())?;
+        if stat.mode & SGID == 0 || in_group(stat.gid) {
+            return Ok(());
+        }
+        self.change_all([Touch::metadata(&object)], |intent, leg| {
+            self.legs[leg].set_mode(intent, &nodes[leg], stat.mode & !SGID)
         })?;
         Ok(())
     }
