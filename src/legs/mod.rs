@@ -107,6 +107,9 @@ impl<T> IndexMut<LegId> for PerLeg<T> {
 /// object with a longer one is found by its inode number.
 pub const HANDLE_MAX: usize = 40;
 
+/// The type of [`Handle::of_birth`]: the kernel's types are 0 to 255.
+const BIRTH: i32 = -1;
+
 /// A file handle as name_to_handle_at(2) gives it: names one inode of one filesystem for good, also
 /// when its number has been used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -122,6 +125,20 @@ impl Handle {
         let mut kept = [0; HANDLE_MAX];
         kept.get_mut(..bytes.len())?.copy_from_slice(bytes);
         Some(Handle { kind, len: bytes.len() as u8, bytes: kept })
+    }
+
+    /// What stands for a handle where the daemon may not use them or the filesystem has none: the birth
+    /// time. Opens nothing, but tells apart objects that had one inode number in turn.
+    pub fn of_birth(btime: Timestamp) -> Handle {
+        let mut bytes = [0; HANDLE_MAX];
+        bytes[..8].copy_from_slice(&btime.secs.to_le_bytes());
+        bytes[8..12].copy_from_slice(&btime.nanos.to_le_bytes());
+        Handle { kind: BIRTH, len: 12, bytes }
+    }
+
+    /// Whether an object can be opened by it.
+    pub fn opens(&self) -> bool {
+        self.kind != BIRTH
     }
 
     /// The kernel's `handle_type`.
@@ -140,8 +157,16 @@ impl Handle {
 pub struct Identity {
     /// Inode number on that leg's filesystem.
     pub ino: u64,
-    /// The handle, where the filesystem has them and the daemon may use them.
+    /// The handle, where the filesystem has them and the daemon may use them; else the birth time, where
+    /// there is one.
     pub handle: Option<Handle>,
+}
+
+impl Identity {
+    /// Whether the object can be opened without looking for it.
+    pub fn opens(&self) -> bool {
+        self.handle.is_some_and(|handle| handle.opens())
+    }
 }
 
 /// A point in time as the filesystem keeps it. `nanos` counts forward from `secs`, also before 1970.

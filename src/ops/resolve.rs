@@ -60,7 +60,7 @@ impl<L: Leg> Mirror<L> {
             if let Some(node) = pinned {
                 return Ok(node);
             }
-            if let Some(identity) = identity.filter(|identity| identity.handle.is_some()) {
+            if let Some(identity) = identity.filter(Identity::opens) {
                 return self.legs[leg].find(&identity);
             }
             let Some((dir, name)) = place.as_ref() else { return Err(errno(libc::ESTALE)) };
@@ -68,7 +68,7 @@ impl<L: Leg> Mirror<L> {
             // A rename may have moved it between the look at its place and the look into the
             // directory. Before it does, it pins or identifies what it moves.
             let moved = object.with_names(|names| {
-                let known = names.identities[leg].is_some_and(|identity| identity.handle.is_some());
+                let known = names.identities[leg].is_some_and(|identity| identity.opens());
                 names.pinned[leg].is_some() || known || !same_place(&names.place, &place)
             });
             match found {
@@ -111,7 +111,7 @@ impl<L: Leg> Mirror<L> {
     pub(super) fn pin(&self, object: &Arc<Object<L>>) -> io::Result<()> {
         for leg in LegId::ALL {
             let identity = object.with_names(|names| names.identities[leg]);
-            if identity.is_none_or(|identity| identity.handle.is_none()) {
+            if !identity.is_some_and(|identity| identity.opens()) {
                 let node = self.prepared(leg, self.node(object, leg))?;
                 object.with_names(|names| names.pinned[leg] = Some(node));
             }

@@ -82,7 +82,7 @@ impl<L: Leg> Mirror<L> {
     /// Both nodes of the object behind a slot.
     fn slot_nodes(&self, identities: &PerLeg<Identity>) -> io::Result<PerLeg<L::Node>> {
         let source = self.source();
-        if identities[source].handle.is_none() || identities[source.other()].handle.is_none() {
+        if !identities[source].opens() || !identities[source.other()].opens() {
             let ino = self.numbering.shown(identities[source].ino);
             if let Some(object) = self.table.get(ino) {
                 return self.nodes(&object);

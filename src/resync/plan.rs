@@ -29,7 +29,7 @@ pub(super) struct Object {
 impl Object {
     /// Whether its identities cannot be mistaken for those of an earlier object.
     pub fn is_certain(&self) -> bool {
-        self.ids.iter().all(|(_, identity)| identity.handle.is_some())
+        self.ids.iter().all(|(_, identity)| identity.opens())
     }
 
     /// One more slot, if it is not known.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Statx};
 
 use super::names::{self, Use};
 use super::view::ITSELF;
@@ -30,19 +30,26 @@ impl DirectoryLeg {
         self.check_name(dir, name, Use::Existing)?;
         let stat = sys::file::stat(dir.fd(), name)?;
         self.check_device(&stat)?;
-        let handle = self.handle(dir.fd(), name)?;
+        let handle = self.handle(dir.fd(), name, &stat)?;
         Ok((Identity { ino: stat.stx_ino, handle }, attrs::stat(&stat)))
     }
 
-    /// The handle of a name, or of the descriptor itself; `None` where there is none to be had.
-    pub(super) fn handle(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Handle>> {
+    /// The handle of a name, or of the descriptor itself, of which `stat` are the attributes; where there
+    /// is none to be had, its birth.
+    pub(super) fn handle(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        stat: &Statx,
+    ) -> io::Result<Option<Handle>> {
+        let birth = || attrs::stat(stat).btime.map(Handle::of_birth);
         if !self.handles {
-            return Ok(None);
+            return Ok(birth());
         }
         match sys::handle::name_to_handle(dir, name) {
             Ok(raw) => Ok(Handle::new(raw.kind(), raw.bytes())),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EOVERFLOW)) => {
-                Ok(None)
+                Ok(birth())
             }
             Err(error) => Err(error),
         }

@@ -31,9 +31,9 @@ impl Leg for DirectoryLeg {
     }
 
     fn find(&self, identity: &Identity) -> Result<Node> {
-        match identity.handle.as_ref().filter(|_| self.handles) {
+        match identity.handle.as_ref().filter(|handle| self.handles && handle.opens()) {
             Some(handle) => self.find_by_handle(identity.ino, handle),
-            None => self.find_by_number(identity.ino),
+            None => self.find_by_number(identity),
         }
     }
 
@@ -51,7 +51,9 @@ impl Leg for DirectoryLeg {
     }
 
     fn identity(&self, node: &Node) -> Result<Identity> {
-        Ok(Identity { ino: node.0.ino, handle: self.handle(node.fd(), OsStr::new(ITSELF))? })
+        let itself = OsStr::new(ITSELF);
+        let stat = sys::file::stat(node.fd(), itself)?;
+        Ok(Identity { ino: node.0.ino, handle: self.handle(node.fd(), itself, &stat)? })
     }
 
     fn stat(&self, node: &Node) -> Result<Stat> {

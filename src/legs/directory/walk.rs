@@ -18,7 +18,7 @@ use rustix::fs::FileType;
 
 use super::{DirectoryLeg, Node, attrs};
 use crate::error::errno;
-use crate::legs::Kind;
+use crate::legs::{Handle, Identity, Kind, Leg};
 use crate::sys;
 
 /// How often a walk that meets concurrent renames starts again.
@@ -46,8 +46,17 @@ struct Level {
 }
 
 impl DirectoryLeg {
-    /// The object with this number; ESTALE when the leg holds none.
-    pub(super) fn find_by_number(&self, ino: u64) -> io::Result<Node> {
+    /// The object with this number, of the same birth where that is known; ESTALE when the leg holds none.
+    pub(super) fn find_by_number(&self, identity: &Identity) -> io::Result<Node> {
+        let node = self.walk_to(identity.ino)?;
+        let Some(birth) = identity.handle.filter(|handle| !handle.opens()) else { return Ok(node) };
+        match self.stat(&node)?.btime.map(Handle::of_birth) {
+            Some(other) if other != birth => Err(errno(libc::ESTALE)),
+            _ => Ok(node),
+        }
+    }
+
+    fn walk_to(&self, ino: u64) -> io::Result<Node> {
         if ino == self.root.0.ino {
             return Ok(self.root.clone());
         }

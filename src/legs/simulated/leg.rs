@@ -150,7 +150,8 @@ impl SimLeg {
     fn identify(&self, object: &Object) -> Identity {
         let mut bytes = object.ino.to_le_bytes().to_vec();
         bytes.extend(object.generation.to_le_bytes());
-        let handle = if self.handles { Handle::new(1, &bytes) } else { None };
+        let birth = Timestamp { secs: object.generation as i64, nanos: 0 };
+        let handle = if self.handles { Handle::new(1, &bytes) } else { Some(Handle::of_birth(birth)) };
         Identity { ino: object.ino, handle }
     }
 }
