@@ -12,9 +12,13 @@
 //! table beside it: [`ops::outcome`], [`superblock::plan()`], the bitmap's slots. Start reading at
 //! [`ops`], then [`bitmap`], then [`resync`].
 
+#![warn(missing_docs)]
+
 pub mod bitmap;
 pub mod cli;
 pub mod daemon;
+#[cfg(test)]
+mod documented;
 pub mod error;
 pub mod fuse;
 pub mod inode;

@@ -41,19 +41,34 @@ impl From<Refused> for Error {
 #[derive(Debug)]
 pub struct Owner {
     lock: File,
-    exclusive: bool,
+    /// Written down in the file as its owner.
+    recorded: bool,
 }
 
 impl Owner {
     /// For changing the leg: nobody else may own or read it. `state_dir` is its `.mirrorfs`, `path` is for
-    /// the message.
+    /// the message. Who owns it is not written down before [`record`](Self::record).
     pub fn exclusive(state_dir: BorrowedFd<'_>, leg: LegId, path: &Path) -> Result<Owner, Refused> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = rustix::fs::openat(state_dir, layout::LOCK, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|e| Refused::Failed(cannot_lock(Some(leg), path).because(e.into())))?;
-        let owner = Owner { lock: File::from(lock), exclusive: true };
+        let owner = Owner { lock: File::from(lock), recorded: false };
         owner.take(FlockOperation::NonBlockingLockExclusive, Some(leg), path)?;
-        owner.record();
+        Ok(owner)
+    }
+
+    /// For a mount that changes nothing, not even the lock file: as [`exclusive`](Self::exclusive), on a
+    /// filesystem that may be read-only.
+    pub fn exclusive_without_a_trace(
+        state_dir: BorrowedFd<'_>,
+        leg: LegId,
+        path: &Path,
+    ) -> Result<Owner, Refused> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = rustix::fs::openat(state_dir, layout::LOCK, flags, Mode::empty())
+            .map_err(|e| Refused::Failed(cannot_lock(Some(leg), path).because(e.into())))?;
+        let owner = Owner { lock: File::from(lock), recorded: false };
+        owner.take(FlockOperation::NonBlockingLockExclusive, Some(leg), path)?;
         Ok(owner)
     }
 
@@ -66,13 +81,15 @@ impl Owner {
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(cannot_lock(None, path).because(error.into())),
         };
-        let owner = Owner { lock, exclusive: false };
+        let owner = Owner { lock, recorded: false };
         owner.take(FlockOperation::NonBlockingLockShared, None, path)?;
         Ok(Some(owner))
     }
 
-    /// Writes down the process that now holds the lock. To be called again after a fork, by the child.
-    pub fn record(&self) {
+    /// Writes down the process that now holds the lock. Not before it is certain that the leg will be
+    /// used: a refusal changes nothing on it. To be called again after a fork, by the child.
+    pub fn record(&mut self) {
+        self.recorded = true;
         let written = self
             .lock
             .set_len(0)
@@ -94,7 +111,7 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        if self.exclusive {
+        if self.recorded {
             // Best effort, as `record`: the next one to be refused should not be told of us.
             let _ = self.lock.set_len(0);
         }
@@ -173,7 +190,8 @@ mod tests {
     #[test]
     fn a_second_owner_is_refused_and_told_of_the_first() {
         let (top, state) = state_dir();
-        let first = Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap();
+        let mut first = Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap();
+        first.record();
         let error = Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap_err();
         let error = Error::from(error).to_string();
         assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");

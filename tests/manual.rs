@@ -20,7 +20,8 @@ fn every_mount_option_is_described_as_the_table_does() {
         let entry = format!(".TP\n.B {}\n{}\n", option.synopsis(), option.help);
         assert!(page.contains(&entry), "missing or different:\n{entry}");
     }
-    assert_eq!(page.matches("\n.TP\n.B ").count(), TABLE.len() + 4, "the four are -s, -f, -n and -v");
+    let (before, _) = page.split_once(".SH EXIT CODES").unwrap();
+    assert_eq!(before.matches("\n.TP\n.B ").count(), TABLE.len() + 4, "the four are -s, -f, -n and -v");
 }
 
 #[test]
@@ -39,6 +40,51 @@ fn every_command_and_flag_is_described() {
             for flag in flags.into_iter().flatten().filter(|flag| flag != "--help" && flag != "-h") {
                 assert!(section.contains(&flag), "{name} {flag} is not described");
             }
+        }
+    }
+}
+
+#[test]
+fn the_synopsis_has_every_command_with_its_flags() {
+    let page = page("mirrorfs.8");
+    let synopsis = page.split(".SH SYNOPSIS").nth(1).unwrap().split(".SH").next().unwrap();
+    for command in mirrorfs::cli::command().get_subcommands() {
+        let name = command.get_name();
+        let line = synopsis.lines().find(|line| line.starts_with(&format!(".B mirrorfs {name} ")));
+        let line =
+            line.unwrap_or_else(|| panic!("{name} is missing")).replace("\\fB", "").replace("\\fR", "");
+        for argument in command.get_arguments().filter(|argument| argument.get_id() != "help") {
+            let flag = match (argument.get_long(), argument.get_short()) {
+                (_, Some(short)) => format!("-{short}"),
+                (Some(long), None) => format!("--{long}"),
+                (None, None) => continue,
+            };
+            assert!(line.contains(&flag), "{name} {flag} is missing in: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_pages_have_the_sections_one_looks_for() {
+    for (name, sections) in [
+        (
+            "mirrorfs.8",
+            &[
+                "SYNOPSIS",
+                "COMMANDS",
+                "UNMOUNTING",
+                "SIGNALS",
+                "ENVIRONMENT",
+                "EXIT CODES",
+                "FILES",
+                "EXAMPLES",
+            ] as &[&str],
+        ),
+        ("mount.mirrorfs.8", &["SYNOPSIS", "OPTIONS", "EXIT CODES", "EXAMPLES", "ENVIRONMENT"]),
+    ] {
+        let page = page(name);
+        for section in sections {
+            assert!(page.contains(&format!("\n.SH {section}\n")), "{name} has no {section}");
         }
     }
 }

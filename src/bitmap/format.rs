@@ -219,6 +219,7 @@ pub fn empty_image(header: &Header) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::documented::{assert_differ_in, byte_map, dump};
 
     fn full_slot() -> Slot {
         let handle = Handle::new(-7, &[9; 40]);
@@ -299,5 +300,74 @@ mod tests {
         assert_eq!(bytes[IDENTITIES + 12], 40);
         assert_eq!(bytes[BITS], 0xf0);
         assert!(bytes[448..].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn the_byte_map_of_a_slot_in_the_docs_is_that_of_the_code() {
+        let map = byte_map("### A slot");
+        assert_eq!((map[0].0.start, map[map.len() - 1].0.end), (0, SLOT_SIZE));
+        let bytes = |slot: &Slot| {
+            let mut bytes = vec![0; SLOT_SIZE];
+            encode_slot(slot, &mut bytes);
+            bytes
+        };
+        let base = Slot::new(PerLeg::from_fn(|_| Identity { ino: 0, handle: None }));
+        let full = full_slot();
+        let none = Identity { ino: 0, handle: None };
+        let cases = [
+            ("kinds", Slot { kinds: full.kinds, ..base.clone() }),
+            ("serial", Slot { serial: u64::MAX, ..base.clone() }),
+            ("first chunk", Slot { window: Window::of(ChunkIndex(u64::MAX)), ..base.clone() }),
+            ("from chunk", Slot { from: Some(ChunkIndex(0)), ..base.clone() }),
+            ("births", Slot { births: PerLeg::new([1; 16], [2; 16]), ..base.clone() }),
+            (
+                "identity on A",
+                Slot { identities: PerLeg::new(full.identities[LegId::A], none), ..base.clone() },
+            ),
+            (
+                "identity on B",
+                Slot { identities: PerLeg::new(none, full.identities[LegId::A]), ..base.clone() },
+            ),
+            ("chunk bits", Slot { bits: [u64::MAX; 32], ..base.clone() }),
+        ];
+        for (name, slot) in &cases {
+            assert_differ_in(name, &map, &bytes(&base), &bytes(slot));
+        }
+        for (_, name) in map.iter().filter(|(_, name)| !["CRC32C", "zero"].contains(&name.as_str())) {
+            assert!(cases.iter().any(|(case, _)| case == name), "{name} is checked");
+        }
+    }
+
+    #[test]
+    fn the_byte_map_of_the_header_in_the_docs_is_that_of_the_code() {
+        let map = byte_map("### The header");
+        let bytes = |header: &Header| {
+            let mut page = vec![0; PAGE_SIZE];
+            encode_header(header, &mut page);
+            page
+        };
+        let base = Header { mirror: Uuid::nil(), slots: 64, chunk: ChunkSize::MIN, compare_all: false };
+        for (name, header) in [
+            ("flags", Header { compare_all: true, ..base }),
+            ("mirror", Header { mirror: Uuid::max(), ..base }),
+            ("slots", Header { slots: MAX_SLOTS, ..base }),
+            ("chunk size", Header { chunk: ChunkSize::MAX, ..base }),
+        ] {
+            assert_differ_in(name, &map, &bytes(&base), &bytes(&header));
+        }
+    }
+
+    #[test]
+    fn the_example_in_the_docs_says_what_stands_beside_it() {
+        let heading = "### Its bitmap";
+        let file = dump(heading, 0, 3 * PAGE_SIZE);
+        let header = decode_header(&file).unwrap();
+        assert_eq!((header.slots, header.chunk, header.compare_all), (8192, ChunkSize::DEFAULT, false));
+        let slot = |index| decode_slot(&file[slot_range(SlotIndex(index))]).unwrap().unwrap();
+        let (root, hello) = (slot(0), slot(1));
+        assert_eq!((root.kinds, root.serial, root.identities[LegId::A].ino), (Kinds::ENTRIES, 2, 974_856));
+        assert_eq!((hello.kinds, hello.serial), (Kinds::METADATA | Kinds::DATA, 5));
+        assert_eq!((hello.from, hello.bits[0], hello.chunk_count()), (None, 0b101, 2));
+        assert_eq!((hello.identities[LegId::A].ino, hello.identities[LegId::B].ino), (974_875, 974_876));
     }
 }

@@ -6,6 +6,7 @@
 //! Invariant: a slot of the first copy stays where it is, so that writing the union over that copy
 //! loses nothing at any moment; then the first copy is complete and the second may be written.
 
+use std::fmt;
 use std::io;
 
 use uuid::Uuid;
@@ -66,6 +67,22 @@ pub enum Verdict {
         /// Why.
         errno: i32,
     },
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Good => f.write_str("good"),
+            Verdict::Missing => f.write_str("missing"),
+            Verdict::Short { len } => write!(f, "of the wrong length, {len} bytes"),
+            Verdict::Holes => f.write_str("has holes"),
+            Verdict::DamagedHeader => f.write_str("has a damaged header"),
+            Verdict::DamagedSlot(first) => write!(f, "has damaged slots, the first is {}", first.0),
+            Verdict::Foreign { mirror } => write!(f, "belongs to another mirror, {mirror}"),
+            Verdict::Newer { version } => write!(f, "has the later format version {version}"),
+            Verdict::Unreadable { errno } => write!(f, "cannot be read: {}", crate::error::errno(*errno)),
+        }
+    }
 }
 
 /// The union of the copies.

@@ -51,7 +51,16 @@ impl FileStore {
 
     /// Opens a file that is there. EINVAL if it is not a regular file, ELOOP if it is a symlink.
     pub fn open(dir: impl AsFd, name: &Path) -> io::Result<FileStore> {
-        let flags = OFlags::RDWR | OFlags::DSYNC | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        FileStore::open_for(dir, name, OFlags::RDWR | OFlags::DSYNC)
+    }
+
+    /// The same, for reading only: every [`write`](PageStore::write) is EBADF.
+    pub fn open_to_read(dir: impl AsFd, name: &Path) -> io::Result<FileStore> {
+        FileStore::open_for(dir, name, OFlags::RDONLY)
+    }
+
+    fn open_for(dir: impl AsFd, name: &Path, access: OFlags) -> io::Result<FileStore> {
+        let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let open = |flags| fs::openat(&dir, name, flags, Mode::empty());
         let (file, direct) = match open(flags | OFlags::DIRECT) {
             Err(rustix::io::Errno::INVAL) => (open(flags)?, false),

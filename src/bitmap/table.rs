@@ -13,8 +13,8 @@
 //! - the bytes of a slot in `pages` are the encoding of its entry;
 //! - a slot changed since the last snapshot has its page in `urgent`, one cleared has it in `lazy`.
 
-use std::io;
 use std::hash::{Hash, Hasher};
+use std::io;
 use std::ops::Range;
 
 use super::chunk::{ChunkIndex, Window};

@@ -25,10 +25,10 @@ use crate::owner::Owner;
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// One leg
-    #[arg(value_name = "LEG_A")]
+    #[arg(value_name = "A")]
     pub a: PathBuf,
     /// The other
-    #[arg(value_name = "LEG_B")]
+    #[arg(value_name = "B")]
     pub b: PathBuf,
 }
 

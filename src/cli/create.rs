@@ -48,10 +48,10 @@ const LINKS: &str = "links";
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Leg A: the one that is read when both are up to date.
-    #[arg(value_name = "LEG_A")]
+    #[arg(value_name = "A")]
     pub a: PathBuf,
     /// Leg B.
-    #[arg(value_name = "LEG_B")]
+    #[arg(value_name = "B")]
     pub b: PathBuf,
     /// The leg whose files are kept and copied to the other one, which must be empty.
     #[arg(long, value_name = "A|B", value_parser = size::leg)]
@@ -89,8 +89,13 @@ fn report(out: &mut impl Write, args: &Args, made: &Made) -> io::Result<()> {
     writeln!(out, "  leg A  {}", args.a.display())?;
     writeln!(out, "  leg B  {}", args.b.display())?;
     if let Some((source, copied)) = &made.copied {
-        let (files, bytes) = (copied.objects, size::human(copied.bytes));
-        writeln!(out, "Copied {files} objects, {bytes}, from leg {source} to leg {}.", source.other())?;
+        let (objects, bytes) = (copied.objects, size::human(copied.bytes));
+        let plural = if objects == 1 { "" } else { "s" };
+        writeln!(
+            out,
+            "Copied {objects} object{plural}, {bytes}, from leg {source} to leg {}.",
+            source.other()
+        )?;
     }
     for leg in &made.left_alone {
         writeln!(
@@ -147,13 +152,14 @@ fn make(
         layout::make_state_dir(roots[leg].as_fd()).map_err(|e| failed("make .mirrorfs on", leg, legs, e))
     })
     .transpose()?;
-    let _owners =
+    let mut owners =
         PerLeg::from_fn(|leg| Owner::exclusive(state[leg].as_fd(), leg, legs[leg].path())).transpose()?;
     // Once more, now that nobody else can be doing the same.
     let paths = PerLeg::from_fn(|leg| legs[leg].path());
     if choose_source(args, legs, &paths)? != source {
         return Err(Error::new("the legs have changed while they were being looked at").hint("Run it again."));
     }
+    LegId::ALL.into_iter().for_each(|leg| owners[leg].record());
     for (leg, dir) in state.iter() {
         mark(dir, UNFINISHED)
             .and_then(|()| superblock::store::remove(dir.as_fd()))

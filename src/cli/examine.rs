@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags, SeekFrom};
 use serde::Serialize;
 
 use super::exit::{Exit, Failure};
-use crate::bitmap::{ChunkSize, CopyId, Expect, Loaded, Verdict};
+use crate::bitmap::{ChunkSize, CopyId, Expect, Loaded};
 use crate::error::{Error, Result, errno};
 use crate::layout::{self, LegDir};
 use crate::legs::LegId;
@@ -148,7 +148,7 @@ fn read_bitmap(leg: &LegDir, state_dir: BorrowedFd<'_>, superblock: &Superblock)
     let chunk = ChunkSize::new(superblock.chunk_size).ok_or_else(|| errno(libc::EINVAL))?;
     let expect = Expect { mirror: superblock.mirror, slots, chunk };
     let loaded = Loaded::from_images(vec![(CopyId::Leg(superblock.role), read_image(state_dir))], &expect);
-    let verdict = loaded.verdicts.first().map(|(_, verdict)| text::verdict(verdict));
+    let verdict = loaded.verdicts.first().map(|(_, verdict)| verdict.to_string());
     let dirty = dirty::describe(leg, superblock.role, chunk, &loaded.dirty())?;
     Ok(Bitmap { place: "leg", slots, verdict, compare_all: loaded.compare_all, dirty })
 }

@@ -28,11 +28,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Compare(compare::Args),
     Create(create::Args),
-    Examine(examine::Args),
     Mount(mount::Args),
     Status(status::Args),
+    Examine(examine::Args),
+    Compare(compare::Args),
 }
 
 /// Runs a command line; `start` opens the mirror that a mount serves.

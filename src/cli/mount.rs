@@ -16,10 +16,10 @@ use crate::options::{self, MountOptions, Unknown};
 #[derive(clap::Args)]
 #[command(after_long_help = options::help())]
 pub struct Args {
-    /// The first leg's directory
+    /// Leg A
     #[arg(value_name = "A")]
     leg_a: PathBuf,
-    /// The second leg's directory
+    /// Leg B
     #[arg(value_name = "B")]
     leg_b: PathBuf,
     /// Where to mount

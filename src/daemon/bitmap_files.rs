@@ -6,6 +6,7 @@
 //! | on the legs | FILE | FILE is made from the union of the two copies, and used from now on |
 //! | elsewhere | FILE | FILE; one that is damaged is made anew, and everything is compared |
 //! | elsewhere | no | after a clean unmount the legs' copies are made anew; otherwise refused |
+//! | one this, one that | | as "on the legs": a crash while the place was being changed |
 //!
 //! ORDER: a new place is filled, durably, before the superblocks name it, and nothing is marked
 //! before they do. A crash in between leaves the old place with all its bits.
@@ -31,13 +32,22 @@ pub struct Files<'a> {
     pub plan: Plan,
 }
 
+impl Files<'_> {
+    fn open(&self, dir: impl AsFd, name: &Path) -> std::io::Result<FileStore> {
+        if self.read_only { FileStore::open_to_read(dir, name) } else { FileStore::open(dir, name) }
+    }
+}
+
 /// The bitmap, ready to be marked in, and whether everything has to be compared because it does not
 /// tell all. `superblocks` is changed to name the place.
 pub fn open(files: &Files<'_>, superblocks: &mut PerLeg<Superblock>) -> Result<(Bitmap, bool)> {
     let says = &superblocks[LegId::A];
     let chunk = ChunkSize::new(says.chunk_size).ok_or_else(|| bad_chunk(says.chunk_size))?;
     let expect = Expect { mirror: says.mirror, slots: says.bitmap_slots, chunk };
-    let was = says.bitmap_place;
+    let places = PerLeg::from_fn(|leg| superblocks[leg].bitmap_place);
+    // A crash while the place was being changed, in either direction: nothing has been marked since,
+    // and the legs' copies are complete.
+    let was = if places[LegId::A] == places[LegId::B] { says.bitmap_place } else { BitmapPlace::Leg };
     let (copies, loaded) = match (was, files.elsewhere) {
         (BitmapPlace::Leg, None) => on_the_legs(files, &expect)?,
         (BitmapPlace::Elsewhere, Some(file)) => elsewhere(files, file, &expect)?,
@@ -45,11 +55,14 @@ pub fn open(files: &Files<'_>, superblocks: &mut PerLeg<Superblock>) -> Result<(
         (BitmapPlace::Elsewhere, None) => move_in(files, &expect)?,
     };
     for (copy, verdict) in loaded.verdicts.iter().filter(|(_, verdict)| *verdict != Verdict::Good) {
-        log::warn!("{copy}: {verdict:?}; it is made anew");
+        let then =
+            if files.read_only { "nothing is changed by a read-only mount" } else { "it is made anew" };
+        log::warn!("{copy}: {verdict}; {then}");
     }
     let compare_all = loaded.compare_all;
     if compare_all {
-        log::warn!("no copy of the bitmap tells everything: all files are compared");
+        let when = if files.read_only { " by the next mount that may change them" } else { "" };
+        log::warn!("no copy of the bitmap tells everything: all files are compared{when}");
     }
     let place = if files.elsewhere.is_some() { BitmapPlace::Elsewhere } else { BitmapPlace::Leg };
     for leg in LegId::ALL {
@@ -72,9 +85,17 @@ fn bad_chunk(bytes: u64) -> Error {
 }
 
 fn on_the_legs(files: &Files<'_>, expect: &Expect) -> Result<(Copies, Loaded)> {
-    let stores = PerLeg::from_fn(|leg| leg_store(&files.dirs[leg]));
+    let stores = PerLeg::from_fn(|leg| leg_store(files, leg));
     let copies = Copies::PerLeg(stores);
     let loaded = copies.load(expect);
+    for (copy, verdict) in &loaded.verdicts {
+        if let (CopyId::Leg(leg), Verdict::Newer { version }) = (copy, verdict) {
+            return Err(newer(
+                &format!("the bitmap of leg {leg} at {}", files.dirs[*leg].path().display()),
+                *version,
+            ));
+        }
+    }
     if files.read_only || loaded.verdicts.iter().all(|(_, verdict)| is_usable(*verdict)) {
         return Ok((copies, loaded));
     }
@@ -95,9 +116,15 @@ fn is_usable(verdict: Verdict) -> bool {
     )
 }
 
-fn leg_store(dir: &LegDir) -> Option<Box<dyn PageStore>> {
-    let store = dir.state_dir().and_then(|state| FileStore::open(state, Path::new(layout::BITMAP)));
-    store.ok().map(|store| Box::new(store) as Box<dyn PageStore>)
+fn leg_store(files: &Files<'_>, leg: LegId) -> Option<Box<dyn PageStore>> {
+    let state = files.dirs[leg].state_dir();
+    match state.and_then(|state| files.open(state, Path::new(layout::BITMAP))) {
+        Ok(store) => Some(Box::new(store)),
+        Err(error) => {
+            log::warn!("bitmap on leg {leg}: {error}");
+            None
+        }
+    }
 }
 
 fn make_on_leg(leg: LegId, dir: &LegDir, image: &[u8]) -> Result<Box<dyn PageStore>> {
@@ -138,7 +165,7 @@ fn locked(store: FileStore, file: &Path) -> Result<FileStore> {
 fn elsewhere(files: &Files<'_>, file: &Path, expect: &Expect) -> Result<(Copies, Loaded)> {
     let (dir, name) = parent_of(files, file)?;
     let clean = files.plan.work == Work::Nothing;
-    let store = match FileStore::open(&dir, &name) {
+    let store = match files.open(&dir, &name) {
         Ok(store) => locked(store, file)?,
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) && clean && !files.read_only => {
             let image = Bitmap::create_image(expect.mirror, expect.slots, expect.chunk);
@@ -171,16 +198,17 @@ fn refuse_foreign(loaded: &Loaded, file: &Path) -> Result<()> {
                 .hint("Name this mirror's own file; `mirrorfs examine` of a leg shows which mirror it is."));
             }
             Verdict::Newer { version } => {
-                return Err(Error::new(format!(
-                    "{} has format version {version}, which this program does not know",
-                    file.display()
-                ))
-                .hint("Use the newer mirrorfs that wrote it."));
+                return Err(newer(&file.display().to_string(), *version));
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+fn newer(what: &str, version: u32) -> Error {
+    Error::new(format!("{what} has format version {version}, which this program does not know"))
+        .hint("Use the newer mirrorfs that wrote it.")
 }
 
 fn make_elsewhere(dir: &OwnedFd, name: &Path, file: &Path, image: &[u8]) -> Result<FileStore> {

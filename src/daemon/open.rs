@@ -37,16 +37,16 @@ pub fn mirror(request: &MountRequest) -> std::result::Result<Arc<dyn Service>, S
     let read_only = request.options.flags.contains(MountFlags::RDONLY);
     let found = PerLeg::from_fn(|leg| read_superblock(leg, &dirs[leg])).transpose()?;
     judge(&found, &dirs)?;
-    let owners = PerLeg::from_fn(|leg| own(leg, &dirs[leg])).transpose()?;
-    // What was read before the locks were held may have been changed by the last owner since.
-    let found = PerLeg::from_fn(|leg| read_superblock(leg, &dirs[leg])).transpose()?;
-    let (plan, mut superblocks) = judge(&found, &dirs)?;
-    check_chunk(request, &superblocks[LegId::A])?;
     if !read_only {
         for leg in LegId::ALL {
             layout::check_writable(leg, &dirs[leg])?;
         }
     }
+    let mut owners = PerLeg::from_fn(|leg| own(leg, &dirs[leg], read_only)).transpose()?;
+    // What was read before the locks were held may have been changed by the last owner since.
+    let found = PerLeg::from_fn(|leg| read_superblock(leg, &dirs[leg])).transpose()?;
+    let (plan, mut superblocks) = judge(&found, &dirs)?;
+    check_chunk(request, &superblocks[LegId::A])?;
     let files = Files { dirs: &dirs, elsewhere: request.options.bitmap.as_deref(), read_only, plan };
     let (bitmap, compare_all) = bitmap_files::open(&files, &mut superblocks)?;
     let legs =
@@ -59,6 +59,9 @@ pub fn mirror(request: &MountRequest) -> std::result::Result<Arc<dyn Service>, S
             .because(cause)
             .hint("See the log for the leg; nothing has been lost.")
     })?;
+    if !read_only {
+        LegId::ALL.into_iter().for_each(|leg| owners[leg].record());
+    }
     Ok(Arc::new(Served::new(mirror, request, owners)))
 }
 
@@ -110,9 +113,13 @@ fn judge(found: &PerLeg<Found>, dirs: &PerLeg<LegDir>) -> Result<(Plan, PerLeg<S
     Ok((plan, superblocks.transpose()?))
 }
 
-fn own(leg: LegId, dir: &LegDir) -> std::result::Result<Owner, StartError> {
+fn own(leg: LegId, dir: &LegDir, read_only: bool) -> std::result::Result<Owner, StartError> {
     let state_dir = dir.state_dir().map_err(|cause| cannot_open(leg, dir, cause))?;
-    Owner::exclusive(state_dir.as_fd(), leg, dir.path()).map_err(|refused| match refused {
+    let owner = match read_only {
+        true => Owner::exclusive_without_a_trace(state_dir.as_fd(), leg, dir.path()),
+        false => Owner::exclusive(state_dir.as_fd(), leg, dir.path()),
+    };
+    owner.map_err(|refused| match refused {
         Refused::InUse(holder, error) => StartError::Held { holder, error },
         Refused::Failed(error) => StartError::Failed(error),
     })
@@ -124,10 +131,12 @@ fn open_store(
     found: &Superblock,
     read_only: bool,
 ) -> Result<Box<dyn SuperblockStore>> {
+    if read_only {
+        return Ok(Box::new(Unwritten));
+    }
     let state_dir = dir.state_dir().map_err(|cause| cannot_open(leg, dir, cause))?;
     match superblock::FileStore::open(state_dir.as_fd(), found) {
         Ok(store) => Ok(Box::new(store)),
-        Err(_) if read_only => Ok(Box::new(Unwritten)),
         Err(cause) => Err(cannot_open(leg, dir, cause)),
     }
 }

@@ -43,7 +43,11 @@ pub fn resolve(mountpoint: &Path) -> Result<PathBuf> {
     absolute.canonicalize().map_err(|cause| {
         let missing = cause.kind() == io::ErrorKind::NotFound;
         let error = failed(cause);
-        if missing { error.hint("Make the directory first.") } else { error }
+        if missing {
+            error.hint("Check the path; a mount point must be there before the mount.")
+        } else {
+            error
+        }
     })
 }
 
@@ -125,9 +129,7 @@ fn check_directory(mountpoint: &Path) -> Result<()> {
 /// mirror would contain itself.
 pub fn check_apart(legs: &PerLeg<PathBuf>, mountpoint: &Path) -> Result<()> {
     for (leg, path) in legs.iter() {
-        let found = path.canonicalize().map_err(|cause| {
-            Error::new(format!("cannot find leg {leg} at {}", path.display())).because(cause)
-        })?;
+        let found = path.canonicalize().map_err(|cause| cannot_find(leg, path, cause))?;
         if found.starts_with(mountpoint) {
             return Err(Error::new(format!("leg {leg} at {} lies below the mount point", found.display()))
                 .hint("The mirror would hide its own leg. Mount it somewhere else."));
@@ -144,12 +146,16 @@ pub fn check_apart(legs: &PerLeg<PathBuf>, mountpoint: &Path) -> Result<()> {
     check_legs_apart(legs)
 }
 
+fn cannot_find(leg: LegId, path: &Path, cause: io::Error) -> Error {
+    Error::new(format!("cannot find leg {leg} at {}", path.display()))
+        .because(cause)
+        .hint("Check the path, and whether the disk that belongs there is mounted.")
+}
+
 fn check_legs_apart(legs: &PerLeg<PathBuf>) -> Result<()> {
     for leg in LegId::ALL {
         let (outer, inner) = (&legs[leg], &legs[leg.other()]);
-        let found = inner.canonicalize().map_err(|cause| {
-            Error::new(format!("cannot find leg {} at {}", leg.other(), inner.display())).because(cause)
-        })?;
+        let found = inner.canonicalize().map_err(|cause| cannot_find(leg.other(), inner, cause))?;
         if contains(outer, &found)? {
             let what =
                 if contains(&found, outer)? { "are the same directory" } else { "lie one inside the other" };
@@ -217,6 +223,6 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         assert!(check(&file).unwrap_err().to_string().contains("only on a directory"));
         let missing = resolve(&top.path().join("missing")).unwrap_err().to_string();
-        assert!(missing.contains("No such file") && missing.contains("Make the directory"), "{missing}");
+        assert!(missing.contains("No such file") && missing.contains("Check the path"), "{missing}");
     }
 }

@@ -25,6 +25,7 @@ use super::serve::agree;
 use crate::inode::{Fh, Ino};
 use crate::legs::{Creator, Kind, Leg, Make};
 use crate::ops::{Caller, Mirror, SetAttr};
+use crate::sys::process::groups_of;
 
 /// Data cached by an earlier open stays good.
 ///
@@ -89,6 +90,13 @@ fn creator(request: &Request, umask: u32) -> Creator {
 /// only root is taken to have CAP_FSETID.
 fn kills_privileges(request: &Request) -> bool {
     request.uid() != 0
+}
+
+/// Whether the caller may keep sgid on a file of this group: it is one of the caller's, or the caller is
+/// root. Not, if that cannot be found out.
+fn in_group(request: &Request, gid: u32) -> bool {
+    let (uid, own) = (request.uid(), request.gid());
+    uid == 0 || own == gid || groups_of(request.pid()).is_ok_and(|groups| groups.contains(&gid))
 }
 
 impl<L: Leg> Filesystem for Translation<L> {
@@ -372,7 +380,7 @@ impl<L: Leg> Filesystem for Translation<L> {
 
     fn setxattr(
         &self,
-        _: &Request,
+        request: &Request,
         number: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -380,7 +388,10 @@ impl<L: Leg> Filesystem for Translation<L> {
         _: u32,
         reply: ReplyEmpty,
     ) {
-        answer::empty(reply, self.mirror.setxattr(ino(number), name, value, flags));
+        answer::empty(
+            reply,
+            self.mirror.setxattr(ino(number), name, value, flags, |gid| in_group(request, gid)),
+        );
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -396,8 +407,13 @@ impl<L: Leg> Filesystem for Translation<L> {
         }
     }
 
-    fn listxattr(&self, _: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        answer::xattr(reply, size, self.mirror.listxattr(ino(number)).map(|names| answer::name_list(&names)));
+    fn listxattr(&self, request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.mirror.listxattr(ino(number)).map(|mut names| {
+            // Reading their values is refused by the kernel. Hiding them it leaves to the filesystem.
+            names.retain(|name| request.uid() == 0 || !name.as_bytes().starts_with(b"trusted."));
+            answer::name_list(&names)
+        });
+        answer::xattr(reply, size, names);
     }
 
     fn removexattr(&self, _: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {

@@ -31,6 +31,9 @@ pub struct Object<L: Leg> {
     /// Known to have no capabilities (`security.capability`), which the kernel asks for before the
     /// first write to a file.
     pub incapable: AtomicBool,
+    /// The source lost it by a removal that the other leg refused, and has a copy of it in its place now:
+    /// what is still open is on the source another file than on the other leg.
+    pub replaced: AtomicBool,
     /// The bitmap's.
     pub slot_hint: AtomicU64,
 }
@@ -66,6 +69,7 @@ impl<L: Leg> Object<L> {
             opens: AtomicU32::new(0),
             unprivileged: AtomicBool::new(false),
             incapable: AtomicBool::new(false),
+            replaced: AtomicBool::new(false),
             slot_hint: AtomicU64::new(0),
         }
     }

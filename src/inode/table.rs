@@ -61,9 +61,16 @@ impl<L: Leg> Table<L> {
     }
 
     /// The file with this identity on the source leg, to be locked by one who has not looked it up.
-    /// [`reap`](Self::reap) it after use.
-    pub fn hold(&self, ino: Ino, identity: &Identity) -> Arc<Object<L>> {
-        self.known(&mut self.objects.lock(), ino, identity, Kind::File)
+    /// [`reap`](Self::reap) it after use. `None` if it has no name any more.
+    ///
+    /// Who asks has not just seen the file on the leg. So whoever is known by its number now has more
+    /// right to it: a file of which the last name is gone, or the one that came after it.
+    pub fn hold(&self, ino: Ino, identity: &Identity) -> Option<Arc<Object<L>>> {
+        let mut objects = self.objects.lock();
+        match objects.get(&ino) {
+            Some(known) => known.is(self.source, identity).then(|| known.clone()),
+            None => Some(self.known(&mut objects, ino, identity, Kind::File)),
+        }
     }
 
     fn known(
@@ -78,16 +85,21 @@ impl<L: Leg> Table<L> {
         {
             return known.clone();
         }
-        let generation = self.next_generation.fetch_add(1, Ordering::Relaxed);
-        let mut identities = PerLeg::new(None, None);
-        identities[self.source] = Some(*identity);
-        let object = Arc::new(Object::new(ino, generation, kind, identities, None));
+        let object = Arc::new(self.unknown(ino, identity, kind));
         if let Some(old) = objects.insert(ino, object.clone()) {
             // The number was used again. What the kernel counted for the old object it will give back
             // for this number.
             object.lookups.store(old.lookups.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         object
+    }
+
+    /// An object that is not in the table.
+    fn unknown(&self, ino: Ino, identity: &Identity, kind: Kind) -> Object<L> {
+        let generation = self.next_generation.fetch_add(1, Ordering::Relaxed);
+        let mut identities = PerLeg::new(None, None);
+        identities[self.source] = Some(*identity);
+        Object::new(ino, generation, kind, identities, None)
     }
 
     /// The kernel gives `count` lookups back.

@@ -77,8 +77,11 @@ pub fn check_bitmap_file(legs: &PerLeg<LegDir>, file: &Path) -> Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let dir = LegDir::open(parent)
-        .map_err(|e| Error::new(format!("cannot keep the bitmap in {}", file.display())).because(e))?;
+    let dir = LegDir::open(parent).map_err(|e| {
+        Error::new(format!("cannot keep the bitmap in {}", file.display()))
+            .because(e)
+            .hint("Check the path: its directory must be there.")
+    })?;
     let refused = |why: String| {
         Error::new(format!("the bitmap cannot be kept in {}: {why}", file.display()))
             .hint("Give a file on another disk, or leave the option away: each leg then has its own copy.")

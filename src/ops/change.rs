@@ -31,6 +31,8 @@ pub(super) struct Touch<'a, L: Leg> {
 pub(super) enum Part<'a> {
     /// What a directory has under this name.
     Name(&'a OsStr),
+    /// The same, and what it names may be lost with it.
+    Lost(&'a OsStr),
     /// Attributes; or the object as something that moves or gets another name.
     Metadata,
     /// These bytes, and the length and times that go with them. An end of `u64::MAX` is the end of
@@ -42,6 +44,11 @@ impl<'a, L: Leg> Touch<'a, L> {
     /// A name in a directory.
     pub fn name(object: &'a Arc<Object<L>>, name: &'a OsStr) -> Self {
         Touch { object, part: Part::Name(name) }
+    }
+
+    /// A name by which a directory may lose an object.
+    pub fn lost(object: &'a Arc<Object<L>>, name: &'a OsStr) -> Self {
+        Touch { object, part: Part::Lost(name) }
     }
 
     /// Attributes, or an object that moves.
@@ -58,10 +65,15 @@ impl<'a, L: Leg> Touch<'a, L> {
 impl Part<'_> {
     fn kinds(&self) -> Kinds {
         match self {
-            Part::Name(_) => Kinds::ENTRIES,
+            Part::Name(_) | Part::Lost(_) => Kinds::ENTRIES,
             Part::Metadata => Kinds::METADATA,
             Part::Data(_) => Kinds::METADATA | Kinds::DATA,
         }
+    }
+
+    /// Whether taking the change back on one leg takes data from the other.
+    fn needs_data_to_undo(&self) -> bool {
+        matches!(self, Part::Data(_) | Part::Lost(_))
     }
 
     fn span(&self, chunk: ChunkSize) -> Span {
@@ -118,8 +130,8 @@ impl<L: Leg> Mirror<L> {
         let intent = self.bitmap.mark(self, &wants)?;
 
         let source = self.source();
-        let touches_data = touched.iter().any(|touch| matches!(touch.part, Part::Data(_)));
-        let (of_source, of_other) = if touches_data && !self.is_equal() {
+        let needs_data = touched.iter().any(|touch| touch.part.needs_data_to_undo());
+        let (of_source, of_other) = if needs_data && !self.is_equal() {
             self.ask_other_first(&intent, &mut act)
         } else {
             self.ask_source_first(&intent, &mut act)
@@ -139,6 +151,17 @@ impl<L: Leg> Mirror<L> {
             (Reply::Done(_), Some(Err(error))) => Err(error),
             (Reply::Done(_), None) => Err(errno(libc::EIO)),
         }
+    }
+
+    /// Makes the legs alike in what was touched, after the source refused a change of which it may have
+    /// done a part: as the other leg has it, unless that may still have old data there.
+    pub(super) fn make_alike(&self, touched: Touch<'_, L>) -> io::Result<()> {
+        let object = self.markable(touched.object);
+        let (kinds, span) = (touched.part.kinds(), touched.part.span(self.bitmap.chunk_size()));
+        let intent = self.bitmap.mark(self, &[Want { object: &object, kinds, span }])?;
+        let wrong = if self.is_equal() { self.source() } else { self.source().other() };
+        self.repair(&intent, wrong, &[touched]);
+        Ok(())
     }
 
     /// A refusal by the source leaves both legs as they were: the other is not asked.
@@ -168,7 +191,7 @@ impl<L: Leg> Mirror<L> {
         }
         let of_other = act(intent, source.other());
         let refused = of_other.as_ref().err().and_then(io::Error::raw_os_error);
-        if refused.is_some_and(|number| class(number) != Class::Failure) {
+        if refused.is_some_and(|number| class(number) == Class::Limit) {
             return (None, Some(of_other));
         }
         (Some(act(intent, source)), Some(of_other))

@@ -27,11 +27,9 @@ const DOTS: u64 = 2;
 impl<L: Leg> Mirror<L> {
     /// The object under a name. Counts one lookup.
     pub fn lookup(&self, parent: Ino, name: &OsStr) -> io::Result<Found> {
-        let source = self.readable()?;
         let dir = self.directory(parent)?;
         let _reading = dir.lock.read();
-        let node = self.node(&dir, source)?;
-        let found = self.legs[source].lookup(&node, name)?;
+        let found = self.reading(|source| self.legs[source].lookup(&self.node(&dir, source)?, name))?;
         Ok(self.intern(&dir, name, found, 1).1)
     }
 
@@ -92,10 +90,10 @@ impl<L: Leg> Mirror<L> {
         match known {
             Some(listing) if offset != 0 => Ok(listing),
             _ => {
-                let source = self.readable()?;
                 let _reading = dir.object.lock.read();
-                let node = self.node(&dir.object, source)?;
-                let listing = Arc::new(self.legs[source].read_dir(&node)?);
+                let listed =
+                    self.reading(|source| self.legs[source].read_dir(&self.node(&dir.object, source)?))?;
+                let listing = Arc::new(listed);
                 *dir.listing.lock() = Some(listing.clone());
                 Ok(listing)
             }

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
 use super::change::{Done, Touch};
+use super::outcome::{Class, class};
 use super::{Found, Mirror};
 use crate::bitmap::WriteIntent;
 use crate::inode::{Fh, Ino, Object, OpenFile};
@@ -29,7 +30,7 @@ impl<L: Leg> Mirror<L> {
         let mut first = None;
         let done = self.change_all([Touch::name(&dir, name)], |intent, leg| {
             let made = self.legs[leg].make(intent, &nodes[leg], name, what, creator)?;
-            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1);
+            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1)?;
             Ok(made)
         })?;
         Ok(self.born(&dir, name, done.source, done.other))
@@ -52,7 +53,7 @@ impl<L: Leg> Mirror<L> {
         let mut first = None;
         let done = self.change_all([Touch::name(&dir, name)], |intent, leg| {
             let made = self.legs[leg].create(intent, &nodes[leg], name, mode, creator, open)?;
-            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1);
+            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1)?;
             Ok(made)
         })?;
         let source = self.source();
@@ -72,6 +73,9 @@ impl<L: Leg> Mirror<L> {
     }
 
     /// Gives what was just made on the second leg the times it has on the first.
+    ///
+    /// # Errors
+    /// The leg has failed.
     fn same_birth(
         &self,
         intent: &WriteIntent<'_>,
@@ -80,15 +84,20 @@ impl<L: Leg> Mirror<L> {
         name: &OsStr,
         first: &mut Option<Stat>,
         made: Stat,
-    ) {
+    ) -> io::Result<()> {
         let Some(first) = first else {
             *first = Some(made);
-            return;
+            return Ok(());
         };
         let settled = self.legs[leg].set_times_of(intent, dir, name, first.atime, first.mtime);
-        // FAIL-SAFE: times that differ are found when the directory is resynced or compared.
-        if let Err(error) = settled {
-            log::warn!("leg {leg}: cannot set the times of a new object: {error}");
+        match settled {
+            // No slot of its own would tell of it once the directory's is cleared.
+            Err(error) if class(error.raw_os_error().unwrap_or(libc::EIO)) == Class::Failure => Err(error),
+            Err(error) => {
+                log::warn!("leg {leg}: cannot set the times of a new object: {error}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 
@@ -144,16 +153,16 @@ impl<L: Leg> Mirror<L> {
         let _changing = dir.lock.write();
         let nodes = self.nodes(&dir)?;
         let leaving = self.leaving(&dir, &nodes, name)?;
-        match &leaving {
-            Leaving { object, keeps_a_name: true } => {
-                self.change_all([Touch::name(&dir, name), Touch::metadata(object)], |intent, leg| {
+        let removed = match &leaving {
+            Leaving { object, keeps_a_name: true } => self
+                .change_all([Touch::lost(&dir, name), Touch::metadata(object)], |intent, leg| {
                     act(intent, leg, &nodes[leg])
-                })?;
-            }
+                }),
             Leaving { .. } => {
-                self.change_all([Touch::name(&dir, name)], |intent, leg| act(intent, leg, &nodes[leg]))?;
+                self.change_all([Touch::lost(&dir, name)], |intent, leg| act(intent, leg, &nodes[leg]))
             }
-        }
+        };
+        removed.inspect_err(|_| self.stayed(&leaving.object, &dir, &nodes, name))?;
         self.left(leaving, &dir, name);
         Ok(())
     }
@@ -161,16 +170,35 @@ impl<L: Leg> Mirror<L> {
     /// What the name names, ready to lose it: still found on both legs by whoever uses it.
     fn leaving(&self, dir: &Arc<Object<L>>, nodes: &PerLeg<L::Node>, name: &OsStr) -> io::Result<Leaving<L>> {
         let source = self.source();
-        let found = self.legs[source].lookup(&nodes[source], name)?;
+        let found = self.prepared(source, self.legs[source].lookup(&nodes[source], name))?;
         let stat = found.1;
         let (object, _) = self.intern(dir, name, found, 0);
         let keeps_a_name = stat.kind != Kind::Directory && stat.nlink > 1;
         if keeps_a_name {
             self.pin(&object)?;
-        } else if object.opens.load(Ordering::Relaxed) > 0 {
+        } else if object.opens.load(Ordering::Relaxed) > 0 || object.kind == Kind::Directory {
+            // A directory is used without being opened, too: as somebody's current one.
             self.pin_open(&object)?;
         }
         Ok(Leaving { object, keeps_a_name })
+    }
+
+    /// The name was to be lost and is still there. If the other leg refused, the source had lost it and
+    /// has another object there, built from the other leg's: what the kernel knows is not that one.
+    fn stayed(&self, object: &Arc<Object<L>>, dir: &Object<L>, nodes: &PerLeg<L::Node>, name: &OsStr) {
+        let source = self.source();
+        let before = object.with_names(|names| names.identities[source]);
+        let now = self.legs[source].lookup(&nodes[source], name).ok().map(|found| found.0);
+        if now.is_none() || now == before {
+            return;
+        }
+        object.replaced.store(true, Ordering::Release);
+        object.with_names(|names| names.gone = true);
+        self.displaced(object, dir, name);
+        self.pins.forget(object.ino.0, object.generation);
+        if let Some(caches) = self.invalidate.get() {
+            caches.entry(dir.ino, name);
+        }
     }
 
     /// The name is gone.
@@ -201,7 +229,7 @@ impl<L: Leg> Mirror<L> {
         let to_nodes = self.nodes(&to)?;
         let source = self.source();
 
-        let found = self.legs[source].lookup(&from_nodes[source], name)?;
+        let found = self.prepared(source, self.legs[source].lookup(&from_nodes[source], name))?;
         let (moving, _) = self.intern(&from, name, found, 0);
         self.pin(&moving)?;
         let target = match self.leaving(&to, &to_nodes, new_name) {
@@ -222,8 +250,10 @@ impl<L: Leg> Mirror<L> {
         let touched = [Touch::name(&from, name), Touch::name(&to, new_name), Touch::metadata(&moving)];
         match marked_target.transpose()? {
             Some(target) => {
-                let [from, to, moving] = touched;
-                self.change_all([from, to, moving, Touch::metadata(target)], act)?;
+                let [from, to_name, moving] = touched;
+                let to_name = if mode == RenameMode::Replace { Touch::lost(&to, new_name) } else { to_name };
+                self.change_all([from, to_name, moving, Touch::metadata(target)], act)
+                    .inspect_err(|_| self.stayed(target, &to, &to_nodes, new_name))?;
             }
             None => {
                 self.change_all(touched, act)?;

@@ -29,11 +29,13 @@ impl<L: Leg> Mirror<L> {
         if mode.write || truncate {
             self.enter()?;
         }
-        let source = self.readable()?;
         let object = self.object(ino)?;
-        let node = self.node(&object, source)?;
         let files = PerLeg::from_fn(|_| OnceLock::new());
-        let _ = files[source].set(self.legs[source].open(&node, mode)?);
+        let (source, file) = self.reading(|source| {
+            let node = self.node(&object, source)?;
+            Ok((source, self.legs[source].open(&node, mode)?))
+        })?;
+        let _ = files[source].set(file);
         if truncate {
             let _changing = object.lock.write();
             let nodes = self.nodes(&object)?;
@@ -54,9 +56,8 @@ impl<L: Leg> Mirror<L> {
     /// Reads at `offset` until `buf` is full or the file ends.
     pub fn read(&self, fh: Fh, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let source = self.readable()?;
         let open = self.handles.file(fh)?;
-        self.legs[source].read(self.file_on(&open, source)?, buf, offset)
+        self.reading(|source| self.legs[source].read(self.file_on(&open, source)?, buf, offset))
     }
 
     /// Writes at `offset`; returns the bytes that are on both legs. `kill_priv`: the writer may not
@@ -107,9 +108,38 @@ impl<L: Leg> Mirror<L> {
             return Err(errno(libc::EOPNOTSUPP));
         }
         let changed = if moves { offset..u64::MAX } else { bytes(offset, len) };
-        self.change_all([Touch::data(object, changed)], |intent, leg| {
+        let source = self.source();
+        let size = self.prepared(source, self.legs[source].stat_file(files[source]))?.size;
+        let allocated = self.change_all([Touch::data(object, changed.clone())], |intent, leg| {
             self.legs[leg].fallocate(intent, files[leg], mode, offset, len)
-        })?;
+        });
+        match allocated {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
+                self.take_back_allocated(&open, changed, (!moves).then_some(size))?;
+                Err(error)
+            }
+            done => done.map(|_| ()),
+        }
+    }
+
+    /// Out of room half way, a filesystem keeps what it has done so far, and ext4 the length that this
+    /// gave the file. Both legs become alike again, and of the length they had (P10).
+    fn take_back_allocated(
+        &self,
+        open: &OpenFile<L>,
+        changed: Range<u64>,
+        length: Option<u64>,
+    ) -> io::Result<()> {
+        self.make_alike(Touch::data(&open.object, changed))?;
+        let nodes = self.nodes(&open.object)?;
+        let now = self.legs[self.source()].stat(&nodes[self.source()])?.size;
+        if let Some(length) = length.filter(|&length| length < now) {
+            self.set_size(&open.object, &nodes, None, length)?;
+        }
+        // ORDER: before the reply. The kernel believes that a refused request has changed nothing.
+        if let Some(caches) = self.invalidate.get() {
+            caches.attributes(open.object.ino);
+        }
         Ok(())
     }
 
@@ -124,7 +154,8 @@ impl<L: Leg> Mirror<L> {
         if kill_priv {
             self.take_privileges_of_open(&target_file.object)?;
         }
-        if !self.is_equal() {
+        // A file that has lost its last name is not made equal any more.
+        if !self.is_equal() || source_file.object.with_names(|names| names.gone) {
             return self.copy_from_source((&source_file, from.1), (&target_file, to.1), len);
         }
         let mut wanted = len;
@@ -155,7 +186,7 @@ impl<L: Leg> Mirror<L> {
     }
 
     /// Copies a piece by reading it from the source and writing it to both legs: while a resync is
-    /// under way the other leg's own copy of it may be an old one.
+    /// under way, or was when the file lost its last name, the other leg's own copy may be an old one.
     fn copy_from_source(
         &self,
         (from, from_offset): (&OpenFile<L>, u64),
@@ -170,9 +201,8 @@ impl<L: Leg> Mirror<L> {
 
     /// The next hole or data at or after `offset`.
     pub fn seek(&self, fh: Fh, offset: u64, what: Seek) -> io::Result<u64> {
-        let source = self.readable()?;
         let open = self.handles.file(fh)?;
-        self.legs[source].seek(self.file_on(&open, source)?, offset, what)
+        self.reading(|source| self.legs[source].seek(self.file_on(&open, source)?, offset, what))
     }
 
     /// Makes an open file durable on both legs (P2).
@@ -184,16 +214,33 @@ impl<L: Leg> Mirror<L> {
     }
 
     fn sync_open(&self, open: &OpenFile<L>, data_only: bool) -> io::Result<()> {
-        let files = self.files(open)?;
-        self.sync_both(|leg| self.legs[leg].sync_file(files[leg], data_only))
+        self.sync_what(|leg| self.file_on(open, leg), |leg, file| self.legs[leg].sync_file(file, data_only))
     }
 
     /// Makes a directory and its entries durable on both legs.
     pub fn fsyncdir(&self, ino: Ino) -> io::Result<()> {
         self.gate.pass()?;
         let dir = self.directory(ino)?;
-        let nodes = self.nodes(&dir)?;
-        self.sync_both(|leg| self.legs[leg].sync_node(&nodes[leg]))
+        self.sync_what(|leg| self.node(&dir, leg), |leg, node| self.legs[leg].sync_node(&node))
+    }
+
+    /// Syncs what `find` gives on each leg that is in service: a leg that has failed is not asked where
+    /// something is on it, either.
+    fn sync_what<T: Clone + Send + Sync>(
+        &self,
+        find: impl Fn(LegId) -> io::Result<T>,
+        sync: impl Fn(LegId, T) -> io::Result<()> + Sync,
+    ) -> io::Result<()> {
+        let found = PerLeg::from_fn(|leg| match self.health.in_service(leg) {
+            true => match self.prepared(leg, find(leg)) {
+                // Faulted just now, and that is recorded: the other one answers.
+                Err(_) if !self.health.in_service(leg) => Ok(None),
+                found => found.map(Some),
+            },
+            false => Ok(None),
+        });
+        let found = found.transpose()?;
+        self.sync_both(|leg| found[leg].clone().map_or(Err(errno(libc::EIO)), |what| sync(leg, what)))
     }
 
     /// Syncs both legs at once. A leg that fails here has lost writes, whichever they were: it is
@@ -210,12 +257,18 @@ impl<L: Leg> Mirror<L> {
             (Ok(()), Ok(())) => Ok(()),
             (Ok(()), Err(error)) => self.fault(other, number(&error)),
             (Err(error), Ok(())) => {
-                if class(number(&error)) == Class::Failure {
-                    self.fault(source, number(&error))?;
+                self.fault(source, number(&error))?;
+                Err(error)
+            }
+            (Err(error), Err(theirs)) => {
+                if [&error, &theirs].iter().all(|error| class(number(error)) == Class::Failure) {
+                    self.health.set_read_only(format!(
+                        "neither leg keeps what is written (leg {source}: {error}; leg {other}: {theirs}); \
+                         unmount, see to both, and mount again"
+                    ));
                 }
                 Err(error)
             }
-            (Err(error), Err(_)) => Err(error),
         }
     }
 
@@ -230,7 +283,10 @@ impl<L: Leg> Mirror<L> {
     }
 
     fn files<'a>(&self, open: &'a OpenFile<L>) -> io::Result<PerLeg<&'a L::File>> {
-        PerLeg::from_fn(|leg| self.file_on(open, leg)).transpose()
+        if open.object.replaced.load(Ordering::Acquire) {
+            return Err(errno(libc::ESTALE));
+        }
+        PerLeg::from_fn(|leg| self.prepared(leg, self.file_on(open, leg))).transpose()
     }
 
     fn take_privileges_of_open(&self, object: &Arc<Object<L>>) -> io::Result<()> {

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Mirror;
+use super::outcome::{Class, class};
 use crate::error::errno;
 use crate::legs::{Leg, LegId, PerLeg};
 use crate::superblock::{NotWritten, Superblocks};
@@ -142,7 +143,7 @@ impl Health {
             log::error!("the mirror is read-only from now on: {reason}");
             state.reason = Some(reason);
             self.read_only.store(true, Ordering::Release);
-            self.in_service[leg].store(!recorded.is_ok(), Ordering::Release);
+            self.in_service[leg].store(recorded.is_err(), Ordering::Release);
         }
         recorded
     }
@@ -161,6 +162,34 @@ impl<L: Leg> Mirror<L> {
         if self.health.in_service(source) { Ok(source) } else { Err(errno(libc::EIO)) }
     }
 
+    /// Reads from the source. A leg that cannot be read in one place may be well otherwise; but if it
+    /// cannot make durable what it has been given, it is gone, and that is recorded.
+    pub(super) fn reading<T>(&self, read: impl FnOnce(LegId) -> io::Result<T>) -> io::Result<T> {
+        let source = self.readable()?;
+        let answer = read(source);
+        if answer.as_ref().is_err_and(tells_of_the_leg)
+            && self.health.writable().is_ok()
+            && let Err(error) = self.legs[source].sync_all()
+        {
+            // FAIL-SAFE: if it cannot be recorded, the mirror is read-only all the same.
+            let _ = self.fault(source, error.raw_os_error().unwrap_or(libc::EIO));
+        }
+        answer
+    }
+
+    /// What `leg` answered when it was prepared for a change: where an object is on it, or opening it.
+    /// Nothing has been changed yet, so the change is refused; but a leg that is broken is recorded as
+    /// such now, before the next request meets it in the middle of a change.
+    pub(super) fn prepared<T>(&self, leg: LegId, answer: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &answer
+            && tells_of_the_leg(error)
+            && self.health.in_service(leg)
+        {
+            self.fault(leg, error.raw_os_error().unwrap_or(libc::EIO))?;
+        }
+        answer
+    }
+
     /// `leg` gave `errno`, which tells that it is broken. Durable on the other leg when it returns.
     ///
     /// # Errors
@@ -172,4 +201,10 @@ impl<L: Leg> Mirror<L> {
         }
         recorded
     }
+}
+
+/// Whether what a leg answered to a look for an object says that the leg is broken. That the object
+/// is gone, or its place has changed, does not.
+fn tells_of_the_leg(error: &io::Error) -> bool {
+    error.raw_os_error().is_none_or(|number| class(number) == Class::Failure && number != libc::ESTALE)
 }

@@ -16,14 +16,15 @@ pub(super) const CAPABILITY: &str = "security.capability";
 impl<L: Leg> Mirror<L> {
     /// Attributes, of an open file if `fh` names one.
     pub fn getattr(&self, ino: Ino, fh: Option<Fh>) -> io::Result<Attr> {
-        let source = self.readable()?;
-        if let Some(file) = fh.and_then(|fh| self.handles.file(fh).ok())
-            && let Some(open) = file.files[source].get()
-        {
-            return Ok(Attr { ino, stat: self.legs[source].stat_file(open)? });
-        }
-        let object = self.object(ino)?;
-        Ok(Attr { ino, stat: self.stat_on(&object, source)? })
+        self.reading(|source| {
+            if let Some(file) = fh.and_then(|fh| self.handles.file(fh).ok())
+                && let Some(open) = file.files[source].get()
+            {
+                return Ok(Attr { ino, stat: self.legs[source].stat_file(open)? });
+            }
+            let object = self.object(ino)?;
+            Ok(Attr { ino, stat: self.stat_on(&object, source)? })
+        })
     }
 
     /// The object's attributes on one leg.
@@ -33,37 +34,34 @@ impl<L: Leg> Mirror<L> {
 
     /// Target of a symlink.
     pub fn readlink(&self, ino: Ino) -> io::Result<OsString> {
-        let source = self.readable()?;
         let object = self.object(ino)?;
-        self.legs[source].readlink(&self.node(&object, source)?)
+        self.reading(|source| self.legs[source].readlink(&self.node(&object, source)?))
     }
 
     /// Value of an extended attribute.
     pub fn getxattr(&self, ino: Ino, name: &OsStr) -> io::Result<Vec<u8>> {
-        let source = self.readable()?;
         let object = self.object(ino)?;
-        let of_capabilities = name == CAPABILITY;
-        if of_capabilities && object.incapable.load(Ordering::Relaxed) {
+        if name == CAPABILITY && object.incapable.load(Ordering::Relaxed) {
             return Err(errno(libc::ENODATA));
         }
-        self.legs[source].get_xattr(&self.node(&object, source)?, name)
+        self.reading(|source| self.legs[source].get_xattr(&self.node(&object, source)?, name))
     }
 
     /// Names of all extended attributes.
     pub fn listxattr(&self, ino: Ino) -> io::Result<Vec<OsString>> {
-        let source = self.readable()?;
         let object = self.object(ino)?;
-        self.legs[source].list_xattr(&self.node(&object, source)?)
+        self.reading(|source| self.legs[source].list_xattr(&self.node(&object, source)?))
     }
 
     /// Space and limits: of each, the smaller leg's. In the source's unit.
     pub fn statfs(&self) -> io::Result<Statfs> {
-        let source = self.readable()?;
-        let mine = self.legs[source].statfs()?;
-        if !self.health.in_service(source.other()) {
-            return Ok(mine);
-        }
-        Ok(smaller(mine, self.legs[source.other()].statfs()?))
+        self.reading(|source| {
+            let mine = self.legs[source].statfs()?;
+            if !self.health.in_service(source.other()) {
+                return Ok(mine);
+            }
+            Ok(smaller(mine, self.legs[source.other()].statfs()?))
+        })
     }
 }
 

@@ -8,14 +8,14 @@ use std::sync::atomic::Ordering;
 use super::change::Touch;
 use super::inode_read::CAPABILITY;
 use super::{Attr, Caller, Mirror, SetAttr, SetTime};
-use crate::bitmap::WriteIntent;
 use crate::error::errno;
 use crate::inode::{Fh, Ino, Object};
-use crate::legs::{Kind, Leg, LegId, PerLeg, Stat, Timestamp};
+use crate::legs::{Kind, Leg, PerLeg, Stat, Timestamp};
 
 const SUID: u32 = 0o4000;
 const SGID: u32 = 0o2000;
 const GROUP_EXECUTE: u32 = 0o010;
+const ACCESS_ACL: &str = "system.posix_acl_access";
 
 impl<L: Leg> Mirror<L> {
     /// Sets attributes, all or none of them as far as the legs allow.
@@ -71,7 +71,8 @@ impl<L: Leg> Mirror<L> {
         fh: Option<Fh>,
         size: u64,
     ) -> io::Result<()> {
-        let old = self.legs[self.source()].stat(&nodes[self.source()])?;
+        let source = self.source();
+        let old = self.prepared(source, self.legs[source].stat(&nodes[source]))?;
         match old.kind {
             Kind::File => {}
             Kind::Directory => return Err(errno(libc::EISDIR)),
@@ -90,6 +91,14 @@ impl<L: Leg> Mirror<L> {
                 None => self.legs[leg].truncate(intent, &nodes[leg], size),
             }
         })?;
+        if (old.size, size) == (0, 0) && fh.is_none() {
+            // Opening with O_TRUNC is a modification even of an empty file. The kernel asks for it as
+            // for a truncate by name, which xfs then passes over.
+            let now = Some((self.options.clock)());
+            self.change_all([Touch::metadata(object)], |intent, leg| {
+                self.legs[leg].set_times(intent, &nodes[leg], None, now)
+            })?;
+        }
         Ok(())
     }
 
@@ -100,7 +109,7 @@ impl<L: Leg> Mirror<L> {
             return Ok(());
         }
         let source = self.source();
-        let mode = self.legs[source].stat(&nodes[source])?.mode;
+        let mode = self.prepared(source, self.legs[source].stat(&nodes[source]))?.mode;
         let sgid = if mode & GROUP_EXECUTE != 0 { SGID } else { 0 };
         let kept = mode & !(SUID | sgid);
         if kept != mode {
@@ -117,8 +126,17 @@ impl<L: Leg> Mirror<L> {
         Ok(())
     }
 
-    /// Sets an extended attribute; `flags` as in setxattr(2).
-    pub fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> io::Result<()> {
+    /// Sets an extended attribute; `flags` as in setxattr(2). `in_group` tells whether the caller may
+    /// keep sgid on what belongs to a group: one who may not loses it with a new access ACL, as with
+    /// a new mode.
+    pub fn setxattr(
+        &self,
+        ino: Ino,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        in_group: impl FnOnce(u32) -> bool,
+    ) -> io::Result<()> {
         self.enter()?;
         let object = self.object(ino)?;
         let _changing = object.lock.write();
@@ -128,6 +146,16 @@ impl<L: Leg> Mirror<L> {
         }
         self.change_all([Touch::metadata(&object)], |intent, leg| {
             self.legs[leg].set_xattr(intent, &nodes[leg], name, value, flags)
+        })?;
+        if name != ACCESS_ACL {
+            return Ok(());
+        }
+        let stat = self.stat_on(&object, self.source())?;
+        if stat.mode & SGID == 0 || in_group(stat.gid) {
+            return Ok(());
+        }
+        self.change_all([Touch::metadata(&object)], |intent, leg| {
+            self.legs[leg].set_mode(intent, &nodes[leg], stat.mode & !SGID)
         })?;
         Ok(())
     }
@@ -148,19 +176,4 @@ impl<L: Leg> Mirror<L> {
 /// The times to set on the other leg so that it shows what the source shows; `None` if it does.
 pub(super) fn times_to_settle(source: &Stat, other: &Stat) -> Option<(Timestamp, Timestamp)> {
     (source.atime != other.atime || source.mtime != other.mtime).then_some((source.atime, source.mtime))
-}
-
-/// Sets `node`'s times on `leg` as the source has them.
-pub(super) fn settle_times<L: Leg>(
-    legs: &PerLeg<Arc<L>>,
-    intent: &WriteIntent<'_>,
-    source: LegId,
-    nodes: &PerLeg<L::Node>,
-) -> io::Result<()> {
-    let other = source.other();
-    let stats = PerLeg::from_fn(|leg| legs[leg].stat(&nodes[leg])).transpose()?;
-    match times_to_settle(&stats[source], &stats[other]) {
-        Some((atime, mtime)) => legs[other].set_times(intent, &nodes[other], Some(atime), Some(mtime)),
-        None => Ok(()),
-    }
 }

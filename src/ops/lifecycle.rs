@@ -151,7 +151,8 @@ impl<L: Leg> Mirror<L> {
         // ORDER: the target is durable before it is called in sync. A crash before that starts the
         // resync anew from the same source.
         self.sync_both(|leg| self.legs[leg].sync_all())?;
-        if self.health.fault().is_none() {
+        // What turned the mirror read-only meanwhile may be known to the source alone: it stays the source.
+        if !self.keeps_its_bits() {
             if self.compare_all {
                 self.bitmap.all_compared(self)?;
             }
@@ -189,7 +190,7 @@ impl<L: Leg> Mirror<L> {
         // What is still dirty is no matter of a fault alone: a resync that was stopped leaves bits too.
         // Without a record of a clean unmount the next mount resyncs by the bitmap.
         let clean = self.bitmap.stats().dirty_slots == 0 && self.is_equal();
-        if !clean || self.health.fault().is_some() {
+        if !clean || self.keeps_its_bits() {
             return Ok(());
         }
         self.health.record(Superblocks::unmount)
@@ -244,14 +245,16 @@ impl<L: Leg> Mirror<L> {
 }
 
 impl<L: Leg> ResyncHost for Mirror<L> {
-    fn with_object(&self, identity: &Identity, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
-        let object = self.table.hold(self.numbering.shown(identity.ino), identity);
+    fn with_object(&self, identity: &Identity, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<bool> {
+        let Some(object) = self.table.hold(self.numbering.shown(identity.ino), identity) else {
+            return Ok(false);
+        };
         let result = {
             let _changing = object.lock.write();
             work()
         };
         self.table.reap(Some(object));
-        result
+        result.map(|()| true)
     }
 
     fn stop_requested(&self) -> bool {

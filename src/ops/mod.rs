@@ -37,6 +37,8 @@ pub mod outcome;
 mod repair;
 mod resolve;
 mod sweep;
+#[cfg(all(test, feature = "simulation"))]
+mod tests;
 
 use std::ffi::OsStr;
 use std::sync::Arc;

@@ -34,7 +34,7 @@ impl<L: Leg> Mirror<L> {
         for touch in touched {
             let identities = self.identities(touch.object)?;
             match &touch.part {
-                Part::Name(name) => names.push(Name { dir: identities, name }),
+                Part::Name(name) | Part::Lost(name) => names.push(Name { dir: identities, name }),
                 Part::Metadata => objects.push((identities, None)),
                 Part::Data(bytes) => objects.push((identities, Some(bytes.clone()))),
             }

@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Attr, Found, Mirror};
 use crate::bitmap::Markable;
@@ -45,9 +45,12 @@ impl<L: Leg> Mirror<L> {
         Ok(node)
     }
 
-    /// The object's nodes on both legs.
+    /// The object's nodes on both legs, to be changed. ESTALE if they are not one object any more.
     pub(super) fn nodes(&self, object: &Arc<Object<L>>) -> io::Result<PerLeg<L::Node>> {
-        PerLeg::from_fn(|leg| self.node(object, leg)).transpose()
+        if object.replaced.load(Ordering::Acquire) {
+            return Err(errno(libc::ESTALE));
+        }
+        PerLeg::from_fn(|leg| self.prepared(leg, self.node(object, leg))).transpose()
     }
 
     fn find(&self, object: &Arc<Object<L>>, leg: LegId) -> io::Result<L::Node> {
@@ -97,19 +100,19 @@ impl<L: Leg> Mirror<L> {
             if let Some(known) = object.with_names(|names| names.identities[leg]) {
                 return Ok(known);
             }
-            let node = self.node(object, leg)?;
-            self.legs[leg].identity(&node)
+            let node = self.node(object, leg).and_then(|node| self.legs[leg].identity(&node));
+            self.prepared(leg, node)
         })
         .transpose()
     }
 
     /// Makes sure the object is found on both legs while its place changes: by handle, or else by a
-    /// pinned node. [`unpin`](Self::unpin) ends it.
+    /// pinned node. [`placed`](Self::placed) ends it.
     pub(super) fn pin(&self, object: &Arc<Object<L>>) -> io::Result<()> {
         for leg in LegId::ALL {
             let identity = object.with_names(|names| names.identities[leg]);
             if identity.is_none_or(|identity| identity.handle.is_none()) {
-                let node = self.node(object, leg)?;
+                let node = self.prepared(leg, self.node(object, leg))?;
                 object.with_names(|names| names.pinned[leg] = Some(node));
             }
         }
@@ -119,7 +122,7 @@ impl<L: Leg> Mirror<L> {
     /// Pins the nodes themselves: for what is about to lose its last name and is still in use.
     pub(super) fn pin_open(&self, object: &Arc<Object<L>>) -> io::Result<()> {
         for leg in LegId::ALL {
-            let node = self.node(object, leg)?;
+            let node = self.prepared(leg, self.node(object, leg))?;
             object.with_names(|names| names.pinned[leg] = Some(node));
         }
         Ok(())

@@ -7,8 +7,8 @@
 use std::io;
 
 use super::Mirror;
-use super::inode_write::settle_times;
-use crate::bitmap::{CopyId, Host, IdleSlot};
+use super::inode_write::times_to_settle;
+use crate::bitmap::{CopyId, Host, IdleSlot, WriteIntent};
 use crate::error::errno;
 use crate::legs::{Identity, Leg, PerLeg};
 
@@ -25,8 +25,7 @@ impl<L: Leg> Mirror<L> {
 
     /// Clears what nobody has touched for `ticks`.
     pub(super) fn clear_idle(&self, ticks: u64) {
-        // O4: with a leg missing nothing is cleared.
-        if self.health.fault().is_some() {
+        if self.keeps_its_bits() {
             return;
         }
         let idle = self.bitmap.idle(ticks);
@@ -46,13 +45,37 @@ impl<L: Leg> Mirror<L> {
         }
     }
 
+    /// Whether nothing is cleared any more: a leg is missing (O4), or the legs differ in what could not
+    /// be repaired, and only its bits tell the next mount. Each of these turns the mirror read-only.
+    pub(super) fn keeps_its_bits(&self) -> bool {
+        self.health.writable().is_err()
+    }
+
     /// Gives both legs one set of times for what this slot covers.
     fn settle(&self, slot: &IdleSlot) -> io::Result<()> {
         // Whoever has cleared it meanwhile has settled it before.
         let Some(intent) = self.bitmap.hold_idle(slot) else { return Ok(()) };
         match self.slot_nodes(&slot.identities) {
-            Ok(nodes) => ignore_gone(settle_times(&self.legs, &intent, self.source(), &nodes)),
+            Ok(nodes) => ignore_gone(self.settle_times(&intent, &nodes)),
             Err(error) => ignore_gone(Err(error)),
+        }
+    }
+
+    /// Sets the times on the other leg as the source has them.
+    fn settle_times(&self, intent: &WriteIntent<'_>, nodes: &PerLeg<L::Node>) -> io::Result<()> {
+        let (source, other) = (self.source(), self.source().other());
+        let stats =
+            PerLeg::from_fn(|leg| self.prepared(leg, self.legs[leg].stat(&nodes[leg]))).transpose()?;
+        // What lives on without a name, because it is open, is nobody's counterpart.
+        if stats.iter().any(|(_, stat)| stat.nlink == 0) {
+            return Ok(());
+        }
+        match times_to_settle(&stats[source], &stats[other]) {
+            Some((atime, mtime)) => {
+                let set = self.legs[other].set_times(intent, &nodes[other], Some(atime), Some(mtime));
+                self.prepared(other, set)
+            }
+            None => Ok(()),
         }
     }
 
@@ -65,7 +88,7 @@ impl<L: Leg> Mirror<L> {
                 return self.nodes(&object);
             }
         }
-        PerLeg::from_fn(|leg| self.legs[leg].find(&identities[leg])).transpose()
+        PerLeg::from_fn(|leg| self.prepared(leg, self.legs[leg].find(&identities[leg]))).transpose()
     }
 }
 
@@ -84,8 +107,9 @@ impl<L: Leg> Host for Mirror<L> {
         let settled = slots.iter().try_for_each(|slot| self.settle(slot));
         self.sync_both(|leg| self.legs[leg].sync_all())?;
         settled?;
-        // A leg that failed just now has been taken out: nothing is cleared any more.
-        self.health.fault().map_or(Ok(()), |fault| Err(errno(fault.errno)))
+        // A leg that failed just now has been taken out.
+        let kept = self.health.fault().map_or(libc::EROFS, |fault| fault.errno);
+        if self.keeps_its_bits() { Err(errno(kept)) } else { Ok(()) }
     }
 
     fn copy_failed(&self, copy: CopyId, error: &io::Error) -> io::Result<()> {

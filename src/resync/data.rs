@@ -46,10 +46,13 @@ impl<L: Leg> Resync<'_, L> {
             }
             let mut moved = 0;
             let Some((object, _)) = self.pending_file(ino) else { continue };
-            self.host.with_object(&object.ids[self.source], &mut || {
+            let there = self.host.with_object(&object.ids[self.source], &mut || {
                 moved = self.step(ino, &mut copier)?;
                 Ok(())
             })?;
+            if !there {
+                self.done(ino);
+            }
             throttle.pace(moved, || self.host.user_operations(), || self.host.stop_requested());
         }
         // ORDER: when everything was compared, most of what was changed has no slot that the sweep would

@@ -6,7 +6,7 @@
 //!
 //! A *step* is a call that changes a leg, a bitmap copy or a superblock, or makes it durable. When
 //! the chosen step comes the machine is gone: that call and every later one unwinds its thread with
-//! [`Crash`], up to the thread's top. Reads are no steps: a crash before a read leaves what a crash
+//! `Crash`, up to the thread's top. Reads are no steps: a crash before a read leaves what a crash
 //! before the next change leaves.
 //!
 //! Invariants:
@@ -19,8 +19,8 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,8 @@
 //! What the simulation relies on: turns replay, locks exclude, deadlocks and crashes are seen.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::sync::{Condvar, Mutex, RwLock};

@@ -185,3 +185,18 @@ fn the_last_leg_is_never_recorded_as_lost() {
         assert!(mounted.leg_failed(first.other(), libc::EIO).is_err());
     }
 }
+
+#[test]
+fn a_crash_while_the_bitmap_is_given_another_place_is_no_contradiction() {
+    for left in 0..4 {
+        let medium = new_medium();
+        let (mut slots, plan) = find(&medium);
+        for leg in LegId::ALL {
+            slots[leg].bitmap_place = BitmapPlace::Elsewhere;
+        }
+        medium.lock().left = left;
+        assert!(Superblocks::mount(stores(&medium), slots, &plan.unwrap()).is_err());
+        let (_, decided) = find(&medium);
+        assert!(decided.is_ok(), "after {left} writes: {decided:?}");
+    }
+}

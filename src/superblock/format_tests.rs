@@ -1,6 +1,7 @@
 //! Every value survives the way to disk and back; every damaged byte is noticed.
 
 use super::*;
+use crate::documented::{assert_differ_in, byte_map, dump};
 use crate::superblock::Geometry;
 use crate::superblock::testing::Random;
 
@@ -114,4 +115,58 @@ fn the_byte_map_stands() {
     assert_eq!((bytes[152], bytes[160]), (0x33, 0x22));
     assert_eq!(&bytes[168..180], &[0x22, 0x11, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0]);
     assert_eq!(&bytes[180..192], &[0, 0x20, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn the_byte_map_in_the_docs_is_that_of_the_code() {
+    let map = byte_map("## The superblock");
+    assert_eq!((map[0].0.start, map[map.len() - 1].0.end), (0, SLOT_SIZE));
+    let base = Superblock::new_pair(GEOMETRY)[LegId::A].clone();
+    let stale = |since_events, errno| Superblock {
+        peer_state: PeerState::Stale { since_events, errno },
+        ..base.clone()
+    };
+    let with = |edit: fn(&mut Superblock)| {
+        let mut changed = base.clone();
+        edit(&mut changed);
+        (base.clone(), changed)
+    };
+    let cases = [
+        ("sequence", with(|sb| sb.sequence = u64::MAX)),
+        ("mirror", with(|sb| sb.mirror = Uuid::max())),
+        ("leg", with(|sb| sb.leg = Uuid::max())),
+        ("peer", with(|sb| sb.peer = Uuid::max())),
+        ("role", with(|sb| sb.role = LegId::B)),
+        ("clean", with(|sb| sb.clean = false)),
+        ("bitmap place", with(|sb| sb.bitmap_place = BitmapPlace::Elsewhere)),
+        ("source", with(|sb| sb.source = Some(LegId::B))),
+        ("peer state", with(|sb| sb.peer_state = PeerState::Recovering)),
+        ("generation", with(|sb| sb.generation = u64::MAX)),
+        ("ancestors", with(|sb| sb.ancestors = [u64::MAX; ANCESTORS])),
+        ("events", with(|sb| sb.events = u64::MAX)),
+        ("events_cleared", with(|sb| sb.events_cleared = u64::MAX)),
+        ("stale since", (stale(0, 5), stale(u64::MAX, 5))),
+        ("stale errno", (stale(1, 0), stale(1, -1))),
+        ("bitmap slots", with(|sb| sb.bitmap_slots = u32::MAX)),
+        ("chunk size", with(|sb| sb.chunk_size = 1 << 30)),
+    ];
+    for (name, (one, other)) in &cases {
+        assert_differ_in(name, &map, &encode(one).0, &encode(other).0);
+    }
+    let constant = ["magic", "version", "CRC32C", "zero"];
+    for (_, name) in map.iter().filter(|(_, name)| !constant.contains(&name.as_str())) {
+        assert!(cases.iter().any(|(case, _)| case == name), "{name} is checked");
+    }
+}
+
+#[test]
+fn the_example_in_the_docs_says_what_stands_beside_it() {
+    let mut slot = Slot([0; SLOT_SIZE]);
+    slot.0.copy_from_slice(&dump("### Its superblock", 0, SLOT_SIZE));
+    let sb = decode(&slot, 0).unwrap();
+    assert_eq!((sb.sequence, sb.role, sb.clean, sb.source), (4, LegId::A, false, None));
+    assert_eq!((sb.events, sb.events_cleared, sb.peer_state), (2, 2, PeerState::InSync));
+    assert_eq!((sb.generation, sb.ancestors), (0x1497_b71a_3f04_48d7, [0; ANCESTORS]));
+    assert_eq!((sb.bitmap_slots, sb.chunk_size, sb.bitmap_place), (8192, 4 << 20, BitmapPlace::Leg));
+    assert_eq!(sb.mirror.to_string(), "bb5959b2-f767-4a25-9cb2-1c75d2b75cfb");
 }

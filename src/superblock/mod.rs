@@ -134,7 +134,7 @@ impl Superblock {
         })
     }
 
-    /// The sizes chosen at creation.
+    /// The sizes chosen at creation, and where the bitmap is now.
     pub fn geometry(&self) -> Geometry {
         Geometry {
             chunk_size: self.chunk_size,

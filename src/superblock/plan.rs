@@ -163,7 +163,8 @@ fn belong_together(legs: &PerLeg<&Superblock>) -> Result<(), Refusal> {
     if a.role == LegId::B {
         return Err(Refusal::Swapped);
     }
-    if a.geometry() != b.geometry() {
+    // Not where the bitmap is: a crash between two writes leaves them of two minds about that.
+    if (a.chunk_size, a.bitmap_slots) != (b.chunk_size, b.bitmap_slots) {
         return Err(Refusal::Geometry(legs.map(Superblock::geometry)));
     }
     Ok(())

@@ -6,7 +6,7 @@
 //! current directory or the root, except for `/proc/self`, through which a descriptor that was opened with
 //! O_PATH can be reopened and changed.
 //!
-//! - [`file`]: opening below a directory, attributes, reading and writing
+//! - [`file`](mod@file): opening below a directory, attributes, reading and writing
 //! - [`dir`]: the names in a directory
 //! - [`xattr`]: extended attributes
 //! - [`handle`]: file handles

@@ -1,4 +1,4 @@
-//! Processes: the one call that std and rustix leave to us.
+//! Processes: what std and rustix leave to us.
 
 use std::io;
 
@@ -22,5 +22,28 @@ pub fn fork() -> io::Result<Forked> {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Forked::Child),
         child => Ok(Forked::Parent(child)),
+    }
+}
+
+/// The supplementary groups of a process or thread.
+pub fn groups_of(pid: u32) -> io::Result<Vec<u32>> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    Ok(line.split_whitespace().filter_map(|group| group.parse().ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_those_that_the_kernel_counts() {
+        let mut own: Vec<u32> =
+            rustix::process::getgroups().unwrap().into_iter().map(|group| group.as_raw()).collect();
+        let mut read = groups_of(std::process::id()).unwrap();
+        own.sort_unstable();
+        read.sort_unstable();
+        assert_eq!(read, own);
+        assert!(groups_of(u32::MAX).is_err(), "no process has this number");
     }
 }

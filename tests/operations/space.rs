@@ -102,3 +102,30 @@ fn a_full_leg_is_no_space_for_the_user_and_the_legs_stay_equal() {
     fs::write(test.mnt.join("small"), "there is room again").expect("write");
     test.umount_and_compare();
 }
+
+#[test]
+fn what_a_full_source_did_of_a_fallocate_is_undone() {
+    if !can_mount() {
+        return;
+    }
+    // ext4 keeps the length it has come to, xfs the zeros it has made.
+    for (filesystem, flags) in
+        [(Filesystem::Ext4, FallocateFlags::empty()), (Filesystem::Xfs, FallocateFlags::ZERO_RANGE)]
+    {
+        let test = TestMirror::unmounted("fallocatefull", Filesystem::Plain, "");
+        filesystem.make(&test.a, &test.scratch().join("a.img"), 320);
+        filesystem.make(&test.b, &test.scratch().join("b.img"), 2048);
+        assert!(test.create(&[]).status.success());
+        test.mount();
+        let file = File::options().read(true).write(true).create_new(true).open(test.mnt.join("file"));
+        let file = file.expect("create");
+        file.write_all_at(&[7; 5000], 0).expect("write");
+        assert_eq!(fallocate(&file, flags, 0, 1 << 30), Err(Errno::NOSPC), "{filesystem:?}");
+        for path in test.everywhere("file") {
+            assert_eq!(fs::metadata(&path).expect("stat").len(), 5000, "{path:?} on {filesystem:?}");
+            assert!(fs::read(&path).expect("read") == [7; 5000], "{path:?} on {filesystem:?}");
+        }
+        drop(file);
+        test.umount_and_compare();
+    }
+}

@@ -7,18 +7,26 @@ use mirrorfs::legs::LegId;
 use mirrorfs::legs::simulated::Flaw;
 use mirrorfs::sim::scheduler::Rule;
 
+use crate::client::Mix;
 use crate::run::{Setup, run};
 use crate::world::Broken;
 
 /// Within so many seeds a broken rule must show.
 const ENOUGH: u64 = 3000;
 
-/// The first seed that finds it, and what it finds.
-fn finds(broken: Broken) -> Option<(u64, String)> {
+/// The first thing found with this broken. A seed that finds fault with a sound mirror as well proves
+/// nothing and does not count.
+fn finds(broken: Broken) -> Option<String> {
+    finds_that(broken, Mix::Everything, |_| true)
+}
+
+fn finds_that(broken: Broken, mix: Mix, wanted: impl Fn(&str) -> bool) -> Option<String> {
     (1..ENOUGH).find_map(|seed| {
-        let found = run(Setup { broken, ..Setup::of_seed(seed) }).err()?;
+        let sound = Setup { mix, ..Setup::of_seed(seed) };
+        let found = run(Setup { broken, ..sound }).err().filter(|found| wanted(found))?;
+        run(sound).ok()?;
         println!("{broken:?}: seed {seed}: {found}");
-        Some((seed, found))
+        Some(found)
     })
 }
 
@@ -58,21 +66,19 @@ fn an_fsync_that_does_nothing_on_one_leg_is_found() {
 
 #[test]
 fn writes_that_reach_the_legs_in_two_orders_are_found() {
-    assert!(finds(Broken { rule: Some(Rule::ObjectLock), ..Broken::nothing() }).is_some(), "O5");
+    let broken = Broken { rule: Some(Rule::ObjectLock), ..Broken::nothing() };
+    let found =
+        finds_that(broken, Mix::SharedFiles, |found| found.contains("data") || found.contains("grain"));
+    assert!(found.is_some(), "O5");
 }
 
 #[test]
 fn directories_locked_in_the_order_of_the_request_are_found() {
-    let found = finds(Broken { rule: Some(Rule::LockOrder), ..Broken::nothing() });
-    assert!(found.is_some_and(|(_, what)| what.contains("Deadlock")), "O6");
+    let broken = Broken { rule: Some(Rule::LockOrder), ..Broken::nothing() };
+    assert!(finds_that(broken, Mix::Renames, |found| found.contains("Deadlock")).is_some(), "O6");
 }
 
 #[test]
 fn what_is_deleted_instead_of_parked_is_found() {
     assert!(finds(leg(LegId::B, Flaw::ParkingDeletes)).is_some(), "O7");
-}
-
-#[test]
-fn what_is_put_in_place_without_a_sync_is_found() {
-    assert!(finds(leg(LegId::B, Flaw::IncomingNotSynced)).is_some(), "O7");
 }

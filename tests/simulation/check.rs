@@ -62,9 +62,17 @@ pub fn uniform(bytes: &[u8]) -> Option<Tag> {
 
 /// What one client may find of its own on this leg. Returns what was found, with the number of
 /// operations that it stands for.
-pub fn client(client: usize, tree: &Tree<'_>, history: &History, crash: Crash) -> Result<(usize, State), String> {
-    let mine: Tree<'_> =
-        tree.iter().filter(|(path, _)| owner(path) == Some(client)).map(|(path, found)| (path.clone(), *found)).collect();
+pub fn client(
+    client: usize,
+    tree: &Tree<'_>,
+    history: &History,
+    crash: Crash,
+) -> Result<(usize, State), String> {
+    let mine: Tree<'_> = tree
+        .iter()
+        .filter(|(path, _)| owner(path) == Some(client))
+        .map(|(path, found)| (path.clone(), *found))
+        .collect();
     let mut reasons = Vec::new();
     for (count, state) in history.states(crash) {
         let found = same_names(&mine, &state).and_then(|()| with_data(&mine, state, history, count, crash));

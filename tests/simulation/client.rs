@@ -8,7 +8,7 @@ use std::sync::Arc;
 use mirrorfs::inode::{Fh, Ino};
 use mirrorfs::legs::simulated::SimLeg;
 use mirrorfs::legs::{Creator, Kind, Make, RenameMode};
-use mirrorfs::ops::{Caller, Mirror, SetAttr};
+use mirrorfs::ops::{Caller, Mirror, MirrorState, SetAttr};
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sync::{Mutex, MutexGuard, Rank};
 
@@ -56,8 +56,19 @@ pub fn filled(tag: Tag, len: u64) -> Vec<u8> {
     tag.to_le_bytes().repeat(len as usize / 8)
 }
 
+/// What clients do most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mix {
+    Everything,
+    /// Only what concerns the files that all write to.
+    SharedFiles,
+    /// Names made and moved between directories.
+    Renames,
+}
+
 /// One client during one mount.
 pub struct Client {
+    pub mix: Mix,
     pub number: usize,
     pub mirror: Arc<Mirror<SimLeg>>,
     pub memory: Arc<Memory>,
@@ -75,8 +86,14 @@ pub enum Go {
 }
 
 impl Client {
-    pub fn new(number: usize, mirror: Arc<Mirror<SimLeg>>, memory: Arc<Memory>, rng: Rng) -> Client {
-        Client { number, mirror, memory, rng, open: Vec::new() }
+    pub fn new(
+        number: usize,
+        mirror: Arc<Mirror<SimLeg>>,
+        memory: Arc<Memory>,
+        mix: Mix,
+        rng: Rng,
+    ) -> Client {
+        Client { mix, number, mirror, memory, rng, open: Vec::new() }
     }
 
     /// Does `operations` things, then closes its files.
@@ -94,7 +111,12 @@ impl Client {
     }
 
     fn act(&mut self) -> Go {
-        match self.rng.below(32) {
+        let what = match self.mix {
+            Mix::Everything => self.rng.below(32),
+            Mix::SharedFiles => 25 + self.rng.below(5),
+            Mix::Renames => *self.rng.pick(&[4, 10, 10]),
+        };
+        match what {
             0..=3 => self.create_file(),
             4 => self.make(Kind::Directory),
             5 => self.make(Kind::Symlink),
@@ -129,6 +151,8 @@ impl Client {
 
     fn failed(&mut self, op: &Op, error: &io::Error) -> Go {
         match error.raw_os_error() {
+            // What could not be undone stays for the next mount.
+            Some(libc::ENOSPC) if self.mirror.state() == MirrorState::ReadOnly => Go::Home,
             // A leg had no room: nothing was done (P10).
             Some(libc::ENOSPC) => {
                 self.history().take_back();
@@ -188,7 +212,12 @@ impl Client {
     fn paths(&self, wanted: impl Fn(Kind) -> bool) -> Vec<String> {
         let history = self.history();
         let state = history.now();
-        state.names.iter().filter(|(_, id)| wanted(state.objects[id].kind)).map(|(path, _)| path.clone()).collect()
+        state
+            .names
+            .iter()
+            .filter(|(_, id)| wanted(state.objects[id].kind))
+            .map(|(path, _)| path.clone())
+            .collect()
     }
 
     fn any_path(&mut self, wanted: impl Fn(Kind) -> bool) -> Option<(String, ObjectId)> {
@@ -238,8 +267,8 @@ impl Client {
         let Some((from, id)) = self.any_path(|kind| kind != Kind::Directory) else { return Go::On };
         let Some(path) = self.free_path() else { return Go::On };
         self.perform(Op::Link { id, path: path.clone() }, |this| {
-            let found = this
-                .with(&from, |ino| this.within(&path, |dir, name| this.mirror.link(ino, dir, name)))?;
+            let found =
+                this.with(&from, |ino| this.within(&path, |dir, name| this.mirror.link(ino, dir, name)))?;
             this.mirror.forget(found.attr.ino, 1);
             Ok(())
         })
@@ -329,7 +358,7 @@ impl Client {
                 let value = (!known || self.rng.one_in(2)).then(|| self.rng.below(100).to_string());
                 self.perform(Op::Xattr { id, name: name.clone(), value: value.clone() }, |this| {
                     this.with(&path, |ino| match &value {
-                        Some(value) => this.mirror.setxattr(ino, OsStr::new(&name), value.as_bytes(), 0),
+                        Some(value) => this.mirror.setxattr(ino, OsStr::new(&name), value.as_bytes(), 0, |_| true),
                         None => this.mirror.removexattr(ino, OsStr::new(&name)),
                     })
                 })
@@ -398,7 +427,9 @@ impl Client {
         };
         let (offset, len) = (self.grain() * GRAIN, (1 + self.rng.below(20)) * GRAIN);
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        self.perform(Op::Punch { id, offset, len }, |this| this.mirror.fallocate(fh, mode, offset, len, false))
+        self.perform(Op::Punch { id, offset, len }, |this| {
+            this.mirror.fallocate(fh, mode, offset, len, false)
+        })
     }
 
     /// What is read must be what was written last.
@@ -449,7 +480,11 @@ impl Client {
         Go::On
     }
 
-    fn with_shared<T>(&mut self, flags: i32, call: impl FnOnce(&mut Self, usize, Fh) -> io::Result<T>) -> io::Result<T> {
+    fn with_shared<T>(
+        &mut self,
+        flags: i32,
+        call: impl FnOnce(&mut Self, usize, Fh) -> io::Result<T>,
+    ) -> io::Result<T> {
         let file = self.rng.below(SHARED_FILES.len() as u64) as usize;
         let fh = self.with(SHARED_FILES[file], |ino| self.mirror.open(ino, flags, ROOT_CALLER))?;
         let result = call(self, file, fh);
@@ -494,7 +529,11 @@ impl Client {
                 let allowed = shared.entry(file).or_default().readable(grain, since);
                 let tag = uniform(bytes);
                 let fine = tag.is_some_and(|tag| allowed.contains(&tag));
-                assert!(fine, "grain {grain} of {} read as {tag:?}, not one of {allowed:?}", SHARED_FILES[file]);
+                assert!(
+                    fine,
+                    "grain {grain} of {} read as {tag:?}, not one of {allowed:?}",
+                    SHARED_FILES[file]
+                );
             }
             Ok(())
         });
@@ -535,7 +574,10 @@ impl Client {
         let wanted: Vec<String> = {
             let history = self.history();
             let names = history.now().names.keys();
-            names.filter_map(|path| path.rsplit_once('/').filter(|(at, _)| *at == dir)).map(|(_, name)| name.into()).collect()
+            names
+                .filter_map(|path| path.rsplit_once('/').filter(|(at, _)| *at == dir))
+                .map(|(_, name)| name.into())
+                .collect()
         };
         assert_eq!(seen, wanted, "client {}: names in {dir:?}", self.number);
         Go::On

@@ -45,15 +45,17 @@ fn a_leg_that_fails_is_stale_at_the_next_mount_and_nothing_is_cleared_before() {
 
 #[test]
 fn a_full_leg_leaves_both_as_they_were() {
-    let calls = [Call::Make, Call::Link, Call::Rename, Call::Xattr, Call::Truncate, Call::Write, Call::Fallocate];
+    let calls =
+        [Call::Make, Call::Link, Call::Rename, Call::Xattr, Call::Truncate, Call::Write, Call::Fallocate];
     try_all(libc::ENOSPC, &calls, 12);
 }
 
 #[test]
 fn what_cannot_be_undone_is_not_forgotten() {
     for seed in 0..60 {
-        let full = Fault { leg: LegId::B, call: Call::Make, after: seed % 5, errno: libc::ENOSPC, for_good: true };
-        let failing = Fault { leg: LegId::A, call: Call::Unlink, after: 0, errno: libc::EIO, for_good: true };
+        let full =
+            Fault { leg: LegId::B, call: Call::Make, after: seed % 5, errno: libc::ENOSPC, for_good: true };
+        let failing = Fault { leg: LegId::A, call: Call::Rename, after: 0, errno: libc::EIO, for_good: true };
         let setup = Setup { faults: [Some(full), Some(failing)], mounts: 2, ..Setup::of_seed(seed) };
         if let Err(what) = run(setup) {
             panic!("seed {seed}, {full:?}, {failing:?}: {what}");

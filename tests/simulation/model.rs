@@ -79,7 +79,9 @@ impl State {
             Op::Exchange { from, to } => {
                 let (ours, theirs) = (self.take_tree(from), self.take_tree(to));
                 let moved = |tree: Vec<(String, ObjectId)>, from: &str, to: &str| {
-                    tree.into_iter().map(|(path, id)| (format!("{to}{}", &path[from.len()..]), id)).collect::<Vec<_>>()
+                    tree.into_iter()
+                        .map(|(path, id)| (format!("{to}{}", &path[from.len()..]), id))
+                        .collect::<Vec<_>>()
                 };
                 self.names.extend(moved(ours, from, to));
                 self.names.extend(moved(theirs, to, from));
@@ -293,6 +295,10 @@ impl History {
         };
         let begun: String = self.begun.iter().enumerate().map(one).collect();
         let synced = |synced: &Synced| format!("\n    synced: {:?} up to {}", synced.id, synced.upto);
-        format!("\n    from {:?}{begun}{}", self.base.names, self.synced.iter().map(synced).collect::<String>())
+        format!(
+            "\n    from {:?}{begun}{}",
+            self.base.names,
+            self.synced.iter().map(synced).collect::<String>()
+        )
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use mirrorfs::bitmap::{ChunkIndex, DirtySlot, Kinds};
-use mirrorfs::legs::simulated::image::{Body, Image};
 use mirrorfs::legs::simulated::DataRead;
+use mirrorfs::legs::simulated::image::{Body, Image};
 use mirrorfs::legs::{LegId, PerLeg};
 
 use crate::check::Verdict;

@@ -11,9 +11,7 @@ use mirrorfs::ops::{Mirror, Options, Parts};
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sim::scheduler::{self, Moment, Rule};
 use mirrorfs::sim::store::Medium;
-use mirrorfs::superblock::{
-    BitmapPlace, Found, Geometry, SlotFault, Superblock, SuperblockStore, plan,
-};
+use mirrorfs::superblock::{BitmapPlace, Found, Geometry, SlotFault, Superblock, SuperblockStore, plan};
 use mirrorfs::sync::{Mutex, Rank};
 
 use crate::model::Crash;
@@ -120,8 +118,7 @@ impl World {
         let dirty = loaded.dirty();
         let bitmap = Bitmap::new(copies, loaded).map_err(|error| format!("bitmap: {error}"))?;
         let legs = PerLeg::from_fn(|leg| Arc::new(self.leg(leg, faults)));
-        let stores =
-            self.superblocks.as_ref().map(|file| Box::new(file.clone()) as Box<dyn SuperblockStore>);
+        let stores = self.superblocks.as_ref().map(|file| Box::new(file.clone()) as Box<dyn SuperblockStore>);
         let parts = Parts {
             legs: PerLeg::from_fn(|leg| legs[leg].clone()),
             bitmap,

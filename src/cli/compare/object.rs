@@ -56,7 +56,8 @@ impl Object {
         Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
     }
 
-    /// All that can be set: what a filesystem makes up under `system.` is left out, apart from ACLs.
+    /// All that can be set: what a filesystem makes up under `system.` is left out, apart from ACLs, and
+    /// so is the second name that xfs shows an ACL under.
     pub fn xattrs(&self) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         // An O_PATH descriptor takes no xattr calls; its name under /proc does, and is the object itself.
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
@@ -66,7 +67,8 @@ impl Object {
         };
         let mut all = BTreeMap::new();
         for name in list.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-            if name.starts_with(b"system.") && !name.starts_with(b"system.posix_acl_") {
+            let made_up = name.starts_with(b"system.") && !name.starts_with(b"system.posix_acl_");
+            if made_up || name.starts_with(b"trusted.SGI_ACL_") {
                 continue;
             }
             let c_name = CString::new(name).expect("split at NUL");

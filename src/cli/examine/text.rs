@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Bitmap, Report, Verdict};
+use super::{Bitmap, Report};
 use crate::cli::size;
 use crate::error::errno;
 
@@ -83,20 +83,5 @@ fn range(&(start, end): &(u64, Option<u64>)) -> String {
     match end {
         Some(end) => format!("{} to {}", size::human(start), size::human(end)),
         None => format!("{} to the end", size::human(start)),
-    }
-}
-
-/// What a copy was found to be.
-pub fn verdict(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Good => "good".to_owned(),
-        Verdict::Missing => "missing".to_owned(),
-        Verdict::Short { len } => format!("of the wrong length, {len} bytes"),
-        Verdict::Holes => "has holes".to_owned(),
-        Verdict::DamagedHeader => "has a damaged header".to_owned(),
-        Verdict::DamagedSlot(first) => format!("has damaged slots, the first is {}", first.0),
-        Verdict::Foreign { mirror } => format!("belongs to another mirror, {mirror}"),
-        Verdict::Newer { version } => format!("has the later format version {version}"),
-        Verdict::Unreadable { errno: number } => format!("cannot be read: {}", errno(*number)),
     }
 }

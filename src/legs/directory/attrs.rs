@@ -1,5 +1,7 @@
 //! Attributes as the mirror sees them, from what the kernel gives. Pure.
 
+use std::ffi::OsStr;
+
 use rustix::fs::{FileType, Statx, StatxFlags, StatxTimestamp, Timespec};
 
 use crate::legs::{Kind, Stat, Timestamp};
@@ -22,6 +24,13 @@ pub fn kind_of(file_type: FileType) -> Option<Kind> {
 pub fn kind(stat: &Statx) -> Kind {
     // The kernel's stat knows seven types, and so does Kind.
     kind_of(FileType::from_raw_mode(stat.stx_mode.into())).unwrap_or(Kind::File)
+}
+
+/// Whether an extended attribute of this name is xfs's own form of a POSIX ACL, which it also has under
+/// the name that all filesystems use. To another filesystem it would be an attribute like any other,
+/// and on a mirror it would change permissions behind the kernel's back.
+pub fn is_another_view_of_an_acl(name: &OsStr) -> bool {
+    name == "trusted.SGI_ACL_FILE" || name == "trusted.SGI_ACL_DEFAULT"
 }
 
 /// All attributes.

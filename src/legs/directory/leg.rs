@@ -74,11 +74,15 @@ impl Leg for DirectoryLeg {
     }
 
     fn get_xattr(&self, node: &Node, name: &OsStr) -> Result<Vec<u8>> {
+        if attrs::is_another_view_of_an_acl(name) {
+            return Err(errno(libc::ENODATA));
+        }
         sys::xattr::get(node.fd(), name)
     }
 
     fn list_xattr(&self, node: &Node) -> Result<Vec<OsString>> {
         let mut names = sys::xattr::list(node.fd())?;
+        names.retain(|name| !attrs::is_another_view_of_an_acl(name));
         names.sort_unstable();
         Ok(names)
     }
@@ -203,10 +207,16 @@ impl Leg for DirectoryLeg {
         value: &[u8],
         flags: i32,
     ) -> Result<()> {
+        if attrs::is_another_view_of_an_acl(name) {
+            return Err(errno(libc::EOPNOTSUPP));
+        }
         sys::xattr::set(node.fd(), name, value, flags)
     }
 
     fn remove_xattr(&self, _: &WriteIntent<'_>, node: &Node, name: &OsStr) -> Result<()> {
+        if attrs::is_another_view_of_an_acl(name) {
+            return Err(errno(libc::ENODATA));
+        }
         sys::xattr::remove(node.fd(), name)
     }
 

@@ -13,9 +13,9 @@
 //! What has been moved out of the leg on the same filesystem behind the mirror's back can still be
 //! found by its handle: the kernel does not say where a handle lies.
 //!
-//! - [`view`]: opening the directory; - [`names`]: which names are let through;
-//! - [`entries`]: looking up, listing, linking, renaming; - [`creator`]: making objects as their creator;
-//! - [`attrs`]: attributes; - [`io`]: file contents; - [`walk`]: finding an object by its number.
+//! - `view`: opening the directory; - `names`: which names are let through;
+//! - `entries`: looking up, listing, linking, renaming; - `creator`: making objects as their creator;
+//! - `attrs`: attributes; - `io`: file contents; - `walk`: finding an object by its number.
 
 use std::io as std_io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -40,8 +40,6 @@ pub enum Flaw {
     ClearsUnsynced,
     /// O3: the sync of everything is done when the next one is asked for: bits are cleared too early.
     ClearsEarly,
-    /// O7: what is built in `incoming` is not synced.
-    IncomingNotSynced,
     /// O7: parking an object deletes it.
     ParkingDeletes,
 }

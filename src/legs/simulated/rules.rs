@@ -156,7 +156,7 @@ pub fn check_rename(image: &Image, from: &Place, to: &Place, mode: RenameMode) -
     }
 }
 
-/// Takes a name away with everything under it ([`Flaw::ParkingDeletes`]).
+/// Takes a name away with everything under it ([`ParkingDeletes`](super::Flaw::ParkingDeletes)).
 pub fn delete_tree(disk: &mut Disk, place: Place) {
     if let Some(id) = disk.live().entry(&place) {
         let below: Vec<Place> = disk

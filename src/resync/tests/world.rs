@@ -64,8 +64,8 @@ impl bitmap::Host for Quiet {
 }
 
 impl ResyncHost for Quiet {
-    fn with_object(&self, _: &Identity, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
-        work()
+    fn with_object(&self, _: &Identity, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<bool> {
+        work().map(|()| true)
     }
 
     fn stop_requested(&self) -> bool {

@@ -1,0 +1,149 @@
+//! One leg refuses or fails where the other does not.
+
+use std::ffi::OsStr;
+
+use super::world::{NOBODY, World, content, file};
+use crate::inode::Ino;
+use crate::legs::simulated::{Call, SimLeg};
+use crate::legs::{LegId, Make};
+use crate::ops::Mirror;
+use crate::resync::{Outcome, Resync, Scope};
+
+fn errno<T>(result: std::io::Result<T>) -> Option<i32> {
+    result.err().and_then(|error| error.raw_os_error())
+}
+
+/// Rounds enough for the sweeper to clear whatever it may.
+fn sweep(mirror: &Mirror<SimLeg>) {
+    for _ in 0..5 {
+        mirror.sweep();
+    }
+}
+
+#[test]
+fn what_could_not_be_repaired_stays_dirty_until_the_next_mount() {
+    let world = World::new();
+    let mirror = world.mount();
+    let (_, fh) = file(&mirror, "f", b"before");
+    sweep(&mirror);
+    // B has no room for the write, and A cannot be brought back.
+    world.fail(LegId::B, Call::Write, libc::ENOSPC);
+    world.fail(LegId::A, Call::Truncate, libc::EIO);
+    let _ = mirror.write(fh, b"longer than before", 0, false);
+    world.heal();
+    sweep(&mirror);
+    mirror.stop();
+    mirror.close().unwrap();
+    world.kill(mirror);
+    let mirror = world.mount();
+    mirror.resync();
+    world.assert_equal();
+}
+
+/// A mirror of which B has missed writes to `f` and is being brought up to date; data is still to
+/// follow.
+fn half_recovered(world: &World) -> std::sync::Arc<Mirror<SimLeg>> {
+    let mirror = world.mount();
+    let (_, fh) = file(&mirror, "f", b"an old text");
+    mirror.close().unwrap();
+    world.fail(LegId::B, Call::Write, libc::EIO);
+    assert_eq!(mirror.write(fh, b"the new one", 0, false).unwrap(), 11);
+    world.heal();
+    world.kill(mirror);
+    world.mount()
+}
+
+/// Resyncs, doing `meanwhile` when names and metadata are equal and data is not.
+fn resync(mirror: &Mirror<SimLeg>, meanwhile: impl FnOnce()) {
+    let resync = Resync::new(&mirror.legs, &mirror.bitmap, LegId::A, Scope::Dirty, mirror, &mirror.progress);
+    assert_eq!(resync.namespace_and_metadata().unwrap(), Outcome::Done);
+    mirror.gate.open();
+    meanwhile();
+    assert_eq!(resync.data().unwrap(), Outcome::Done);
+}
+
+#[test]
+fn a_leg_without_its_data_is_never_copied_from_when_it_refuses_a_write() {
+    let world = World::new();
+    let mirror = half_recovered(&world);
+    resync(&mirror, || {
+        let found = mirror.lookup(Ino::ROOT, OsStr::new("f")).unwrap();
+        let caller = crate::ops::Caller { uid: 0, gid: 0, pid: 1 };
+        let fh = mirror.open(found.attr.ino, libc::O_RDWR, caller).unwrap();
+        world.fail(LegId::B, Call::Fallocate, libc::ENOSPC);
+        let _ = mirror.fallocate(fh, 0, 0, 11, false);
+        world.heal();
+    });
+    assert_eq!(content(&mirror, "f"), b"the new one");
+    mirror.stop();
+    mirror.close().unwrap();
+    world.kill(mirror);
+    let mirror = world.mount();
+    mirror.resync();
+    assert_eq!(content(&mirror, "f"), b"the new one");
+    world.assert_equal();
+}
+
+#[test]
+fn a_leg_without_its_data_is_never_copied_from_when_it_refuses_a_removal() {
+    let world = World::new();
+    let mirror = half_recovered(&world);
+    resync(&mirror, || {
+        world.fail(LegId::B, Call::Unlink, libc::EPERM);
+        let removed = mirror.unlink(Ino::ROOT, OsStr::new("f"));
+        world.heal();
+        if removed.is_err() {
+            assert_eq!(content(&mirror, "f"), b"the new one");
+        }
+    });
+    mirror.stop();
+    mirror.close().unwrap();
+    world.kill(mirror);
+    let mirror = world.mount();
+    mirror.resync();
+    if mirror.lookup(Ino::ROOT, OsStr::new("f")).is_ok() {
+        assert_eq!(content(&mirror, "f"), b"the new one");
+    }
+    world.assert_equal();
+}
+
+#[test]
+fn what_was_removed_before_it_was_equal_is_copied_from_the_source() {
+    let world = World::new();
+    let mirror = half_recovered(&world);
+    let found = mirror.lookup(Ino::ROOT, OsStr::new("f")).unwrap();
+    let caller = crate::ops::Caller { uid: 0, gid: 0, pid: 1 };
+    let from = mirror.open(found.attr.ino, libc::O_RDONLY, caller).unwrap();
+    resync(&mirror, || mirror.unlink(Ino::ROOT, OsStr::new("f")).unwrap());
+    mirror.unequal.store(false, std::sync::atomic::Ordering::Release);
+    let (_, to) = file(&mirror, "copy", b"");
+    assert_eq!(mirror.copy_range((from, 0), (to, 0), 11, false).unwrap(), 11);
+    sweep(&mirror);
+    assert_eq!(content(&mirror, "copy"), b"the new one");
+    world.assert_equal();
+}
+
+#[test]
+fn a_full_leg_is_no_reason_to_stop_while_data_is_pending() {
+    let world = World::new();
+    let mirror = half_recovered(&world);
+    resync(&mirror, || {
+        world.fail(LegId::B, Call::Make, libc::ENOSPC);
+        let made = mirror.make(Ino::ROOT, OsStr::new("new"), Make::Directory { mode: 0o755 }, NOBODY);
+        assert_eq!(errno(made), Some(libc::ENOSPC));
+        world.heal();
+        mirror.make(Ino::ROOT, OsStr::new("new"), Make::Directory { mode: 0o755 }, NOBODY).unwrap();
+    });
+    sweep(&mirror);
+    world.assert_equal();
+}
+
+#[test]
+fn a_leg_that_cannot_set_the_times_of_a_new_object_has_failed() {
+    let world = World::new();
+    let mirror = world.mount();
+    world.fail(LegId::B, Call::Attributes, libc::EIO);
+    file(&mirror, "f", b"");
+    world.heal();
+    assert!(mirror.health.fault().is_some(), "its times differ, and nothing else will tell");
+}

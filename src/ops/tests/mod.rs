@@ -1,0 +1,6 @@
+//! The whole mirror over two simulated legs that fail as told, in one thread: sequences of events that
+//! once left the legs different without a bit that says so.
+
+mod faults;
+mod objects;
+mod world;

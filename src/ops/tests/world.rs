@@ -1,0 +1,195 @@
+//! Two simulated disks, what the mirror keeps beside them, and mounts of both.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use crate::bitmap::{Bitmap, ChunkSize, Copies, Expect, PAGE_SIZE, PageIndex, PageStore};
+use crate::inode::{Fh, Ino};
+use crate::legs::simulated::{Call, SimDisk, SimLeg};
+use crate::legs::{Creator, Kind, Leg, LegId, OpenMode, PerLeg, Timestamp};
+use crate::ops::{Mirror, Options, Parts};
+use crate::superblock::{BitmapPlace, Found, Geometry, Superblock, SuperblockStore, plan};
+use crate::sync::{Mutex, Rank};
+
+pub const NOBODY: Creator = Creator { uid: 0, gid: 0, umask: 0 };
+const SLOTS: u32 = 64;
+
+/// How many kinds of [`Call`] there are, at most.
+const CALLS: usize = 16;
+
+/// With which errno each call fails on each leg; 0: it does not.
+type Failing = Arc<[AtomicI32; 2 * CALLS]>;
+
+fn failing_at(leg: LegId, call: Call) -> usize {
+    leg as usize * CALLS + call as usize
+}
+
+/// What outlives a mount.
+pub struct World {
+    disks: PerLeg<SimDisk>,
+    bitmap: Arc<Mutex<Vec<u8>>>,
+    superblocks: Arc<Mutex<PerLeg<Superblock>>>,
+    failing: Failing,
+    pub handles: bool,
+}
+
+struct BitmapFile(Arc<Mutex<Vec<u8>>>);
+
+impl PageStore for BitmapFile {
+    fn read_all(&self) -> io::Result<Vec<u8>> {
+        Ok(self.0.lock().clone())
+    }
+
+    fn write(&self, page: PageIndex, bytes: &[u8]) -> io::Result<()> {
+        let start = page.0 as usize * PAGE_SIZE;
+        self.0.lock()[start..start + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+struct SuperblockFile(Arc<Mutex<PerLeg<Superblock>>>, LegId);
+
+impl SuperblockStore for SuperblockFile {
+    fn write(&self, superblock: &Superblock) -> io::Result<()> {
+        self.0.lock()[self.1] = superblock.clone();
+        Ok(())
+    }
+}
+
+fn leaf<T>(value: T) -> Arc<Mutex<T>> {
+    Arc::new(Mutex::new(Rank::Leaf, value))
+}
+
+impl World {
+    pub fn new() -> World {
+        let geometry = Geometry {
+            chunk_size: ChunkSize::MIN.bytes(),
+            bitmap_slots: SLOTS,
+            bitmap_place: BitmapPlace::Elsewhere,
+        };
+        let superblocks = Superblock::new_pair(geometry);
+        let image = Bitmap::create_image(superblocks[LegId::A].mirror, SLOTS, ChunkSize::MIN);
+        World {
+            disks: PerLeg::from_fn(SimDisk::new),
+            bitmap: leaf(image),
+            superblocks: leaf(superblocks),
+            failing: Arc::new(std::array::from_fn(|_| AtomicI32::new(0))),
+            handles: true,
+        }
+    }
+
+    /// Lets `call` fail on `leg` from now on.
+    pub fn fail(&self, leg: LegId, call: Call, errno: i32) {
+        self.failing[failing_at(leg, call)].store(errno, Ordering::Relaxed);
+    }
+
+    /// Nothing fails any more.
+    pub fn heal(&self) {
+        self.failing.iter().for_each(|errno| errno.store(0, Ordering::Relaxed));
+    }
+
+    fn leg(&self, id: LegId) -> Arc<SimLeg> {
+        let failing = self.failing.clone();
+        let leg = SimLeg::new(id, self.disks[id].clone()).with_faults(Box::new(move |leg, call| {
+            Some(failing[failing_at(leg, call)].load(Ordering::Relaxed)).filter(|&errno| errno != 0)
+        }));
+        Arc::new(if self.handles { leg } else { leg.without_handles() })
+    }
+
+    /// Mounts. Nothing runs behind the mirror.
+    pub fn mount(&self) -> Arc<Mirror<SimLeg>> {
+        let superblocks = self.superblocks.lock().clone();
+        let found =
+            PerLeg::from_fn(|leg| Found::Leg { superblock: superblocks[leg].clone(), damaged_slot: None });
+        let plan = plan(&found).expect("the legs belong together");
+        let copies = Copies::Single(Box::new(BitmapFile(self.bitmap.clone())));
+        let mirror = superblocks[LegId::A].mirror;
+        let loaded = copies.load(&Expect { mirror, slots: SLOTS, chunk: ChunkSize::MIN });
+        let store = |leg| Box::new(SuperblockFile(self.superblocks.clone(), leg)) as Box<dyn SuperblockStore>;
+        let parts = Parts {
+            legs: PerLeg::from_fn(|leg| self.leg(leg)),
+            compare_all: loaded.compare_all,
+            bitmap: Bitmap::new(copies, loaded).unwrap(),
+            superblocks,
+            stores: PerLeg::from_fn(store),
+            plan,
+        };
+        let options = Options {
+            read_only: false,
+            sweep_interval: Duration::from_secs(1),
+            pinned_directories: 16,
+            clock: || Timestamp { secs: 1_700_000_000, nanos: 0 },
+        };
+        Mirror::assemble(parts, options).unwrap()
+    }
+
+    /// The daemon was killed, or has ended.
+    pub fn kill(&self, mirror: Arc<Mirror<SimLeg>>) {
+        drop(mirror);
+        LegId::ALL.into_iter().for_each(|leg| self.disks[leg].survive_kill());
+    }
+
+    /// Everything but the inode numbers of a leg, by path.
+    pub fn tree(&self, id: LegId) -> BTreeMap<String, String> {
+        let leg = SimLeg::new(id, self.disks[id].clone());
+        let mut found = BTreeMap::new();
+        describe(&leg, &leg.root(), "", &mut found);
+        found
+    }
+
+    pub fn assert_equal(&self) {
+        assert_eq!(self.tree(LegId::A), self.tree(LegId::B));
+    }
+}
+
+fn describe(leg: &SimLeg, dir: &<SimLeg as Leg>::Node, path: &str, found: &mut BTreeMap<String, String>) {
+    for entry in leg.read_dir(dir).unwrap() {
+        let path = format!("{path}/{}", entry.name.display());
+        let node = leg.child(dir, &entry.name).unwrap();
+        let stat = leg.stat(&node).unwrap();
+        let mut data = vec![0; stat.size as usize];
+        if stat.kind == Kind::File {
+            let file = leg.open(&node, OpenMode { read: true, write: false, direct: false }).unwrap();
+            leg.read(&file, &mut data, 0).unwrap();
+        }
+        let text = format!(
+            "{:?} {:o} {} {} {} {:?} {:?} {}",
+            stat.kind,
+            stat.mode,
+            stat.uid,
+            stat.gid,
+            stat.nlink,
+            stat.mtime,
+            stat.atime,
+            String::from_utf8_lossy(&data)
+        );
+        found.insert(path.clone(), text);
+        if stat.kind == Kind::Directory {
+            describe(leg, &node, &path, found);
+        }
+    }
+}
+
+/// Makes a file in the root with this content; it stays open.
+pub fn file(mirror: &Mirror<SimLeg>, name: &str, content: &[u8]) -> (Ino, Fh) {
+    let (found, fh) = mirror.create(Ino::ROOT, OsStr::new(name), 0o644, NOBODY, libc::O_RDWR).unwrap();
+    if !content.is_empty() {
+        assert_eq!(mirror.write(fh, content, 0, false).unwrap(), content.len());
+    }
+    (found.attr.ino, fh)
+}
+
+/// What a file in the root reads as, through the mount.
+pub fn content(mirror: &Mirror<SimLeg>, name: &str) -> Vec<u8> {
+    let found = mirror.lookup(Ino::ROOT, OsStr::new(name)).unwrap();
+    let caller = crate::ops::Caller { uid: 0, gid: 0, pid: 1 };
+    let fh = mirror.open(found.attr.ino, libc::O_RDONLY, caller).unwrap();
+    let mut data = vec![0; found.attr.stat.size as usize];
+    assert_eq!(mirror.read(fh, &mut data, 0).unwrap(), data.len());
+    mirror.release(fh);
+    data
+}
