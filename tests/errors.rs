@@ -307,13 +307,16 @@ fn one_damaged_bitmap_is_replaced_by_the_other_copy() {
     }
 }
 
+/// A way to spoil a bitmap file.
+type Damage<'a> = &'a dyn Fn(&Path);
+
 #[test]
 fn with_both_bitmaps_damaged_everything_is_compared() {
-    let both = |test: &TestMirror, break_it: &dyn Fn(&Path)| {
+    let both = |test: &TestMirror, break_it: Damage| {
         [&test.a, &test.b].into_iter().for_each(|leg| break_it(&leg.join(".mirrorfs/bitmap")));
     };
     let open = |path: &Path| File::options().write(true).open(path).expect("open");
-    let ways: [(&str, &dyn Fn(&Path)); 4] = [
+    let ways: [(&str, Damage); 4] = [
         ("overwritten", &|path| {
             let len = fs::metadata(path).expect("stat").len();
             fs::write(path, vec![0xee; len as usize]).expect("write");

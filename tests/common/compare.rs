@@ -61,7 +61,7 @@ impl Comparison<'_> {
             return;
         }
         self.attributes(path, kind_a, &a, &b);
-        self.attempt(path, "extended attributes", &paths, |path| xattrs(path));
+        self.attempt(path, "extended attributes", &paths, xattrs);
         self.links(path, &a, &b);
         match kind_a {
             FileType::Directory => self.directory(path, &paths),
