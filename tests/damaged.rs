@@ -119,7 +119,7 @@ fn one_missing_or_damaged_bitmap_costs_nothing_but_a_line_in_the_log() {
         (
             "a bad CRC",
             |path| (0..1024).for_each(|slot| overwrite(path, 4096 + slot * 4096, &[0xee])),
-            "slot 0",
+            "the first is 0",
         ),
         ("another UUID", |path| fs::copy(foreign_bitmap(path), path).map(|_| ()).unwrap(), "another mirror"),
     ];

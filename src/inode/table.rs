@@ -37,7 +37,7 @@ impl<L: Leg> Table<L> {
     }
 
     /// How many objects are known.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.objects.lock().len()
     }
 

@@ -240,7 +240,7 @@ impl<L: Leg> Mirror<L> {
 
     /// How many objects the kernel knows.
     pub fn known_objects(&self) -> usize {
-        self.table.len()
+        self.table.count()
     }
 }
 

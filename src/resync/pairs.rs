@@ -13,7 +13,8 @@ use crate::legs::{Identity, LegId, PerLeg, Stat};
 /// Whether both name the same inode. A handle that only one side knows (an earlier mount had not
 /// the privilege to ask for it) does not count against it.
 pub(super) fn same(a: &Identity, b: &Identity) -> bool {
-    a.ino == b.ino && (a.handle == b.handle || a.handle.is_none() || b.handle.is_none() || a.opens() != b.opens())
+    a.ino == b.ino
+        && (a.handle == b.handle || a.handle.is_none() || b.handle.is_none() || a.opens() != b.opens())
 }
 
 /// The known pairs, to be asked from either side.

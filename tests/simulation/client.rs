@@ -358,7 +358,9 @@ impl Client {
                 let value = (!known || self.rng.one_in(2)).then(|| self.rng.below(100).to_string());
                 self.perform(Op::Xattr { id, name: name.clone(), value: value.clone() }, |this| {
                     this.with(&path, |ino| match &value {
-                        Some(value) => this.mirror.setxattr(ino, OsStr::new(&name), value.as_bytes(), 0, |_| true),
+                        Some(value) => {
+                            this.mirror.setxattr(ino, OsStr::new(&name), value.as_bytes(), 0, |_| true)
+                        }
                         None => this.mirror.removexattr(ino, OsStr::new(&name)),
                     })
                 })

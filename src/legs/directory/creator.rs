@@ -85,7 +85,7 @@ impl DirectoryLeg {
         self.made.fetch_add(1, Ordering::Relaxed);
         let itself = OsStr::new(ITSELF);
         let stat = sys::file::stat(fd.as_fd(), itself)?;
-        let handle = self.handle(fd.as_fd(), itself, &stat)?;
+        let handle = self.handle(fd.as_fd(), itself, || Ok(stat))?;
         let file = self.with_direct(fd, open)?;
         Ok((Identity { ino: stat.stx_ino, handle }, attrs::stat(&stat), file))
     }

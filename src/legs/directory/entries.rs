@@ -30,27 +30,25 @@ impl DirectoryLeg {
         self.check_name(dir, name, Use::Existing)?;
         let stat = sys::file::stat(dir.fd(), name)?;
         self.check_device(&stat)?;
-        let handle = self.handle(dir.fd(), name, &stat)?;
+        let handle = self.handle(dir.fd(), name, || Ok(stat))?;
         Ok((Identity { ino: stat.stx_ino, handle }, attrs::stat(&stat)))
     }
 
-    /// The handle of a name, or of the descriptor itself, of which `stat` are the attributes; where there
-    /// is none to be had, its birth.
+    /// The handle of a name, or of the descriptor itself. Where there is none to be had, its birth, which
+    /// is among the attributes that `stat` gives.
     pub(super) fn handle(
         &self,
         dir: BorrowedFd<'_>,
         name: &OsStr,
-        stat: &Statx,
+        stat: impl FnOnce() -> io::Result<Statx>,
     ) -> io::Result<Option<Handle>> {
-        let birth = || attrs::stat(stat).btime.map(Handle::of_birth);
+        let birth = || Ok(attrs::stat(&stat()?).btime.map(Handle::of_birth));
         if !self.handles {
-            return Ok(birth());
+            return birth();
         }
         match sys::handle::name_to_handle(dir, name) {
             Ok(raw) => Ok(Handle::new(raw.kind(), raw.bytes())),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EOVERFLOW)) => {
-                Ok(birth())
-            }
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EOVERFLOW)) => birth(),
             Err(error) => Err(error),
         }
     }

@@ -52,8 +52,8 @@ impl Leg for DirectoryLeg {
 
     fn identity(&self, node: &Node) -> Result<Identity> {
         let itself = OsStr::new(ITSELF);
-        let stat = sys::file::stat(node.fd(), itself)?;
-        Ok(Identity { ino: node.0.ino, handle: self.handle(node.fd(), itself, &stat)? })
+        let handle = self.handle(node.fd(), itself, || sys::file::stat(node.fd(), itself))?;
+        Ok(Identity { ino: node.0.ino, handle })
     }
 
     fn stat(&self, node: &Node) -> Result<Stat> {

@@ -4,8 +4,8 @@
 //! the way; an index that turns out wrong, or may miss something made since, is built anew. The walk
 //! holds one descriptor at a time, however deep the tree.
 //!
-//! A number can have been used again for another object: only a handle tells. Recovery compares, and so
-//! repairs, whatever it is led to.
+//! A number can have been used again for another object: the birth time tells, where the filesystem has
+//! it. Recovery compares, and so repairs, whatever it is led to.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::legs::{Identity, RenameMode};
+use crate::legs::{Handle, Identity, RenameMode, Timestamp};
 
 /// The same leg as recovery sees it with and without handles.
 fn both_ways(test: impl Fn(&Fixture)) {
@@ -13,7 +13,8 @@ fn both_ways(test: impl Fn(&Fixture)) {
 
 fn identity(f: &Fixture, node: &Node) -> Identity {
     let identity = f.leg.identity(node).unwrap();
-    assert_eq!(identity.handle.is_some(), f.leg.has_handles());
+    assert_eq!(identity.opens(), f.leg.has_handles());
+    assert!(identity.handle.is_some(), "its birth tells it from others of its number");
     identity
 }
 
@@ -39,6 +40,16 @@ fn an_object_is_found_wherever_it_went_and_not_once_it_is_gone() {
         // Still pinned by `file`, but for the mirror it is gone.
         refused(f.leg.find(&moved.1), libc::ESTALE);
     });
+}
+
+#[test]
+fn without_handles_a_number_used_again_is_not_the_object_before() {
+    let mut f = Fixture::new();
+    f.leg.handles = false;
+    let now = identity(&f, &f.file("now"));
+    let before = Identity { handle: Some(Handle::of_birth(Timestamp { secs: 1, nanos: 2 })), ..now };
+    assert_eq!(f.leg.find(&now).unwrap().0.ino, now.ino);
+    refused(f.leg.find(&before), libc::ESTALE);
 }
 
 #[test]
