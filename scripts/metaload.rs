@@ -2,10 +2,11 @@
 //! done.
 //!
 //! Usage: metaload LOAD DIR FILES, where LOAD is
-//! - `create`: makes FILES files of 100 bytes, a thousand a directory;
+//! - `create`: makes FILES empty files, a thousand a directory;
+//! - `small`: the same with 100 bytes in each, in other directories;
 //! - `stat`: one stat of each of them, after a round that is not counted;
 //! - `readdir`: lists all the directories, after a round that is not counted; counts entries;
-//! - `unlink`: removes them and their directories.
+//! - `unlink`: removes the empty ones and their directories, and those of `small` uncounted.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 const A_DIRECTORY: u64 = 1000;
+/// Where `small` makes its files.
+const SMALL: &str = "small";
 
 fn directory(root: &Path, number: u64) -> PathBuf {
     root.join(format!("dir{number}"))
@@ -26,14 +29,22 @@ fn directories(root: &Path, files: u64) -> impl Iterator<Item = PathBuf> + '_ {
     (0..files.div_ceil(A_DIRECTORY)).map(move |number| directory(root, number))
 }
 
-fn create(root: &Path, files: u64) -> io::Result<u64> {
+fn make(root: &Path, files: u64, content: &[u8]) -> io::Result<u64> {
     for dir in directories(root, files) {
-        fs::create_dir(dir)?;
+        fs::create_dir_all(dir)?;
     }
     for path in paths(root, files) {
-        File::create_new(path)?.write_all(&[b'x'; 100])?;
+        File::create_new(path)?.write_all(content)?;
     }
     Ok(files)
+}
+
+fn create(root: &Path, files: u64) -> io::Result<u64> {
+    make(root, files, &[])
+}
+
+fn small(root: &Path, files: u64) -> io::Result<u64> {
+    make(&root.join(SMALL), files, &[b'x'; 100])
 }
 
 fn stat(root: &Path, files: u64) -> io::Result<u64> {
@@ -67,6 +78,7 @@ fn unlink(root: &Path, files: u64) -> io::Result<u64> {
 fn run(load: &str, root: &Path, files: u64) -> io::Result<f64> {
     let (operation, warm_up): (fn(&Path, u64) -> io::Result<u64>, bool) = match load {
         "create" => (create, false),
+        "small" => (small, false),
         "stat" => (stat, true),
         "readdir" => (readdir, true),
         "unlink" => (unlink, false),
@@ -77,7 +89,11 @@ fn run(load: &str, root: &Path, files: u64) -> io::Result<f64> {
     }
     let start = Instant::now();
     let done = operation(root, files)?;
-    Ok(done as f64 / start.elapsed().as_secs_f64())
+    let rate = done as f64 / start.elapsed().as_secs_f64();
+    if load == "unlink" {
+        fs::remove_dir_all(root.join(SMALL))?;
+    }
+    Ok(rate)
 }
 
 fn main() {
