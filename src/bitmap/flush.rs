@@ -47,7 +47,7 @@ pub struct Progress {
 
 impl Progress {
     /// Nothing flushed yet.
-    pub fn new(len: usize, copies: usize) -> io::Result<Progress> {
+    pub fn new(len: usize, in_use: [bool; 2]) -> io::Result<Progress> {
         let snapshot = Snapshot { bytes: Pages::new(len)?, pages: PageSet::new(len / PAGE_SIZE) };
         Ok(Progress {
             done: 0,
@@ -55,7 +55,7 @@ impl Progress {
             failed_errno: 0,
             running: None,
             snapshot: Some(snapshot),
-            in_use: std::array::from_fn(|copy| copy < copies),
+            in_use,
             flushes: 0,
             pages_written: 0,
         })
@@ -75,6 +75,11 @@ impl Progress {
             // Not started yet; or it has failed, and the next one carries its pages.
             Some(carrier)
         }
+    }
+
+    /// Writes a copy again from now on, which has all that the memory has.
+    pub fn use_again(&mut self, copy: usize) {
+        self.in_use[copy] = true;
     }
 
     /// Leaves a copy out from now on.
@@ -134,8 +139,9 @@ impl Bitmap {
     /// Writes the snapshot to all copies in use. An error only if no copy is left to go on with.
     fn write_copies(&self, host: &dyn Host, snapshot: &Snapshot, in_use: [bool; 2]) -> io::Result<()> {
         let write = |copy: usize| {
-            let store = self.copies.get(copy).filter(|_| in_use[copy]);
-            store.map(|(_, store)| snapshot.write(store.as_ref()))
+            let (_, store) = self.copies.get(copy).filter(|_| in_use[copy])?;
+            let store = store.read().clone()?;
+            Some(snapshot.write(store.as_ref()))
         };
         let results = match in_use {
             [true, true] => sync::join(|| write(0), || write(1)).into(),

@@ -42,13 +42,13 @@ pub enum Copies {
 }
 
 impl Copies {
-    /// The copies that are there, A first.
-    pub(super) fn into_list(self) -> Vec<(CopyId, Box<dyn PageStore>)> {
+    /// The copies, A first; `None` for one that is not there.
+    pub(super) fn into_list(self) -> Vec<(CopyId, Option<Box<dyn PageStore>>)> {
         match self {
-            Copies::Single(store) => vec![(CopyId::Single, store)],
+            Copies::Single(store) => vec![(CopyId::Single, Some(store))],
             Copies::PerLeg(stores) => {
                 let stores = stores.map(std::cell::Cell::new);
-                stores.iter().filter_map(|(leg, store)| Some((CopyId::Leg(leg), store.take()?))).collect()
+                stores.iter().map(|(leg, store)| (CopyId::Leg(leg), store.take())).collect()
             }
         }
     }

@@ -16,6 +16,7 @@ use super::format::{self, BadHeader, Header};
 use super::host::{Copies, CopyId};
 use super::slot::Slot;
 use super::{SLOTS_PER_PAGE, SlotIndex};
+use crate::legs::LegId;
 
 /// What the superblock says the bitmap must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,9 @@ pub struct Expect {
     pub slots: u32,
     /// Bytes a bit stands for.
     pub chunk: ChunkSize,
+    /// A leg that was left behind: its copy lacks what was marked since, so it does not tell what is not
+    /// dirty.
+    pub stale: Option<LegId>,
 }
 
 impl Expect {
@@ -109,7 +113,12 @@ impl Loaded {
     /// Unites the bytes of the copies as read (A first), ENOENT standing for a copy that is not
     /// there and EUCLEAN for a file with holes.
     pub fn from_images(images: Vec<(CopyId, io::Result<Vec<u8>>)>, expect: &Expect) -> Loaded {
-        let copies: Vec<Copy> = images.iter().map(|(_, image)| Copy::read(image, expect)).collect();
+        let read = |(id, image): &(CopyId, io::Result<Vec<u8>>)| {
+            let mut copy = Copy::read(image, expect);
+            copy.trusted &= expect.stale.is_none_or(|stale| *id != CopyId::Leg(stale));
+            copy
+        };
+        let copies: Vec<Copy> = images.iter().map(read).collect();
         let untold = (0..expect.slots as usize).any(|slot| !copies.iter().any(|copy| copy.tells(slot)));
         let mut union = Union::new(expect.slots);
         for copy in &copies {
@@ -190,12 +199,18 @@ impl Copy {
     }
 }
 
+/// By what a slot's object is found: its identity on each leg that knew it when it was marked.
+fn keys(slot: &Slot) -> impl Iterator<Item = (LegId, u64)> + '_ {
+    let known = slot.identities.iter().filter(|(_, identity)| identity.is_known());
+    known.map(|(leg, identity)| (leg, super::table::hash_of(identity)))
+}
+
 /// The slots of several copies put into one table.
 struct Union {
     slots: Vec<Option<Slot>>,
     used: usize,
     most: usize,
-    by_object: std::collections::HashMap<u64, Vec<usize>>,
+    by_object: std::collections::HashMap<(LegId, u64), Vec<usize>>,
     /// More slots than there is room for: dropped, and said by the header's compare-all flag.
     dropped: bool,
 }
@@ -235,10 +250,12 @@ impl Union {
     }
 
     fn merge(&mut self, slot: &Slot) -> bool {
-        let same = self.by_object.get(&super::table::hash_of(&slot.identities));
-        same.is_some_and(|places| {
-            places.iter().any(|&at| self.slots[at].as_mut().is_some_and(|mine| mine.merge(slot)))
-        })
+        let by_object = &self.by_object;
+        let same = keys(slot).find_map(|key| {
+            let places = by_object.get(&key)?;
+            places.iter().copied().find(|&at| self.slots[at].as_mut().is_some_and(|mine| mine.merge(slot)))
+        });
+        same.is_some()
     }
 
     fn put(&mut self, at: usize, slot: &Slot) {
@@ -248,7 +265,9 @@ impl Union {
         }
         self.slots[at] = Some(slot.clone());
         self.used += 1;
-        self.by_object.entry(super::table::hash_of(&slot.identities)).or_default().push(at);
+        for key in keys(slot) {
+            self.by_object.entry(key).or_default().push(at);
+        }
     }
 
     fn into_slots(self) -> Vec<(SlotIndex, Slot)> {

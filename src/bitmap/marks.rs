@@ -4,6 +4,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use uuid::Uuid;
@@ -18,7 +19,7 @@ use super::slot::Slot;
 use super::table::{NoRoom, Table};
 use super::{Kinds, PAGE_SIZE, PageIndex, SLOTS_PER_PAGE, SlotIndex, Want};
 use crate::legs::{Identity, LegId, PerLeg};
-use crate::sync::{Condvar, Mutex, Rank};
+use crate::sync::{Condvar, Mutex, Rank, RwLock};
 
 /// What a dirty slot says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,9 @@ pub struct State {
     pub(super) making_room: bool,
     pub(super) waiting_for_room: usize,
     pub(super) clears: u64,
+    /// The table is full and nothing can be cleared, for a leg is away: everything is to be compared, and
+    /// that is durable, so that no mark is needed.
+    pub(super) overflowed: bool,
     marks: u64,
     marks_asked: u64,
 }
@@ -79,7 +83,7 @@ pub struct Bitmap {
     pub(super) state: Mutex<State>,
     pub(super) flushed: Condvar,
     pub(super) room: Condvar,
-    pub(super) copies: Vec<(CopyId, Box<dyn PageStore>)>,
+    pub(super) copies: Vec<(CopyId, RwLock<Option<Arc<dyn PageStore>>>)>,
     chunk: ChunkSize,
 }
 
@@ -110,23 +114,28 @@ impl Bitmap {
 
     /// Takes over the copies and brings them to what `loaded` says. All loaded slots are dirty and
     /// needed by the resync. A copy whose file is missing, short or has holes must have been made
-    /// anew before. Fails if a copy cannot be written.
-    pub fn new(copies: Copies, loaded: Loaded) -> io::Result<Bitmap> {
+    /// anew before. Objects are told apart by their identity on the leg `source`. Fails if a copy
+    /// cannot be written.
+    pub fn new(copies: Copies, loaded: Loaded, source: LegId) -> io::Result<Bitmap> {
         let Loaded { compare_all, expect, slots, images, .. } = loaded;
         let copies = copies.into_list();
-        let table = Table::new(expect.header(compare_all), slots)?;
+        let table = Table::new(expect.header(compare_all), slots, source)?;
         // ORDER: one copy after the other. The union over the first loses nothing while the second
         // is what it was, and once the first is complete the second may be torn.
-        for (id, store) in &copies {
+        for (id, store) in copies.iter().filter_map(|(id, store)| Some((id, store.as_ref()?))) {
             let old = images.iter().find(|(copy, _)| copy == id).and_then(|(_, image)| image.as_deref());
             bring_up(&**store, &table.pages, old.unwrap_or(&[]), &expect)?;
         }
+        let in_use = std::array::from_fn(|copy| copies.get(copy).is_some_and(|(_, store)| store.is_some()));
+        let copies =
+            copies.into_iter().map(|(id, store)| (id, RwLock::new(Rank::Leaf, store.map(Arc::from))));
         let state = State {
-            flush: Progress::new(table.pages.len(), copies.len())?,
+            flush: Progress::new(table.pages.len(), in_use)?,
             table,
             making_room: false,
             waiting_for_room: 0,
             clears: 0,
+            overflowed: false,
             marks: 0,
             marks_asked: 0,
         };
@@ -134,7 +143,7 @@ impl Bitmap {
             state: Mutex::new(Rank::Bitmap, state),
             flushed: Condvar::new(),
             room: Condvar::new(),
-            copies,
+            copies: copies.collect(),
             chunk: expect.chunk,
         })
     }
@@ -174,6 +183,10 @@ impl Bitmap {
         loop {
             let mut held = Held::default();
             let mut state = self.state.lock();
+            if state.overflowed && !for_resync {
+                state.marks_asked += 1;
+                return Ok(Some(WriteIntent::new(self, held)));
+            }
             if let Some(unknown) = state.unknown(wants, &known) {
                 drop(state);
                 known.resize(wants.len(), None);
@@ -277,10 +290,22 @@ impl Bitmap {
         self.state.lock().table.header().compare_all
     }
 
+    /// Everything has to be compared from now on. Durable on return.
+    pub fn set_compare_all(&self, host: &dyn Host) -> io::Result<()> {
+        self.write_compare_all(host, true)
+    }
+
     /// Everything has been compared, or is marked by slots that the resync needs. Durable on return.
     pub fn all_compared(&self, host: &dyn Host) -> io::Result<()> {
+        self.write_compare_all(host, false)
+    }
+
+    fn write_compare_all(&self, host: &dyn Host, compare_all: bool) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.table.set_compare_all(false);
+        if state.table.header().compare_all == compare_all {
+            return Ok(());
+        }
+        state.table.set_compare_all(compare_all);
         let flush = state.table.carrier;
         drop(state);
         self.wait_flushed(host, flush)
@@ -291,6 +316,13 @@ impl Bitmap {
         let state = self.state.lock();
         let needed = state.table.used_slots().filter(|(_, entry, _)| entry.needed);
         needed.map(|(index, _, slot)| DirtySlot::new(index, slot)).collect()
+    }
+
+    /// All that is dirty is needed by a resync from now on: a leg has come back.
+    pub fn need_all(&self) {
+        let mut state = self.state.lock();
+        let all: Vec<SlotIndex> = state.table.used_slots().map(|(index, _, _)| index).collect();
+        all.into_iter().for_each(|index| state.table.set_needed(index, true));
     }
 
     /// The object behind a slot has another identity on `leg` now (it was made anew there). Holds for
@@ -316,11 +348,38 @@ impl Bitmap {
         self.room.notify_all();
     }
 
+    /// This leg is away: nothing can be cleared, and what is marked for the first time says that it was
+    /// marked since. `None`: it is back.
+    pub fn set_away(&self, leg: Option<LegId>) {
+        let mut state = self.state.lock();
+        state.table.set_away(leg);
+        state.overflowed = leg.is_some() && state.table.header().compare_all;
+        self.room.notify_all();
+    }
+
+    /// Whether this has been marked so since before a leg went away.
+    pub fn was_marked_before(&self, object: &PerLeg<Identity>, kinds: Kinds) -> bool {
+        self.state.lock().table.had_before(object, kinds)
+    }
+
     /// That leg's copy is not written any more.
     pub fn stop_using(&self, leg: LegId) {
         if let Some(copy) = self.copy_of(CopyId::Leg(leg)) {
             self.state.lock().flush.stop_using(copy);
         }
+    }
+
+    /// That leg has come back, with this file for a copy. It is brought up to date, durably, and used from
+    /// now on. Nobody may mark anything meanwhile.
+    pub fn use_again(&self, leg: LegId, store: Box<dyn PageStore>) -> io::Result<()> {
+        let Some(copy) = self.copy_of(CopyId::Leg(leg)) else { return Ok(()) };
+        let image = self.state.lock().table.pages.to_vec();
+        // ORDER: the header last. Until then the copy has its old one, and tells more than there is.
+        store.write(PageIndex(1), &image[PAGE_SIZE..])?;
+        store.write(PageIndex(0), &image[..PAGE_SIZE])?;
+        *self.copies[copy].1.write() = Some(Arc::from(store));
+        self.state.lock().flush.use_again(copy);
+        Ok(())
     }
 
     /// Counts, and what is dirty now.

@@ -45,7 +45,7 @@ pub use load::{Expect, Loaded, Verdict};
 pub use marks::{Bitmap, DirtySlot, Stats};
 pub use store::FileStore;
 
-use crate::legs::{Identity, PerLeg};
+use crate::legs::{Identity, LegId, PerLeg};
 
 /// Bytes of a page, the unit in which the file is written.
 pub const PAGE_SIZE: usize = 4096;
@@ -78,8 +78,12 @@ impl Kinds {
     /// The chunks that the slot's bits name.
     pub const DATA: Kinds = Kinds(4);
 
-    /// The bits as the file has them. The three above these are reserved: missed by A (8), missed by
-    /// B (16), born (32).
+    /// The slot was taken while this leg was away.
+    pub(super) fn since_away(leg: LegId) -> Kinds {
+        Kinds(8 << leg as u8)
+    }
+
+    /// The bits as the file has them. 32 is reserved (born).
     pub(super) fn bits(self) -> u8 {
         self.0
     }

@@ -13,6 +13,10 @@
 //! third crash in a row, or two copies that contradict each other, leave more than the resync may
 //! need, `load` drops slots and has everything compared instead.
 //!
+//! While a leg is away nothing can be cleared. When the table is full then, the header says, durably,
+//! that everything is to be compared, and no further mark is needed: nothing is forgotten, and no write
+//! fails for lack of room.
+//!
 //! No mark waits for room while it holds a slot, so those that wait for busy slots get them.
 
 use std::io;
@@ -48,6 +52,8 @@ impl State {
 
     /// Clears those of `slots` that nobody has touched since they were listed.
     pub(super) fn clear(&mut self, slots: &[IdleSlot]) -> usize {
+        // A leg may have gone away since they were listed (O4).
+        let slots = if self.table.is_away() { &[] } else { slots };
         let mut cleared = 0;
         for idle in slots {
             let entry = self.table.entry(idle.index);
@@ -81,6 +87,13 @@ impl Bitmap {
             self.room.wait(&mut state);
             return Ok(true);
         }
+        if state.table.is_away() {
+            drop(state);
+            // ORDER: durable before the first change that has no slot.
+            self.set_compare_all(host)?;
+            self.state.lock().overflowed = true;
+            return Ok(true);
+        }
         let oldest = state.oldest();
         if oldest.is_empty() {
             if wait {
@@ -99,6 +112,7 @@ impl Bitmap {
             state.clear(&oldest);
         }
         self.room.notify_all();
-        synced.map(|()| true)
+        // A leg that failed meanwhile is away now: there is another way to make room then.
+        if state.table.is_away() { Ok(true) } else { synced.map(|()| true) }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::chunk::{ChunkIndex, WINDOW_CHUNKS, Window};
 use super::{Kinds, Span};
-use crate::legs::{Identity, PerLeg};
+use crate::legs::{Identity, LegId, PerLeg};
 
 const WORDS: usize = WINDOW_CHUNKS as usize / 64;
 
@@ -104,8 +104,13 @@ impl Slot {
     /// Takes over what `other` says of the same object; false, and nothing done, if it has bits for
     /// another window.
     pub fn merge(&mut self, other: &Slot) -> bool {
-        if self.identities != other.identities || other.has_bits() && !self.fits(other.window) {
+        if !same_object(&self.identities, &other.identities) || other.has_bits() && !self.fits(other.window) {
             return false;
+        }
+        for leg in LegId::ALL {
+            if !self.identities[leg].is_known() && other.identities[leg].is_known() {
+                self.identities[leg] = other.identities[leg];
+            }
         }
         if other.has_bits() {
             self.window = other.window;
@@ -143,6 +148,13 @@ impl Slot {
         let single: u64 = self.bits.iter().map(|word| u64::from(word.count_ones())).sum();
         single + u64::from(self.from.is_some())
     }
+}
+
+/// Whether two slots are about one object: known by one identity on one leg, and not by two on the other.
+fn same_object(a: &PerLeg<Identity>, b: &PerLeg<Identity>) -> bool {
+    let both_known = |leg: &LegId| a[*leg].is_known() && b[*leg].is_known();
+    let agree = |leg: LegId| a[leg] == b[leg];
+    a == b || LegId::ALL.iter().any(both_known) && LegId::ALL.into_iter().filter(both_known).all(agree)
 }
 
 /// The words that `bits` touches, each with the mask of the bits in it.

@@ -5,6 +5,9 @@
 //! object -> hash -> bucket -> slot -> slot -> ..     chained through `Entry::next`
 //! ```
 //!
+//! An object is known by its identity on the key leg, the source: that one is always known, while
+//! the other leg may be away.
+//!
 //! An object has one slot, or several when its chunks do not fit one window. An object that would
 //! need more than [`MAX_WINDOWS`] of them, or a range wider than [`MAX_RANGE`], is marked from its
 //! first chunk to the end instead: still right, only more to compare.
@@ -23,7 +26,7 @@ use super::intent::Held;
 use super::pages::{PageSet, Pages};
 use super::slot::Slot;
 use super::{Kinds, PAGE_SIZE, PageIndex, SLOTS_PER_PAGE, SlotIndex, Span};
-use crate::legs::{Identity, PerLeg};
+use crate::legs::{Identity, LegId, PerLeg};
 
 /// The most windows (slots with chunk bits) of one object: 512 GiB of it at 4 MiB a chunk.
 pub const MAX_WINDOWS: usize = 64;
@@ -84,6 +87,10 @@ pub struct Table {
     /// Raised by the sweeper; what "touched" is measured in.
     pub tick: u64,
     header: Header,
+    /// The leg by whose identities objects are told apart.
+    key: LegId,
+    /// The leg that is away: what is marked for the first time says so.
+    away: Option<LegId>,
     entries: Vec<Entry>,
     buckets: Vec<u32>,
     /// Free slots, a bit each, a byte a page.
@@ -96,10 +103,10 @@ pub struct Table {
     serial: u64,
 }
 
-/// Which chain an object's slots are in.
-pub fn hash_of(identities: &PerLeg<Identity>) -> u64 {
+/// Which chain the slots of an object are in that has this identity.
+pub fn hash_of(identity: &Identity) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
-    identities.hash(&mut hasher);
+    identity.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -110,7 +117,7 @@ fn place_of(index: SlotIndex) -> (usize, u8) {
 
 impl Table {
     /// A table with these slots, each needed by the resync and taken to be on the copies already.
-    pub fn new(header: Header, slots: Vec<(SlotIndex, Slot)>) -> io::Result<Table> {
+    pub fn new(header: Header, slots: Vec<(SlotIndex, Slot)>, key: LegId) -> io::Result<Table> {
         let count = header.slots as usize;
         let len = format::file_len(header.slots);
         let mut table = Table {
@@ -120,6 +127,8 @@ impl Table {
             carrier: 1,
             tick: 0,
             header,
+            key,
+            away: None,
             entries: (0..count).map(|_| Entry::free()).collect(),
             buckets: vec![NONE; count.next_power_of_two() * 2],
             free: vec![u8::MAX; count / SLOTS_PER_PAGE],
@@ -149,6 +158,38 @@ impl Table {
         self.header.compare_all = compare_all;
         format::encode_header(&self.header, &mut self.pages);
         self.urgent.insert(PageIndex(0));
+    }
+
+    /// Says which leg is away, and goes by the identities on the other one from now on.
+    pub fn set_away(&mut self, away: Option<LegId>) {
+        self.away = away;
+        if let Some(away) = away {
+            self.set_key(away.other());
+        }
+    }
+
+    fn set_key(&mut self, key: LegId) {
+        if self.key == key {
+            return;
+        }
+        self.key = key;
+        self.buckets.fill(NONE);
+        for at in 0..self.entries.len() {
+            if let Some(slot) = self.entries[at].slot.take() {
+                self.link(SlotIndex(at as u32), slot);
+            }
+        }
+    }
+
+    /// Whether a leg is away.
+    pub fn is_away(&self) -> bool {
+        self.away.is_some()
+    }
+
+    /// Whether some slot of the object has had all of `kinds` since before a leg went away.
+    pub fn had_before(&self, object: &PerLeg<Identity>, kinds: Kinds) -> bool {
+        let since = self.away.map_or(Kinds::NONE, Kinds::since_away);
+        self.slots_of(object).any(|(_, slot)| slot.kinds.contains(kinds) && !slot.kinds.contains(since))
     }
 
     /// One slot.
@@ -240,6 +281,9 @@ impl Table {
         span: &Span,
         held: &mut Held,
     ) -> Result<(), NoRoom> {
+        // On a leg that is away it is what its first slot says, wherever it is by now.
+        let known = self.slots_of(object).next().map(|(_, slot)| slot.identities);
+        let object = &known.unwrap_or(*object);
         match self.narrowed(object, span) {
             Span::None => {
                 let has = |slot: &Slot| slot.kinds.contains(kinds);
@@ -351,7 +395,7 @@ impl Table {
         &'a self,
         object: &'a PerLeg<Identity>,
     ) -> impl Iterator<Item = (SlotIndex, &'a Slot)> + 'a {
-        let hash = hash_of(object);
+        let hash = hash_of(&object[self.key]);
         let mut at = self.buckets[self.bucket(hash)];
         std::iter::from_fn(move || {
             while at != NONE {
@@ -359,7 +403,7 @@ impl Table {
                 let entry = self.entry(index);
                 at = entry.next;
                 match &entry.slot {
-                    Some(slot) if entry.hash == hash && slot.identities == *object => {
+                    Some(slot) if entry.hash == hash && slot.identities[self.key] == object[self.key] => {
                         return Some((index, slot));
                     }
                     _ => {}
@@ -382,9 +426,8 @@ impl Table {
         if old == identities {
             return;
         }
-        loop {
-            let next = self.slots_of(&old).next().map(|(index, _)| index);
-            let Some(index) = next else { return };
+        let all: Vec<SlotIndex> = self.slots_of(&old).map(|(index, _)| index).collect();
+        for index in all {
             self.unlink(index);
             let entry = self.entry_mut(index);
             let mut slot = entry.slot.take().expect("a linked slot is in use");
@@ -433,7 +476,11 @@ impl Table {
         self.cursor = page;
         let index = SlotIndex((page * SLOTS_PER_PAGE) as u32 + mask.trailing_zeros());
         self.occupy(index, Slot::new(*object));
-        self.change(index, |_| true);
+        let since = self.away.map_or(Kinds::NONE, Kinds::since_away);
+        self.change(index, |slot| {
+            slot.add(since);
+            true
+        });
         Ok(index)
     }
 
@@ -446,7 +493,7 @@ impl Table {
     }
 
     fn link(&mut self, index: SlotIndex, slot: Slot) {
-        let hash = hash_of(&slot.identities);
+        let hash = hash_of(&slot.identities[self.key]);
         let bucket = self.bucket(hash);
         let next = std::mem::replace(&mut self.buckets[bucket], index.0);
         let entry = self.entry_mut(index);

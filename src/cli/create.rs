@@ -112,12 +112,14 @@ fn report(out: &mut impl Write, args: &Args, made: &Made) -> io::Result<()> {
 pub fn create(args: &Args) -> Result<Made> {
     let paths = PerLeg::new(args.a.as_path(), args.b.as_path());
     let legs = PerLeg::from_fn(|leg| open(leg, &paths)).transpose()?;
-    layout::check_pair(&legs)?;
+    layout::check_pair(legs.as_ref())?;
     for (leg, dir) in legs.iter() {
         layout::check_writable(leg, dir)?;
     }
     if let Some(file) = &args.bitmap {
-        layout::check_bitmap_file(&legs, file)?;
+        for (leg, dir) in legs.iter() {
+            layout::check_bitmap_file(leg, dir, file)?;
+        }
     }
     let source = choose_source(args, &legs, &paths)?;
     let geometry = Geometry {

@@ -22,8 +22,8 @@ use crate::superblock::{BitmapPlace, Plan, Superblock, Work};
 
 /// Where the bitmap is, and for whom.
 pub struct Files<'a> {
-    /// The legs' directories.
-    pub dirs: &'a PerLeg<LegDir>,
+    /// The directories of the legs that are there.
+    pub dirs: &'a PerLeg<Option<LegDir>>,
     /// What `bitmap=` named.
     pub elsewhere: Option<&'a Path>,
     /// Nothing may be written.
@@ -33,6 +33,10 @@ pub struct Files<'a> {
 }
 
 impl Files<'_> {
+    fn path(&self, leg: LegId) -> &Path {
+        self.dirs[leg].as_ref().map_or(Path::new("nowhere"), LegDir::path)
+    }
+
     fn open(&self, dir: impl AsFd, name: &Path) -> std::io::Result<FileStore> {
         if self.read_only { FileStore::open_to_read(dir, name) } else { FileStore::open(dir, name) }
     }
@@ -40,42 +44,49 @@ impl Files<'_> {
 
 /// The bitmap, ready to be marked in, and whether everything has to be compared because it does not
 /// tell all. `superblocks` is changed to name the place.
-pub fn open(files: &Files<'_>, superblocks: &mut PerLeg<Superblock>) -> Result<(Bitmap, bool)> {
-    let says = &superblocks[LegId::A];
+pub fn open(files: &Files<'_>, superblocks: &mut PerLeg<Option<Superblock>>) -> Result<Bitmap> {
+    let source = files.plan.source;
+    let says = superblocks[source].clone().ok_or_else(|| Error::new("the source has no superblock"))?;
     let chunk = ChunkSize::new(says.chunk_size).ok_or_else(|| bad_chunk(says.chunk_size))?;
-    let expect = Expect { mirror: says.mirror, slots: says.bitmap_slots, chunk };
-    let places = PerLeg::from_fn(|leg| superblocks[leg].bitmap_place);
+    let stale = files.plan.stale;
+    let expect = Expect { mirror: says.mirror, slots: says.bitmap_slots, chunk, stale };
+    let other = superblocks[source.other()].as_ref().map_or(says.bitmap_place, |other| other.bitmap_place);
     // A crash while the place was being changed, in either direction: nothing has been marked since,
     // and the legs' copies are complete.
-    let was = if places[LegId::A] == places[LegId::B] { says.bitmap_place } else { BitmapPlace::Leg };
+    let was = if says.bitmap_place == other { says.bitmap_place } else { BitmapPlace::Leg };
     let (copies, loaded) = match (was, files.elsewhere) {
         (BitmapPlace::Leg, None) => on_the_legs(files, &expect)?,
         (BitmapPlace::Elsewhere, Some(file)) => elsewhere(files, file, &expect)?,
         (BitmapPlace::Leg, Some(file)) => move_out(files, file, &expect)?,
         (BitmapPlace::Elsewhere, None) => move_in(files, &expect)?,
     };
-    for (copy, verdict) in loaded.verdicts.iter().filter(|(_, verdict)| *verdict != Verdict::Good) {
+    let of_a_leg_that_is_there = |copy: &CopyId| match copy {
+        CopyId::Leg(leg) => files.dirs[*leg].is_some(),
+        CopyId::Single => true,
+    };
+    let bad = loaded.verdicts.iter().filter(|(_, verdict)| *verdict != Verdict::Good);
+    for (copy, verdict) in bad.filter(|(copy, _)| of_a_leg_that_is_there(copy)) {
         let then =
             if files.read_only { "nothing is changed by a read-only mount" } else { "it is made anew" };
         log::warn!("{copy}: {verdict}; {then}");
     }
-    let compare_all = loaded.compare_all;
-    if compare_all {
+    if loaded.compare_all {
         let when = if files.read_only { " by the next mount that may change them" } else { "" };
         log::warn!("no copy of the bitmap tells everything: all files are compared{when}");
     }
     let place = if files.elsewhere.is_some() { BitmapPlace::Elsewhere } else { BitmapPlace::Leg };
     for leg in LegId::ALL {
-        superblocks[leg].bitmap_place = place;
+        if let Some(superblock) = &mut superblocks[leg] {
+            superblock.bitmap_place = place;
+        }
     }
     // A mount that must not change anything gives the bitmap nowhere to write.
     let copies = if files.read_only { Copies::PerLeg(PerLeg::new(None, None)) } else { copies };
-    let bitmap = Bitmap::new(copies, loaded).map_err(|cause| {
+    Bitmap::new(copies, loaded, source).map_err(|cause| {
         Error::new("cannot write the bitmap")
             .because(cause)
             .hint("Look after the disk it lies on; nothing has been lost.")
-    })?;
-    Ok((bitmap, compare_all))
+    })
 }
 
 fn bad_chunk(bytes: u64) -> Error {
@@ -91,7 +102,7 @@ fn on_the_legs(files: &Files<'_>, expect: &Expect) -> Result<(Copies, Loaded)> {
     for (copy, verdict) in &loaded.verdicts {
         if let (CopyId::Leg(leg), Verdict::Newer { version }) = (copy, verdict) {
             return Err(newer(
-                &format!("the bitmap of leg {leg} at {}", files.dirs[*leg].path().display()),
+                &format!("the bitmap of leg {leg} at {}", files.path(*leg).display()),
                 *version,
             ));
         }
@@ -101,8 +112,10 @@ fn on_the_legs(files: &Files<'_>, expect: &Expect) -> Result<(Copies, Loaded)> {
     }
     let Copies::PerLeg(mut stores) = copies else { return Ok((copies, loaded)) };
     for (copy, verdict) in &loaded.verdicts {
-        if let (CopyId::Leg(leg), false) = (copy, is_usable(*verdict)) {
-            stores[*leg] = Some(make_on_leg(*leg, &files.dirs[*leg], &loaded.image())?);
+        if let (CopyId::Leg(leg), false) = (copy, is_usable(*verdict))
+            && let Some(dir) = &files.dirs[*leg]
+        {
+            stores[*leg] = Some(make_on_leg(*leg, dir, &loaded.image())?);
         }
     }
     Ok((Copies::PerLeg(stores), loaded))
@@ -117,7 +130,7 @@ fn is_usable(verdict: Verdict) -> bool {
 }
 
 fn leg_store(files: &Files<'_>, leg: LegId) -> Option<Box<dyn PageStore>> {
-    let state = files.dirs[leg].state_dir();
+    let state = files.dirs[leg].as_ref()?.state_dir();
     match state.and_then(|state| files.open(state, Path::new(layout::BITMAP))) {
         Ok(store) => Some(Box::new(store)),
         Err(error) => {
@@ -140,7 +153,9 @@ fn make_on_leg(leg: LegId, dir: &LegDir, image: &[u8]) -> Result<Box<dyn PageSto
 
 /// The file that `bitmap=` names, checked not to lie where the mount could reach it.
 fn parent_of(files: &Files<'_>, file: &Path) -> Result<(OwnedFd, PathBuf)> {
-    layout::check_bitmap_file(files.dirs, file)?;
+    for (leg, dir) in files.dirs.iter().filter_map(|(leg, dir)| Some((leg, dir.as_ref()?))) {
+        layout::check_bitmap_file(leg, dir, file)?;
+    }
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = file.file_name().ok_or_else(|| {
         Error::new(format!("bitmap={} does not name a file", file.display())).hint("Give the path of a file.")
@@ -251,7 +266,9 @@ fn move_in(files: &Files<'_>, expect: &Expect) -> Result<(Copies, Loaded)> {
     if !files.read_only {
         let image = Bitmap::create_image(expect.mirror, expect.slots, expect.chunk);
         for leg in LegId::ALL {
-            make_on_leg(leg, &files.dirs[leg], &image)?;
+            if let Some(dir) = &files.dirs[leg] {
+                make_on_leg(leg, dir, &image)?;
+            }
         }
     }
     on_the_legs(files, expect)

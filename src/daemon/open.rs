@@ -6,7 +6,7 @@
 //! ```
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,37 +32,59 @@ const PINNED_DIRECTORIES: usize = 4096;
 
 /// Opens the mirror of `request`.
 pub fn mirror(request: &MountRequest) -> std::result::Result<Arc<dyn Service>, StartError> {
-    let dirs = PerLeg::from_fn(|leg| open_dir(leg, &request.legs[leg])).transpose()?;
-    layout::check_pair(&dirs)?;
+    let dirs = PerLeg::from_fn(|leg| open_dir(leg, &request.legs[leg]).map(Some)).transpose()?;
+    check_apart(&dirs)?;
     let read_only = request.options.flags.contains(MountFlags::RDONLY);
-    let found = PerLeg::from_fn(|leg| read_superblock(leg, &dirs[leg])).transpose()?;
-    judge(&found, &dirs)?;
+    judge(&read_superblocks(&dirs)?, &request.legs)?;
     if !read_only {
-        for leg in LegId::ALL {
-            layout::check_writable(leg, &dirs[leg])?;
+        for (leg, dir) in there(&dirs) {
+            layout::check_writable(leg, dir)?;
         }
     }
-    let mut owners = PerLeg::from_fn(|leg| own(leg, &dirs[leg], read_only)).transpose()?;
+    let mut owners =
+        PerLeg::from_fn(|leg| dirs[leg].as_ref().map(|dir| own(leg, dir, read_only)).transpose())
+            .transpose()?;
     // What was read before the locks were held may have been changed by the last owner since.
-    let found = PerLeg::from_fn(|leg| read_superblock(leg, &dirs[leg])).transpose()?;
-    let (plan, mut superblocks) = judge(&found, &dirs)?;
-    check_chunk(request, &superblocks[LegId::A])?;
+    let (plan, mut superblocks) = judge(&read_superblocks(&dirs)?, &request.legs)?;
+    check_chunk(request, superblocks.iter().find_map(|(_, superblock)| superblock.as_ref()))?;
     let files = Files { dirs: &dirs, elsewhere: request.options.bitmap.as_deref(), read_only, plan };
-    let (bitmap, compare_all) = bitmap_files::open(&files, &mut superblocks)?;
-    let legs =
-        PerLeg::from_fn(|leg| DirectoryLeg::open(&request.legs[leg], leg).map(Arc::new)).transpose()?;
-    let stores =
-        PerLeg::from_fn(|leg| open_store(leg, &dirs[leg], &superblocks[leg], read_only)).transpose()?;
-    let parts = Parts { legs, bitmap, compare_all, superblocks, stores, plan };
+    let bitmap = bitmap_files::open(&files, &mut superblocks)?;
+    let legs = PerLeg::from_fn(|leg| {
+        dirs[leg].as_ref().map(|dir| DirectoryLeg::open(dir.path(), leg).map(Arc::new)).transpose()
+    })
+    .transpose()?;
+    let superblocks = PerLeg::from_fn(|leg| {
+        let (Some(dir), Some(superblock)) = (&dirs[leg], &superblocks[leg]) else { return Ok(None) };
+        Ok(Some((superblock.clone(), open_store(leg, dir, superblock, read_only)?)))
+    });
+    let parts =
+        Parts { legs, bitmap, superblocks: superblocks.transpose().map_err(StartError::Failed)?, plan };
     let mirror = Mirror::assemble(parts, options(read_only)).map_err(|cause| {
         Error::new("cannot start the mirror")
             .because(cause)
             .hint("See the log for the leg; nothing has been lost.")
     })?;
     if !read_only {
-        LegId::ALL.into_iter().for_each(|leg| owners[leg].record());
+        for leg in LegId::ALL {
+            owners[leg].iter_mut().for_each(Owner::record);
+        }
     }
     Ok(Arc::new(Served::new(mirror, request, owners)))
+}
+
+fn there(dirs: &PerLeg<Option<LegDir>>) -> impl Iterator<Item = (LegId, &LegDir)> {
+    dirs.iter().filter_map(|(leg, dir)| Some((leg, dir.as_ref()?)))
+}
+
+fn check_apart(dirs: &PerLeg<Option<LegDir>>) -> Result<()> {
+    match (&dirs[LegId::A], &dirs[LegId::B]) {
+        (Some(a), Some(b)) => layout::check_pair(PerLeg::new(a, b)),
+        _ => Ok(()),
+    }
+}
+
+fn read_superblocks(dirs: &PerLeg<Option<LegDir>>) -> Result<PerLeg<Option<Found>>> {
+    PerLeg::from_fn(|leg| dirs[leg].as_ref().map(|dir| read_superblock(leg, dir)).transpose()).transpose()
 }
 
 fn options(read_only: bool) -> Options {
@@ -82,10 +104,6 @@ fn now() -> Timestamp {
     Timestamp { secs: now.tv_sec, nanos: now.tv_nsec as u32 }
 }
 
-fn paths(dirs: &PerLeg<LegDir>) -> PerLeg<&Path> {
-    PerLeg::from_fn(|leg| dirs[leg].path())
-}
-
 /// A leg's directory. One that is not there is told as the plan tells it.
 fn open_dir(leg: LegId, path: &Path) -> Result<LegDir> {
     LegDir::open(path).map_err(|error| {
@@ -102,15 +120,23 @@ fn read_superblock(leg: LegId, dir: &LegDir) -> Result<Found> {
     })
 }
 
-/// What the superblocks mean together, and the superblocks.
-fn judge(found: &PerLeg<Found>, dirs: &PerLeg<LegDir>) -> Result<(Plan, PerLeg<Superblock>)> {
-    let refuse = |refusal: Refusal| refusal.explain(&paths(dirs));
-    let plan = superblock::plan(found).map_err(refuse)?;
+/// What the superblocks of the legs that are there mean together, and the superblocks.
+fn judge(
+    found: &PerLeg<Option<Found>>,
+    paths: &PerLeg<PathBuf>,
+) -> Result<(Plan, PerLeg<Option<Superblock>>)> {
+    let plan = match (&found[LegId::A], &found[LegId::B]) {
+        (Some(a), Some(b)) => superblock::plan(&PerLeg::new(a.clone(), b.clone())),
+        (Some(a), None) => superblock::plan_alone(LegId::A, a),
+        (None, Some(b)) => superblock::plan_alone(LegId::B, b),
+        (None, None) => Err(Refusal::NeitherIsAMirror),
+    };
+    let plan = plan.map_err(|refusal| refusal.explain(&paths.as_ref().map(PathBuf::as_path)))?;
     let superblocks = PerLeg::from_fn(|leg| match &found[leg] {
-        Found::Leg { superblock, .. } => Ok(superblock.clone()),
-        _ => Err(refuse(Refusal::NotAMirror(leg))),
+        Some(Found::Leg { superblock, .. }) => Some(superblock.clone()),
+        _ => None,
     });
-    Ok((plan, superblocks.transpose()?))
+    Ok((plan, superblocks))
 }
 
 fn own(leg: LegId, dir: &LegDir, read_only: bool) -> std::result::Result<Owner, StartError> {
@@ -157,9 +183,9 @@ fn cannot_open(leg: LegId, dir: &LegDir, cause: std::io::Error) -> Error {
 }
 
 /// A mirror keeps the chunk size it was made with; an option that says otherwise is a mistake.
-fn check_chunk(request: &MountRequest, superblock: &Superblock) -> Result<()> {
-    match request.options.chunk {
-        Some(wanted) if wanted != superblock.chunk_size => Err(Error::new(format!(
+fn check_chunk(request: &MountRequest, superblock: Option<&Superblock>) -> Result<()> {
+    match (request.options.chunk, superblock) {
+        (Some(wanted), Some(superblock)) if wanted != superblock.chunk_size => Err(Error::new(format!(
             "this mirror has chunks of {} bytes, not of {wanted} as chunk= says",
             superblock.chunk_size
         ))

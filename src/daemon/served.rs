@@ -25,12 +25,16 @@ pub struct Served {
     mirror: Arc<Mirror<DirectoryLeg>>,
     paths: PerLeg<PathBuf>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    _owners: PerLeg<Owner>,
+    _owners: PerLeg<Option<Owner>>,
 }
 
 impl Served {
     /// Serves `mirror`, of which `owners` are the locks.
-    pub fn new(mirror: Arc<Mirror<DirectoryLeg>>, request: &MountRequest, owners: PerLeg<Owner>) -> Served {
+    pub fn new(
+        mirror: Arc<Mirror<DirectoryLeg>>,
+        request: &MountRequest,
+        owners: PerLeg<Option<Owner>>,
+    ) -> Served {
         Served { mirror, paths: request.legs.clone(), threads: Mutex::default(), _owners: owners }
     }
 
@@ -45,7 +49,8 @@ impl Served {
         let (state, reason) = match self.mirror.leg_state(id) {
             ops::LegState::InSync => (LegState::InSync, None),
             ops::LegState::Resyncing => (LegState::Recovering, None),
-            ops::LegState::Faulted { errno: number } => (LegState::Faulted, Some(errno(number).to_string())),
+            ops::LegState::Lost(lost) if lost.missing => (LegState::Missing, None),
+            ops::LegState::Lost(lost) => (LegState::Faulted, Some(errno(lost.errno).to_string())),
         };
         Leg { id: id.to_string(), path: self.paths[id].to_string_lossy().into_owned(), state, reason }
     }
@@ -73,6 +78,7 @@ impl Service for Served {
                 MirrorState::Clean => State::Clean,
                 MirrorState::Active => State::Active,
                 MirrorState::Resyncing => State::Resyncing,
+                MirrorState::Degraded => State::Degraded,
                 MirrorState::ReadOnly => State::Readonly,
             },
             reason: self.mirror.reason(),

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use super::Object;
 use crate::error::errno;
-use crate::legs::{Entry, Leg, OpenMode, PerLeg};
+use crate::legs::{Entry, Leg, LegId, OpenMode, PerLeg};
 use crate::sync::{Mutex, Rank, RwLock};
 
 /// Number of an open file or directory, as the kernel knows it.
@@ -21,8 +21,31 @@ pub struct OpenFile<L: Leg> {
     pub object: Arc<Object<L>>,
     /// For what.
     pub mode: OpenMode,
-    /// The legs' files.
-    pub files: PerLeg<OnceLock<L::File>>,
+    /// The legs' files, as far as they are open.
+    files: PerLeg<Mutex<Option<Arc<L::File>>>>,
+}
+
+impl<L: Leg> OpenFile<L> {
+    /// Open nowhere yet.
+    pub fn new(object: Arc<Object<L>>, mode: OpenMode) -> Self {
+        OpenFile { object, mode, files: PerLeg::from_fn(|_| Mutex::new(Rank::Leaf, None)) }
+    }
+
+    /// The file on `leg`, if it is open there.
+    pub fn on(&self, leg: LegId) -> Option<Arc<L::File>> {
+        self.files[leg].lock().clone()
+    }
+
+    /// The file on `leg`: the one given, unless somebody was faster.
+    pub fn keep(&self, leg: LegId, file: L::File) -> Arc<L::File> {
+        self.files[leg].lock().get_or_insert_with(|| Arc::new(file)).clone()
+    }
+
+    /// The leg is another one from now on.
+    fn forget(&self, leg: LegId) {
+        let gone = self.files[leg].lock().take();
+        drop(gone);
+    }
 }
 
 /// A directory that a program has open.
@@ -91,6 +114,15 @@ impl<L: Leg> Handles<L> {
         match self.open.read().get(&fh) {
             Some(Open::Dir(dir)) => Ok(dir.clone()),
             _ => Err(errno(libc::EBADF)),
+        }
+    }
+
+    /// What is open on `leg` is of no use any more: another directory has taken that leg's place.
+    pub fn forget_leg(&self, leg: LegId) {
+        for open in self.open.read().values() {
+            if let Open::File(file) = open {
+                file.forget(leg);
+            }
         }
     }
 

@@ -40,12 +40,16 @@ pub struct Object<L: Leg> {
 
 /// How an object is found on each leg.
 pub struct Names<L: Leg> {
-    /// What names it across a crash, as far as it is known. Known on the source from the start.
+    /// What names it across a crash, as far as it is known. Known on the source.
     pub identities: PerLeg<Option<Identity>>,
     /// A directory it lies in, and its name there; none for the root and when the last name is gone.
     pub place: Option<(Arc<Object<L>>, OsString)>,
     /// Its last name is gone: its number may come back with another object behind it.
     pub gone: bool,
+    /// Made while a leg was away: that leg has no such object.
+    pub born_alone: bool,
+    /// The leg has no such object: it lost its last name before that leg came back.
+    pub absent: PerLeg<bool>,
     /// Held open because it cannot be found otherwise: its last name is gone, or it is being renamed.
     pub pinned: PerLeg<Option<L::Node>>,
 }
@@ -58,7 +62,8 @@ impl<L: Leg> Object<L> {
         identities: PerLeg<Option<Identity>>,
         place: Option<(Arc<Object<L>>, OsString)>,
     ) -> Self {
-        let names = Names { identities, place, gone: false, pinned: PerLeg::new(None, None) };
+        let (absent, pinned) = (PerLeg::new(false, false), PerLeg::new(None, None));
+        let names = Names { identities, place, gone: false, born_alone: false, absent, pinned };
         Object {
             ino,
             generation,

@@ -61,6 +61,19 @@ impl<N: Clone> Pins<N> {
         drop(gone);
     }
 
+    /// Lets go of all nodes of a leg.
+    pub fn forget_leg(&self, leg: LegId) {
+        let mut generations = self.generations.lock();
+        let gone = generations.each_mut().map(|map| {
+            let (gone, kept) = std::mem::take(map).into_iter().partition(|((_, _, of), _)| *of == leg);
+            *map = kept;
+            let gone: HashMap<Key, N> = gone;
+            gone
+        });
+        drop(generations);
+        drop(gone);
+    }
+
     /// Adds to the young generation; returns what falls out, to be closed without the lock.
     fn add(generations: &mut [HashMap<Key, N>; 2], half: usize, key: Key, node: N) -> HashMap<Key, N> {
         let mut dropped = HashMap::new();

@@ -1,63 +1,89 @@
 //! The table of objects, by inode number.
 //!
 //! Invariants:
-//! - at most one living object for a number: two of them would be two locks for one file;
+//! - at most one living object for a number, and for an identity on the source: two of them would be
+//!   two locks for one file;
 //! - an object stays while the kernel counts lookups of it or anything here holds it, an object in
 //!   it (its `place`) included.
+//!
+//! The numbers are those of the leg that was the source at the mount. When the other one becomes the
+//! source, what is known keeps its number, and what is found from then on gets the number that the new
+//! source has for it, or another one if that is taken.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Ino, Object};
+use super::{Ino, Numbering, Object};
 use crate::legs::{Identity, Kind, Leg, LegId, PerLeg};
 use crate::sync::{Mutex, Rank};
 
+/// Set in numbers that no leg has given out.
+const INVENTED: u64 = 1 << 62;
+
 /// All objects the kernel knows.
 pub struct Table<L: Leg> {
-    source: LegId,
+    numbering: Numbering,
     /// Never I/O under it.
-    objects: Mutex<HashMap<Ino, Arc<Object<L>>>>,
+    state: Mutex<State<L>>,
     next_generation: AtomicU64,
 }
 
+struct State<L: Leg> {
+    objects: HashMap<Ino, Arc<Object<L>>>,
+    source: LegId,
+    /// The source has changed, and it is not known of all objects yet what they are on the new one.
+    turning: bool,
+    /// From the number on the source to the number shown; `None` while the source is the leg that the
+    /// mount began with.
+    shown: Option<HashMap<u64, Ino>>,
+}
+
 impl<L: Leg> Table<L> {
-    /// A table that knows the root only. `identities` are the root's on both legs.
-    pub fn new(source: LegId, identities: PerLeg<Identity>) -> Self {
-        let root = Object::new(Ino::ROOT, 0, Kind::Directory, identities.map(Some), None);
+    /// A table that knows the root only. `identities` are the root's on the legs that are there, the
+    /// source among them.
+    pub fn new(source: LegId, numbering: Numbering, identities: PerLeg<Option<Identity>>) -> Self {
+        let root = Object::new(Ino::ROOT, 0, Kind::Directory, identities, None);
         root.lookups.store(1, Ordering::Relaxed);
         let objects = HashMap::from([(Ino::ROOT, Arc::new(root))]);
-        Table { source, objects: Mutex::new(Rank::Table, objects), next_generation: AtomicU64::new(1) }
+        let state = State { objects, source, turning: false, shown: None };
+        Table { numbering, state: Mutex::new(Rank::Table, state), next_generation: AtomicU64::new(1) }
     }
 
     /// The object that the kernel calls `ino`. `None`: it was never told, or forgot.
     pub fn get(&self, ino: Ino) -> Option<Arc<Object<L>>> {
-        self.objects.lock().get(&ino).cloned()
+        self.state.lock().objects.get(&ino).cloned()
     }
 
     /// How many objects are known.
     pub fn count(&self) -> usize {
-        self.objects.lock().len()
+        self.state.lock().objects.len()
     }
 
-    /// The object that was just found in `dir` under `name` with this identity on the source leg,
-    /// known from now on. Counts `lookups` of the kernel.
+    /// The object that was just found in `dir` under `name` with these identities, known from now on.
+    /// Counts `lookups` of the kernel. `None` if what it is on the source is not among them: the source has
+    /// changed since, or is changing.
     pub fn intern(
         &self,
-        ino: Ino,
-        identity: Identity,
+        identities: PerLeg<Option<Identity>>,
         kind: Kind,
         place: (&Arc<Object<L>>, &OsStr),
         lookups: u64,
-    ) -> Arc<Object<L>> {
-        let mut objects = self.objects.lock();
-        let object = self.known(&mut objects, ino, &identity, kind);
+    ) -> Option<Arc<Object<L>>> {
+        let mut state = self.state.lock();
+        let identity = identities[state.source].filter(|_| !state.turning)?;
+        let object = self.known(&mut state, &identity, kind);
         object.lookups.fetch_add(lookups, Ordering::Relaxed);
-        let replaced = object.with_names(|names| names.place.replace((place.0.clone(), place.1.to_owned())));
-        drop(objects);
+        let replaced = object.with_names(|names| {
+            for leg in LegId::ALL {
+                names.identities[leg] = identities[leg].or(names.identities[leg]);
+            }
+            names.place.replace((place.0.clone(), place.1.to_owned()))
+        });
+        drop(state);
         self.reap(replaced.map(|(dir, _)| dir));
-        object
+        Some(object)
     }
 
     /// The file with this identity on the source leg, to be locked by one who has not looked it up.
@@ -65,28 +91,46 @@ impl<L: Leg> Table<L> {
     ///
     /// Who asks has not just seen the file on the leg. So whoever is known by its number now has more
     /// right to it: a file of which the last name is gone, or the one that came after it.
-    pub fn hold(&self, ino: Ino, identity: &Identity) -> Option<Arc<Object<L>>> {
-        let mut objects = self.objects.lock();
-        match objects.get(&ino) {
-            Some(known) => known.is(self.source, identity).then(|| known.clone()),
-            None => Some(self.known(&mut objects, ino, identity, Kind::File)),
+    pub fn hold(&self, identity: &Identity) -> Option<Arc<Object<L>>> {
+        let mut state = self.state.lock();
+        let ino = self.number(&state, identity.ino);
+        match state.objects.get(&ino) {
+            Some(known) => known.is(state.source, identity).then(|| known.clone()),
+            None => Some(self.known(&mut state, identity, Kind::File)),
         }
     }
 
-    fn known(
-        &self,
-        objects: &mut HashMap<Ino, Arc<Object<L>>>,
-        ino: Ino,
-        identity: &Identity,
-        kind: Kind,
-    ) -> Arc<Object<L>> {
-        if let Some(known) = objects.get(&ino)
-            && known.is(self.source, identity)
-        {
-            return known.clone();
+    /// The known object that has this inode number on the source.
+    pub fn by_number(&self, number: u64) -> Option<Arc<Object<L>>> {
+        let state = self.state.lock();
+        state.objects.get(&self.number(&state, number)).cloned()
+    }
+
+    /// The number that the mount shows, or would show, for the source's own.
+    pub fn shown(&self, number: u64) -> Ino {
+        self.number(&self.state.lock(), number)
+    }
+
+    fn number(&self, state: &State<L>, number: u64) -> Ino {
+        match &state.shown {
+            None => self.numbering.shown(number),
+            Some(shown) => shown.get(&number).copied().unwrap_or(Ino(number)),
         }
-        let object = Arc::new(self.unknown(ino, identity, kind));
-        if let Some(old) = objects.insert(ino, object.clone()) {
+    }
+
+    fn known(&self, state: &mut State<L>, identity: &Identity, kind: Kind) -> Arc<Object<L>> {
+        let known_number = state.shown.as_ref().is_none_or(|shown| shown.contains_key(&identity.ino));
+        let mut ino = self.number(state, identity.ino);
+        match state.objects.get(&ino) {
+            Some(known) if known_number && known.is(state.source, identity) => return known.clone(),
+            Some(_) if !known_number => ino = free_number(&state.objects, identity.ino),
+            _ => {}
+        }
+        if let Some(shown) = &mut state.shown {
+            shown.insert(identity.ino, ino);
+        }
+        let object = Arc::new(self.unknown(state.source, ino, identity, kind));
+        if let Some(old) = state.objects.insert(ino, object.clone()) {
             // The number was used again. What the kernel counted for the old object it will give back
             // for this number.
             object.lookups.store(old.lookups.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -95,40 +139,92 @@ impl<L: Leg> Table<L> {
     }
 
     /// An object that is not in the table.
-    fn unknown(&self, ino: Ino, identity: &Identity, kind: Kind) -> Object<L> {
+    fn unknown(&self, source: LegId, ino: Ino, identity: &Identity, kind: Kind) -> Object<L> {
         let generation = self.next_generation.fetch_add(1, Ordering::Relaxed);
         let mut identities = PerLeg::new(None, None);
-        identities[self.source] = Some(*identity);
+        identities[source] = Some(*identity);
         Object::new(ino, generation, kind, identities, None)
+    }
+
+    /// The source is `to` from now on. Nothing is interned before [`turned`](Self::turned) is called,
+    /// when it is known of those that are returned what they are on that leg.
+    pub fn turn(&self, to: LegId) -> Vec<Arc<Object<L>>> {
+        let mut state = self.state.lock();
+        (state.source, state.turning) = (to, true);
+        let living = |object: &&Arc<Object<L>>| object.with_names(|names| !names.gone);
+        let unknown = |object: &&Arc<Object<L>>| object.with_names(|names| names.identities[to].is_none());
+        state.objects.values().filter(living).filter(unknown).cloned().collect()
+    }
+
+    /// See [`turn`](Self::turn).
+    pub fn turned(&self) {
+        let mut state = self.state.lock();
+        let source = state.source;
+        let shown = state.objects.values().filter_map(|object| {
+            let identity = object.with_names(|names| names.identities[source].filter(|_| !names.gone))?;
+            Some((identity.ino, object.ino))
+        });
+        state.shown = Some(shown.collect());
+        state.turning = false;
+    }
+
+    /// Another directory has taken `leg`'s place: what was known of objects there is not so any more. What
+    /// has no name is not there at all.
+    pub fn forget_leg(&self, leg: LegId, root: Identity) {
+        let objects: Vec<_> = self.state.lock().objects.values().cloned().collect();
+        for object in objects {
+            let gone = object.with_names(|names| {
+                names.identities[leg] = (object.ino == Ino::ROOT).then_some(root);
+                names.absent[leg] = names.gone;
+                names.born_alone = false;
+                names.pinned[leg].take()
+            });
+            drop(gone);
+        }
     }
 
     /// The kernel gives `count` lookups back.
     pub fn forget(&self, ino: Ino, count: u64) {
-        let objects = self.objects.lock();
-        let Some(object) = objects.get(&ino).cloned() else { return };
+        let state = self.state.lock();
+        let Some(object) = state.objects.get(&ino).cloned() else { return };
         let left = object.lookups.load(Ordering::Relaxed).saturating_sub(count);
         object.lookups.store(left, Ordering::Relaxed);
-        drop(objects);
+        drop(state);
         self.reap(Some(object));
     }
 
     /// Drops `object` if nothing needs it any more, then its directory, and so on.
     pub fn reap(&self, mut object: Option<Arc<Object<L>>>) {
         while let Some(one) = object.take() {
-            let mut objects = self.objects.lock();
+            let mut state = self.state.lock();
             // The table's own reference and this one: nobody else can get at it but through the table.
             let unused = one.lookups.load(Ordering::Relaxed) == 0 && Arc::strong_count(&one) == 2;
             if !unused
                 || one.ino == Ino::ROOT
-                || !objects.get(&one.ino).is_some_and(|it| Arc::ptr_eq(it, &one))
+                || !state.objects.get(&one.ino).is_some_and(|it| Arc::ptr_eq(it, &one))
             {
                 return;
             }
-            objects.remove(&one.ino);
-            drop(objects);
+            state.objects.remove(&one.ino);
+            let identity = one.with_names(|names| names.identities[state.source]);
+            if let (Some(shown), Some(identity)) = (&mut state.shown, identity)
+                && shown.get(&identity.ino) == Some(&one.ino)
+            {
+                shown.remove(&identity.ino);
+            }
+            drop(state);
             object = one.with_names(|names| names.place.take()).map(|(dir, _)| dir);
         }
     }
+}
+
+/// A number that no known object has: the source's own, if it is free.
+fn free_number<T>(objects: &HashMap<Ino, T>, number: u64) -> Ino {
+    let invented = (0..).map(|more| Ino((number | INVENTED).wrapping_add(more)));
+    let mut candidates = std::iter::once(Ino(number)).chain(invented);
+    candidates
+        .find(|ino| ino.0 > Ino::ROOT.0 && !objects.contains_key(ino))
+        .expect("fewer objects than numbers")
 }
 
 impl<L: Leg> Object<L> {

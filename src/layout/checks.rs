@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::legs::{LegId, PerLeg};
 
 /// Two different directories, neither inside the other, neither on a mirror.
-pub fn check_pair(legs: &PerLeg<LegDir>) -> Result<()> {
-    let (a, b) = (&legs[LegId::A], &legs[LegId::B]);
+pub fn check_pair(legs: PerLeg<&LegDir>) -> Result<()> {
+    let (a, b) = (legs[LegId::A], legs[LegId::B]);
     if a.id() == b.id() {
         return Err(Error::new(format!(
             "legs A ({}) and B ({}) are the same directory",
@@ -22,8 +22,8 @@ pub fn check_pair(legs: &PerLeg<LegDir>) -> Result<()> {
         ))
         .hint("Give two directories, best on two disks."));
     }
-    for (leg, this) in legs.iter() {
-        let other = &legs[leg.other()];
+    for leg in LegId::ALL {
+        let (this, other) = (legs[leg], legs[leg.other()]);
         if is_inside(this, other.id()).map_err(|e| cannot_check(this.path(), e))? {
             return Err(Error::new(format!(
                 "leg {leg} at {} lies inside leg {} at {}",
@@ -71,8 +71,8 @@ pub fn check_mountpoint(legs: &PerLeg<LegDir>, mountpoint: &Path) -> Result<()> 
     Ok(())
 }
 
-/// A bitmap kept elsewhere lies neither on a leg, where it would be mirrored, nor on a mirror.
-pub fn check_bitmap_file(legs: &PerLeg<LegDir>, file: &Path) -> Result<()> {
+/// A bitmap kept elsewhere lies neither on this leg, where it would be mirrored, nor on a mirror.
+pub fn check_bitmap_file(leg: LegId, this: &LegDir, file: &Path) -> Result<()> {
     let parent = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -86,10 +86,8 @@ pub fn check_bitmap_file(legs: &PerLeg<LegDir>, file: &Path) -> Result<()> {
         Error::new(format!("the bitmap cannot be kept in {}: {why}", file.display()))
             .hint("Give a file on another disk, or leave the option away: each leg then has its own copy.")
     };
-    for (leg, this) in legs.iter() {
-        if is_inside(&dir, this.id()).map_err(|e| cannot_check(parent, e))? {
-            return Err(refused(format!("that is inside leg {leg} at {}", this.path().display())));
-        }
+    if is_inside(&dir, this.id()).map_err(|e| cannot_check(parent, e))? {
+        return Err(refused(format!("that is inside leg {leg} at {}", this.path().display())));
     }
     if on_a_mirror(&dir).map_err(|e| cannot_check(parent, e))? {
         return Err(refused("that is on a mounted mirror".to_owned()));
@@ -174,13 +172,13 @@ mod tests {
         std::fs::create_dir_all(a.join("sub/deep")).unwrap();
         std::fs::create_dir(&b).unwrap();
         std::os::unix::fs::symlink(&a, &link).unwrap();
-        check_pair(&open(&a, &b)).unwrap();
+        check_pair(open(&a, &b).as_ref()).unwrap();
         for (one, other) in [(&a, &link), (&a, &a.join("sub/..")), (&link, &a)] {
-            let error = check_pair(&open(one, other)).unwrap_err().to_string();
+            let error = check_pair(open(one, other).as_ref()).unwrap_err().to_string();
             assert!(error.contains("same directory"), "{error}");
         }
         for (one, other) in [(&a, &link.join("sub/deep")), (&a.join("sub"), &a)] {
-            let error = check_pair(&open(one, other)).unwrap_err().to_string();
+            let error = check_pair(open(one, other).as_ref()).unwrap_err().to_string();
             assert!(error.contains("lies inside leg"), "{error}");
         }
     }
@@ -207,11 +205,15 @@ mod tests {
             std::fs::create_dir_all(at(name)).unwrap();
         }
         let legs = open(&at("a"), &at("b"));
-        check_bitmap_file(&legs, &at("fast/bitmap")).unwrap();
+        let check = |file: &str| {
+            let both = legs.iter().map(|(leg, dir)| check_bitmap_file(leg, dir, &at(file)));
+            both.collect::<Result<Vec<()>>>()
+        };
+        check("fast/bitmap").unwrap();
         for inside in ["a/bitmap", "a/sub/bitmap", "b/bitmap"] {
-            assert!(check_bitmap_file(&legs, &at(inside)).is_err(), "{inside}");
+            assert!(check(inside).is_err(), "{inside}");
         }
-        assert!(check_bitmap_file(&legs, &at("nowhere/bitmap")).is_err());
+        assert!(check("nowhere/bitmap").is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::io;
 use std::ops::{Index, IndexMut};
+use std::os::unix::ffi::OsStrExt;
 
 use crate::bitmap::WriteIntent;
 
@@ -109,6 +110,9 @@ pub const HANDLE_MAX: usize = 40;
 
 /// The type of [`Handle::of_birth`]: the kernel's types are 0 to 255.
 const BIRTH: i32 = -1;
+/// The types of [`Identity::at_place`]: certain, and not.
+const PLACE: i32 = -2;
+const PERHAPS_PLACE: i32 = -3;
 
 /// A file handle as name_to_handle_at(2) gives it: names one inode of one filesystem for good, also
 /// when its number has been used again.
@@ -138,7 +142,7 @@ impl Handle {
 
     /// Whether an object can be opened by it.
     pub fn opens(&self) -> bool {
-        self.kind != BIRTH
+        self.kind >= 0
     }
 
     /// The kernel's `handle_type`.
@@ -163,10 +167,71 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Of an object on a leg that could not be asked for it.
+    pub const UNKNOWN: Identity = Identity { ino: 0, handle: None };
+
     /// Whether the object can be opened without looking for it.
     pub fn opens(&self) -> bool {
         self.handle.is_some_and(|handle| handle.opens())
     }
+
+    /// Whether it names an object of its leg, and not only a place or nothing.
+    pub fn is_known(&self) -> bool {
+        *self != Identity::UNKNOWN && self.place().is_none()
+    }
+
+    /// What stands for the identity on a leg that is away: where the leg has the object; unless it is
+    /// `certain`, it may have another one there, or none. `dir` is the directory as the *other* leg calls
+    /// it. [`UNKNOWN`](Self::UNKNOWN) if that does not fit.
+    ///
+    /// Handle bytes: 8 of the name's hash, 4 of the type of the directory's handle, then that handle.
+    pub fn at_place(dir: &Identity, name: &OsStr, certain: bool) -> Identity {
+        let mut bytes = name_hash(name).to_le_bytes().to_vec();
+        if let Some(handle) = &dir.handle {
+            bytes.extend(handle.kind.to_le_bytes());
+            bytes.extend(handle.bytes());
+        }
+        match Handle::new(if certain { PLACE } else { PERHAPS_PLACE }, &bytes) {
+            Some(handle) => Identity { ino: dir.ino, handle: Some(handle) },
+            None => Identity::UNKNOWN,
+        }
+    }
+
+    /// What stands for the identity of its root on a leg that is away; `root` is the other leg's.
+    pub fn at_root(root: &Identity) -> Identity {
+        Identity::at_place(root, OsStr::new(""), true)
+    }
+
+    /// Of [`at_place`](Self::at_place).
+    pub fn place(&self) -> Option<Place> {
+        let handle = self.handle.filter(|handle| [PLACE, PERHAPS_PLACE].contains(&handle.kind))?;
+        let (hash, dir) = handle.bytes().split_first_chunk()?;
+        let of_dir =
+            dir.split_first_chunk().and_then(|(kind, rest)| Handle::new(i32::from_le_bytes(*kind), rest));
+        Some(Place {
+            dir: Identity { ino: self.ino, handle: of_dir },
+            name_hash: u64::from_le_bytes(*hash),
+            certain: handle.kind == PLACE,
+        })
+    }
+}
+
+/// Where a leg that is away has an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The directory, as the other leg calls it.
+    pub dir: Identity,
+    /// Of the name in it, see [`name_hash`].
+    pub name_hash: u64,
+    /// It is this object that is there.
+    pub certain: bool,
+}
+
+/// FNV-1a of 64 bits: what stands for a name in [`Identity::at_place`]. On disk, so it never changes.
+pub fn name_hash(name: &OsStr) -> u64 {
+    name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// A point in time as the filesystem keeps it. `nanos` counts forward from `secs`, also before 1970.
@@ -373,6 +438,10 @@ pub trait Leg: Send + Sync + 'static {
 
     /// Space and limits.
     fn statfs(&self) -> io::Result<Statfs>;
+
+    /// The birth time that an object made now would have; `None` where the filesystem has none. Makes
+    /// nothing that stays.
+    fn birth_now(&self) -> io::Result<Option<Timestamp>>;
 
     /// Opens a regular file. Changes nothing (no O_TRUNC).
     fn open(&self, node: &Self::Node, mode: OpenMode) -> io::Result<Self::File>;

@@ -14,10 +14,12 @@ use std::sync::atomic::Ordering;
 
 use super::Mirror;
 use super::outcome::{Answer, Class, Reply, Then, class, judge};
-use crate::bitmap::{ChunkSize, Kinds, Span, Want, WriteIntent};
+use super::resolve::Marked;
+use crate::bitmap::{ChunkIndex, ChunkSize, Kinds, Span, Want, WriteIntent};
 use crate::error::errno;
 use crate::inode::Object;
-use crate::legs::{Leg, LegId};
+use crate::legs::{Kind, Leg, LegId, PerLeg};
+use crate::sync::ReadGuard;
 
 /// What a request touches: what is marked before, and what is made alike again when the legs gave
 /// two different answers.
@@ -40,6 +42,12 @@ pub(super) enum Part<'a> {
     Data(Range<u64>),
 }
 
+impl<L: Leg> Clone for Touch<'_, L> {
+    fn clone(&self) -> Self {
+        Touch { object: self.object, part: self.part.clone() }
+    }
+}
+
 impl<'a, L: Leg> Touch<'a, L> {
     /// A name in a directory.
     pub fn name(object: &'a Arc<Object<L>>, name: &'a OsStr) -> Self {
@@ -54,6 +62,11 @@ impl<'a, L: Leg> Touch<'a, L> {
     /// Attributes, or an object that moves.
     pub fn metadata(object: &'a Arc<Object<L>>) -> Self {
         Touch { object, part: Part::Metadata }
+    }
+
+    /// Whether the leg has the object: one that lost its last name while the leg was away never comes to it.
+    fn is_on(&self, leg: LegId) -> bool {
+        !self.object.with_names(|names| names.absent[leg])
     }
 
     /// Bytes of a file.
@@ -71,9 +84,9 @@ impl Part<'_> {
         }
     }
 
-    /// Whether taking the change back on one leg takes data from the other.
-    fn needs_data_to_undo(&self) -> bool {
-        matches!(self, Part::Data(_) | Part::Lost(_))
+    /// Whether an object can be lost by it, which to take it back would have to be built anew.
+    fn loses(&self) -> bool {
+        matches!(self, Part::Lost(_))
     }
 
     fn span(&self, chunk: ChunkSize) -> Span {
@@ -87,25 +100,30 @@ impl Part<'_> {
 
 /// What a change did.
 pub(super) struct Done<T> {
-    /// What the source answered.
-    pub source: T,
-    /// What the other leg answered, if it was in service and did it.
-    pub other: Option<T>,
+    /// What the legs answered that did it.
+    pub legs: PerLeg<Option<T>>,
     /// The count for the reply.
     pub count: u64,
 }
 
 impl<L: Leg> Mirror<L> {
     /// Lets a change in: waits for the namespace to be resynced. Call it before any lock is taken, so
-    /// that readers of the same objects are served meanwhile.
+    /// that readers of the same objects are served meanwhile. While the guard is held, no leg that is away
+    /// is let in.
     ///
     /// # Errors
     /// EROFS when the mirror is read-only.
-    pub(super) fn enter(&self) -> io::Result<()> {
+    pub(super) fn enter(&self) -> io::Result<ReadGuard<'_, ()>> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.health.writable()?;
-        self.gate.pass()?;
-        self.health.writable()
+        loop {
+            self.health.writable()?;
+            self.gate.pass()?;
+            let inside = self.inside.read();
+            if self.gate.is_open() {
+                self.health.writable()?;
+                return Ok(inside);
+            }
+        }
     }
 
     /// Marks what is touched, does the change on the source and then on the other leg, and settles
@@ -120,78 +138,107 @@ impl<L: Leg> Mirror<L> {
         count: impl Fn(&T) -> u64,
     ) -> io::Result<Done<T>> {
         let marked = touched.each_ref().map(|touch| self.markable(touch.object));
-        let wants: [Want<'_>; N] = std::array::from_fn(|i| Want {
-            object: &marked[i],
-            kinds: touched[i].part.kinds(),
-            span: touched[i].part.span(self.bitmap.chunk_size()),
-        });
+        let wants: [Want<'_>; N] = std::array::from_fn(|i| self.want(&marked[i], &touched[i]));
         // ORDER: the bits are durable before a leg sees the change (O1). A crash in between leaves
         // dirty bits over equal legs: one needless compare.
         let intent = self.bitmap.mark(self, &wants)?;
 
         let source = self.source();
-        let needs_data = touched.iter().any(|touch| touch.part.needs_data_to_undo());
-        let (of_source, of_other) = if needs_data && !self.is_equal() {
-            self.ask_other_first(&intent, &mut act)
+        let other = source.other();
+        let serves = |leg| self.health.in_service(leg) && touched.iter().all(|touch| touch.is_on(leg));
+        let loses = touched.iter().any(|touch| touch.part.loses());
+        let (of_source, of_other) = if !serves(other) {
+            (Some(act(&intent, source)), None)
+        } else if loses || !self.is_equal() {
+            self.ask_other_first(&intent, source, &mut act)
         } else {
-            self.ask_source_first(&intent, &mut act)
+            self.ask_source_first(&intent, source, &mut act)
         };
         let outcome = judge(source, answer(of_source.as_ref(), &count), answer(of_other.as_ref(), &count));
+        let mut reply = outcome.reply;
         match outcome.then {
             Then::Nothing => {}
             // ORDER: durable on the survivor before the reply (O2).
-            Then::Fault(leg, errno) => self.fault(leg, errno)?,
+            Then::Fault(leg, number) => match self.fault(leg, number) {
+                Ok(()) => {}
+                // The last leg's answer is the answer, and so is that of a leg which cannot be done without.
+                Err(_) if leg == source => reply = Reply::Errno(number),
+                Err(error) => return Err(error),
+            },
             Then::Repair { wrong } => self.repair(&intent, wrong, &touched),
         }
-        match (outcome.reply, of_source) {
-            (Reply::Done(count), Some(Ok(of_source))) => {
-                Ok(Done { source: of_source, other: of_other.and_then(Result::ok), count })
+        match reply {
+            Reply::Done(count) => {
+                let mut legs = PerLeg::new(None, None);
+                (legs[source], legs[other]) = (of_source.and_then(Result::ok), of_other.and_then(Result::ok));
+                Ok(Done { legs, count })
             }
-            (Reply::Errno(number), _) => Err(errno(number)),
-            (Reply::Done(_), Some(Err(error))) => Err(error),
-            (Reply::Done(_), None) => Err(errno(libc::EIO)),
+            Reply::Errno(number) => Err(errno(number)),
         }
+    }
+
+    /// What is marked for a touch. Of an object of which it is not certain what it is on a leg that is away,
+    /// nothing is known to be alike there: all of it is marked.
+    fn want<'w>(&self, marked: &'w Marked<'_, L>, touch: &Touch<'_, L>) -> Want<'w> {
+        let (mut kinds, mut span) = (touch.part.kinds(), touch.part.span(self.bitmap.chunk_size()));
+        if self.health.is_degraded() && !self.is_certain(touch.object) {
+            match touch.object.kind {
+                Kind::Directory => kinds = kinds | Kinds::ENTRIES,
+                Kind::File => {
+                    (kinds, span) = (kinds | Kinds::DATA | Kinds::METADATA, Span::From(ChunkIndex(0)));
+                }
+                _ => {}
+            }
+        }
+        Want { object: marked, kinds, span }
+    }
+
+    /// Marks what is touched and nothing else: whatever comes of it, the next resync looks at it.
+    pub(super) fn mark(&self, touched: Touch<'_, L>) -> io::Result<WriteIntent<'_>> {
+        let marked = self.markable(touched.object);
+        self.bitmap.mark(self, &[self.want(&marked, &touched)])
     }
 
     /// Makes the legs alike in what was touched, after the source refused a change of which it may have
     /// done a part: as the other leg has it, unless that may still have old data there.
     pub(super) fn make_alike(&self, touched: Touch<'_, L>) -> io::Result<()> {
-        let object = self.markable(touched.object);
-        let (kinds, span) = (touched.part.kinds(), touched.part.span(self.bitmap.chunk_size()));
-        let intent = self.bitmap.mark(self, &[Want { object: &object, kinds, span }])?;
+        let intent = self.mark(touched.clone())?;
+        if !self.health.in_service(self.source().other()) || !touched.is_on(self.source().other()) {
+            return Ok(());
+        }
         let wrong = if self.is_equal() { self.source() } else { self.source().other() };
         self.repair(&intent, wrong, &[touched]);
         Ok(())
     }
 
-    /// A refusal by the source leaves both legs as they were: the other is not asked.
+    /// A refusal by the source leaves both legs as they were: the other is not asked. Unless it tells that
+    /// the source is broken.
     fn ask_source_first<T>(
         &self,
         intent: &WriteIntent<'_>,
+        source: LegId,
         act: &mut impl FnMut(&WriteIntent<'_>, LegId) -> io::Result<T>,
     ) -> (Option<io::Result<T>>, Option<io::Result<T>>) {
-        let source = self.source();
         let of_source = act(intent, source);
-        let ask = of_source.is_ok() && self.health.in_service(source.other());
+        let other_decides = of_source.as_ref().is_err_and(|error| class_of(error) == Class::Failure)
+            && self.health.can_lose(source);
+        let ask = (of_source.is_ok() || other_decides) && self.health.in_service(source.other());
         let of_other = ask.then(|| act(intent, source.other()));
         (Some(of_source), of_other)
     }
 
-    /// While data is being resynced the other leg may hold old bytes, and nothing can be taken back from
-    /// it: it is asked first, so that a refusal of its own leaves the source as it was, and what it
-    /// did in part is brought back from there.
+    /// While data is being resynced the other leg may hold old bytes and times, and nothing can be taken back
+    /// from it. And what was removed could be put back only by building it anew, which may fail, or be
+    /// cut short by a crash. So then it is asked first: a refusal of its own leaves the source as it was, and
+    /// what it did in part is brought back from there.
     fn ask_other_first<T>(
         &self,
         intent: &WriteIntent<'_>,
+        source: LegId,
         act: &mut impl FnMut(&WriteIntent<'_>, LegId) -> io::Result<T>,
     ) -> (Option<io::Result<T>>, Option<io::Result<T>>) {
-        let source = self.source();
-        if !self.health.in_service(source.other()) {
-            return (Some(act(intent, source)), None);
-        }
         let of_other = act(intent, source.other());
-        let refused = of_other.as_ref().err().and_then(io::Error::raw_os_error);
-        if refused.is_some_and(|number| class(number) == Class::Limit) {
+        if of_other.as_ref().is_err_and(|error| class_of(error) == Class::Limit) {
             return (None, Some(of_other));
         }
         (Some(act(intent, source)), Some(of_other))
@@ -205,6 +252,10 @@ impl<L: Leg> Mirror<L> {
     ) -> io::Result<Done<T>> {
         self.change(touched, act, |_| 0)
     }
+}
+
+fn class_of(error: &io::Error) -> Class {
+    class(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 fn answer<T>(result: Option<&io::Result<T>>, count: impl Fn(&T) -> u64) -> Answer {

@@ -29,8 +29,7 @@ impl<L: Leg> Mirror<L> {
     pub fn lookup(&self, parent: Ino, name: &OsStr) -> io::Result<Found> {
         let dir = self.directory(parent)?;
         let _reading = dir.lock.read();
-        let found = self.reading(|source| self.legs[source].lookup(&self.node(&dir, source)?, name))?;
-        Ok(self.intern(&dir, name, found, 1).1)
+        Ok(self.look_up(&dir, name, 1)?.1)
     }
 
     /// The kernel gives lookups back.
@@ -76,8 +75,8 @@ impl<L: Leg> Mirror<L> {
             let dots = item.next_offset <= DOTS;
             let found = if dots { None } else { self.lookup(dir.object.ino, &item.name).ok() };
             if add(&item, found.as_ref()) {
-                if found.is_some() {
-                    self.forget(item.ino, 1);
+                if let Some(found) = found {
+                    self.forget(found.attr.ino, 1);
                 }
                 break;
             }
@@ -92,7 +91,7 @@ impl<L: Leg> Mirror<L> {
             _ => {
                 let _reading = dir.object.lock.read();
                 let listed =
-                    self.reading(|source| self.legs[source].read_dir(&self.node(&dir.object, source)?))?;
+                    self.reading(|source| self.leg(source)?.read_dir(&self.node(&dir.object, source)?))?;
                 let listing = Arc::new(listed);
                 *dir.listing.lock() = Some(listing.clone());
                 Ok(listing)
@@ -114,7 +113,7 @@ impl<L: Leg> Mirror<L> {
             next_offset: i as u64 + 1,
         });
         let entries = listing.iter().enumerate().map(|(i, entry)| DirItem {
-            ino: self.numbering.shown(entry.ino),
+            ino: self.table.shown(entry.ino),
             kind: entry.kind,
             name: entry.name.clone(),
             next_offset: DOTS + i as u64 + 1,

@@ -6,16 +6,17 @@
 //! - what moves, gets one more name, or loses one of several: itself, so that its identities on both
 //!   legs are known together and it is moved or linked again, never copied (O7).
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::io;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
-use super::change::{Done, Touch};
+use super::change::Touch;
 use super::outcome::{Class, class};
 use super::{Found, Mirror};
 use crate::bitmap::WriteIntent;
+use crate::error::errno;
 use crate::inode::{Fh, Ino, Object, OpenFile};
 use crate::legs::{Creator, Identity, Kind, Leg, LegId, Make, OpenMode, PerLeg, RenameMode, Stat};
 use crate::sync::{MutexGuard, WriteGuard};
@@ -23,17 +24,17 @@ use crate::sync::{MutexGuard, WriteGuard};
 impl<L: Leg> Mirror<L> {
     /// Makes an object of any kind under a new name. Counts one lookup.
     pub fn make(&self, parent: Ino, name: &OsStr, what: Make<'_>, creator: Creator) -> io::Result<Found> {
-        self.enter()?;
+        let _inside = self.enter()?;
         let dir = self.directory(parent)?;
         let _changing = dir.lock.write();
         let nodes = self.nodes(&dir)?;
         let mut first = None;
         let done = self.change_all([Touch::name(&dir, name)], |intent, leg| {
-            let made = self.legs[leg].make(intent, &nodes[leg], name, what, creator)?;
-            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1)?;
+            let made = self.leg(leg)?.make(intent, nodes.on(leg)?, name, what, creator)?;
+            self.same_birth(intent, leg, nodes.on(leg)?, name, &mut first, made.1)?;
             Ok(made)
         })?;
-        Ok(self.born(&dir, name, done.source, done.other))
+        Ok(self.born(&dir, name, &done.legs)?.1)
     }
 
     /// Makes a regular file and opens it; `flags` as in open(2). Counts one lookup.
@@ -45,31 +46,30 @@ impl<L: Leg> Mirror<L> {
         creator: Creator,
         flags: i32,
     ) -> io::Result<(Found, Fh)> {
-        self.enter()?;
+        let _inside = self.enter()?;
         let dir = self.directory(parent)?;
         let _changing = dir.lock.write();
         let nodes = self.nodes(&dir)?;
         let open = open_mode(flags);
+        let files = PerLeg::from_fn(|_| Cell::new(None));
         let mut first = None;
         let done = self.change_all([Touch::name(&dir, name)], |intent, leg| {
-            let made = self.legs[leg].create(intent, &nodes[leg], name, mode, creator, open)?;
-            self.same_birth(intent, leg, &nodes[leg], name, &mut first, made.1)?;
-            Ok(made)
+            let (identity, stat, file) =
+                self.leg(leg)?.create(intent, nodes.on(leg)?, name, mode, creator, open)?;
+            self.same_birth(intent, leg, nodes.on(leg)?, name, &mut first, stat)?;
+            files[leg].set(Some(file));
+            Ok((identity, stat))
         })?;
-        let source = self.source();
-        let files = PerLeg::from_fn(|_| OnceLock::new());
-        let Done { source: (identity, stat, file), other, .. } = done;
-        let _ = files[source].set(file);
-        let other = other.map(|(identity, stat, file)| {
-            let _ = files[source.other()].set(file);
-            (identity, stat)
-        });
-        let found = self.born(&dir, name, (identity, stat), other);
-        let object = self.object(found.attr.ino)?;
+        let (object, found) = self.born(&dir, name, &done.legs)?;
         object.unprivileged.store(mode & 0o6000 == 0, Ordering::Relaxed);
         object.incapable.store(true, Ordering::Relaxed);
-        let fh = self.handles.add_file(OpenFile { object, mode: open, files });
-        Ok((found, fh))
+        let opened = OpenFile::new(object, open);
+        for leg in LegId::ALL {
+            if let Some(file) = files[leg].take() {
+                opened.keep(leg, file);
+            }
+        }
+        Ok((found, self.handles.add_file(opened)))
     }
 
     /// Gives what was just made on the second leg the times it has on the first.
@@ -89,7 +89,7 @@ impl<L: Leg> Mirror<L> {
             *first = Some(made);
             return Ok(());
         };
-        let settled = self.legs[leg].set_times_of(intent, dir, name, first.atime, first.mtime);
+        let settled = self.leg(leg)?.set_times_of(intent, dir, name, first.atime, first.mtime);
         match settled {
             // No slot of its own would tell of it once the directory's is cleared.
             Err(error) if class(error.raw_os_error().unwrap_or(libc::EIO)) == Class::Failure => Err(error),
@@ -101,45 +101,56 @@ impl<L: Leg> Mirror<L> {
         }
     }
 
-    /// What was just made becomes known, with its identities on both legs.
+    /// What was just made becomes known, with its identities on the legs that made it.
+    ///
+    /// While a leg is away the birth tells what it cannot have. If the clock of the other one has gone
+    /// back, it does not, and the object is marked itself.
     fn born(
         &self,
         dir: &Arc<Object<L>>,
         name: &OsStr,
-        on_source: (Identity, Stat),
-        on_other: Option<(Identity, Stat)>,
-    ) -> Found {
-        let (object, found) = self.intern(dir, name, on_source, 1);
-        if let Some((identity, _)) = on_other {
-            object.with_names(|names| names.identities[self.source().other()] = Some(identity));
+        made: &PerLeg<Option<(Identity, Stat)>>,
+    ) -> io::Result<(Arc<Object<L>>, Found)> {
+        let identities = PerLeg::from_fn(|leg| made[leg].as_ref().map(|(identity, _)| *identity));
+        let stat = made[self.source()].as_ref().or(made[self.source().other()].as_ref());
+        let stat = stat.map(|(_, stat)| *stat).ok_or_else(|| errno(libc::EIO))?;
+        let known = match self.intern(dir, name, identities, stat, 1) {
+            Some(known) => known,
+            // Made by a leg that has been left behind since, and by the other one: found there.
+            None => self.look_up(dir, name, 1)?,
+        };
+        if self.health.is_degraded() {
+            known.0.with_names(|names| names.born_alone = true);
+            let late = |since| stat.btime.is_some_and(|born| born >= since);
+            if self.health.alone_since().is_some_and(|since| !late(since)) {
+                self.mark(Touch::metadata(&known.0))?;
+            }
         }
-        found
+        Ok(known)
     }
 
     /// Gives an object one more name. Counts one lookup.
     pub fn link(&self, ino: Ino, new_parent: Ino, name: &OsStr) -> io::Result<Found> {
-        self.enter()?;
+        let _inside = self.enter()?;
         let object = self.object(ino)?;
         let dir = self.directory(new_parent)?;
         let _changing = dir.lock.write();
         let dirs = self.nodes(&dir)?;
         let nodes = self.nodes(&object)?;
         self.change_all([Touch::name(&dir, name), Touch::metadata(&object)], |intent, leg| {
-            self.legs[leg].link(intent, &nodes[leg], &dirs[leg], name)
+            self.leg(leg)?.link(intent, nodes.on(leg)?, dirs.on(leg)?, name)
         })?;
-        let source = self.source();
-        let found = self.legs[source].lookup(&dirs[source], name)?;
-        Ok(self.intern(&dir, name, found, 1).1)
+        Ok(self.look_up(&dir, name, 1)?.1)
     }
 
     /// Takes a name away from what is not a directory.
     pub fn unlink(&self, parent: Ino, name: &OsStr) -> io::Result<()> {
-        self.remove(parent, name, |intent, leg, dir| self.legs[leg].unlink(intent, dir, name))
+        self.remove(parent, name, |intent, leg, dir| self.leg(leg)?.unlink(intent, dir, name))
     }
 
     /// Takes an empty directory away.
     pub fn rmdir(&self, parent: Ino, name: &OsStr) -> io::Result<()> {
-        self.remove(parent, name, |intent, leg, dir| self.legs[leg].rmdir(intent, dir, name))
+        self.remove(parent, name, |intent, leg, dir| self.leg(leg)?.rmdir(intent, dir, name))
     }
 
     fn remove(
@@ -148,31 +159,29 @@ impl<L: Leg> Mirror<L> {
         name: &OsStr,
         act: impl Fn(&WriteIntent<'_>, LegId, &L::Node) -> io::Result<()>,
     ) -> io::Result<()> {
-        self.enter()?;
+        let _inside = self.enter()?;
         let dir = self.directory(parent)?;
         let _changing = dir.lock.write();
         let nodes = self.nodes(&dir)?;
-        let leaving = self.leaving(&dir, &nodes, name)?;
+        let leaving = self.leaving(&dir, name)?;
         let removed = match &leaving {
             Leaving { object, keeps_a_name: true } => self
                 .change_all([Touch::lost(&dir, name), Touch::metadata(object)], |intent, leg| {
-                    act(intent, leg, &nodes[leg])
+                    act(intent, leg, nodes.on(leg)?)
                 }),
             Leaving { .. } => {
-                self.change_all([Touch::lost(&dir, name)], |intent, leg| act(intent, leg, &nodes[leg]))
+                self.change_all([Touch::lost(&dir, name)], |intent, leg| act(intent, leg, nodes.on(leg)?))
             }
         };
-        removed.inspect_err(|_| self.stayed(&leaving.object, &dir, &nodes, name))?;
+        removed.inspect_err(|_| self.stayed(&leaving.object, &dir, name))?;
         self.left(leaving, &dir, name);
         Ok(())
     }
 
     /// What the name names, ready to lose it: still found on both legs by whoever uses it.
-    fn leaving(&self, dir: &Arc<Object<L>>, nodes: &PerLeg<L::Node>, name: &OsStr) -> io::Result<Leaving<L>> {
-        let source = self.source();
-        let found = self.prepared(source, self.legs[source].lookup(&nodes[source], name))?;
-        let stat = found.1;
-        let (object, _) = self.intern(dir, name, found, 0);
+    fn leaving(&self, dir: &Arc<Object<L>>, name: &OsStr) -> io::Result<Leaving<L>> {
+        let (object, found) = self.look_up(dir, name, 0)?;
+        let stat = found.attr.stat;
         let keeps_a_name = stat.kind != Kind::Directory && stat.nlink > 1;
         if keeps_a_name {
             self.pin(&object)?;
@@ -185,10 +194,11 @@ impl<L: Leg> Mirror<L> {
 
     /// The name was to be lost and is still there. If the other leg refused, the source had lost it and
     /// has another object there, built from the other leg's: what the kernel knows is not that one.
-    fn stayed(&self, object: &Arc<Object<L>>, dir: &Object<L>, nodes: &PerLeg<L::Node>, name: &OsStr) {
+    fn stayed(&self, object: &Arc<Object<L>>, dir: &Arc<Object<L>>, name: &OsStr) {
         let source = self.source();
         let before = object.with_names(|names| names.identities[source]);
-        let now = self.legs[source].lookup(&nodes[source], name).ok().map(|found| found.0);
+        let there = self.leg(source).and_then(|leg| leg.lookup(&self.node(dir, source)?, name));
+        let now = there.ok().map(|found| found.0);
         if now.is_none() || now == before {
             return;
         }
@@ -221,18 +231,16 @@ impl<L: Leg> Mirror<L> {
         new_name: &OsStr,
         mode: RenameMode,
     ) -> io::Result<()> {
-        self.enter()?;
+        let _inside = self.enter()?;
         let from = self.directory(parent)?;
         let to = self.directory(new_parent)?;
         let _changing = self.lock_both(&from, &to);
         let from_nodes = self.nodes(&from)?;
         let to_nodes = self.nodes(&to)?;
-        let source = self.source();
 
-        let found = self.prepared(source, self.legs[source].lookup(&from_nodes[source], name))?;
-        let (moving, _) = self.intern(&from, name, found, 0);
+        let (moving, _) = self.look_up(&from, name, 0)?;
         self.pin(&moving)?;
-        let target = match self.leaving(&to, &to_nodes, new_name) {
+        let target = match self.leaving(&to, new_name) {
             Ok(target) => Some(target),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
             Err(error) => return Err(error),
@@ -245,7 +253,7 @@ impl<L: Leg> Mirror<L> {
             io::Result::Ok(&target.object)
         });
         let act = |intent: &WriteIntent<'_>, leg: LegId| {
-            self.legs[leg].rename(intent, (&from_nodes[leg], name), (&to_nodes[leg], new_name), mode)
+            self.leg(leg)?.rename(intent, (from_nodes.on(leg)?, name), (to_nodes.on(leg)?, new_name), mode)
         };
         let touched = [Touch::name(&from, name), Touch::name(&to, new_name), Touch::metadata(&moving)];
         match marked_target.transpose()? {
@@ -253,7 +261,7 @@ impl<L: Leg> Mirror<L> {
                 let [from, to_name, moving] = touched;
                 let to_name = if mode == RenameMode::Replace { Touch::lost(&to, new_name) } else { to_name };
                 self.change_all([from, to_name, moving, Touch::metadata(target)], act)
-                    .inspect_err(|_| self.stayed(target, &to, &to_nodes, new_name))?;
+                    .inspect_err(|_| self.stayed(target, &to, new_name))?;
             }
             None => {
                 self.change_all(touched, act)?;

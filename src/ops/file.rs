@@ -6,7 +6,6 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
 use super::change::Touch;
@@ -26,25 +25,19 @@ impl<L: Leg> Mirror<L> {
     pub fn open(&self, ino: Ino, flags: i32, caller: Caller) -> io::Result<Fh> {
         let mode = open_mode(flags);
         let truncate = flags & libc::O_TRUNC != 0;
-        if mode.write || truncate {
-            self.enter()?;
-        }
-        let object = self.object(ino)?;
-        let files = PerLeg::from_fn(|_| OnceLock::new());
-        let (source, file) = self.reading(|source| {
-            let node = self.node(&object, source)?;
-            Ok((source, self.legs[source].open(&node, mode)?))
-        })?;
-        let _ = files[source].set(file);
+        let _inside = if mode.write || truncate { Some(self.enter()?) } else { None };
+        let opened = OpenFile::new(self.object(ino)?, mode);
+        self.reading(|source| self.file_on(&opened, source).map(|_| ()))?;
         if truncate {
+            let object = &opened.object;
             let _changing = object.lock.write();
-            let nodes = self.nodes(&object)?;
-            self.set_size(&object, &nodes, None, 0)?;
+            let nodes = self.nodes(object)?;
+            self.set_size(object, &nodes, None, 0)?;
             if caller.uid != 0 {
-                self.take_privileges(&object, &nodes)?;
+                self.take_privileges(object, &nodes)?;
             }
         }
-        Ok(self.handles.add_file(OpenFile { object, mode, files }))
+        Ok(self.handles.add_file(opened))
     }
 
     /// Closes what was opened or created.
@@ -57,13 +50,13 @@ impl<L: Leg> Mirror<L> {
     pub fn read(&self, fh: Fh, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let open = self.handles.file(fh)?;
-        self.reading(|source| self.legs[source].read(self.file_on(&open, source)?, buf, offset))
+        self.reading(|source| self.leg(source)?.read(&*self.file_on(&open, source)?, buf, offset))
     }
 
     /// Writes at `offset`; returns the bytes that are on both legs. `kill_priv`: the writer may not
     /// keep suid, sgid and capabilities of the file.
     pub fn write(&self, fh: Fh, data: &[u8], offset: u64, kill_priv: bool) -> io::Result<usize> {
-        self.enter()?;
+        let _inside = self.enter()?;
         let open = self.handles.file(fh)?;
         let object = &open.object;
         let _changing = object.lock.write();
@@ -82,7 +75,7 @@ impl<L: Leg> Mirror<L> {
         let done = self.change(
             [Touch::data(&open.object, bytes(offset, data.len() as u64))],
             |intent, leg| {
-                let written = self.legs[leg].write(intent, files[leg], &data[..wanted], offset)?;
+                let written = self.leg(leg)?.write(intent, files.on(leg)?, &data[..wanted], offset)?;
                 wanted = written;
                 Ok(written)
             },
@@ -93,7 +86,7 @@ impl<L: Leg> Mirror<L> {
 
     /// fallocate(2); `kill_priv` as for [`write`](Self::write).
     pub fn fallocate(&self, fh: Fh, mode: i32, offset: u64, len: u64, kill_priv: bool) -> io::Result<()> {
-        self.enter()?;
+        let _inside = self.enter()?;
         let open = self.handles.file(fh)?;
         let object = &open.object;
         let _changing = object.lock.write();
@@ -108,10 +101,9 @@ impl<L: Leg> Mirror<L> {
             return Err(errno(libc::EOPNOTSUPP));
         }
         let changed = if moves { offset..u64::MAX } else { bytes(offset, len) };
-        let source = self.source();
-        let size = self.prepared(source, self.legs[source].stat_file(files[source]))?.size;
+        let size = self.reading(|source| self.leg(source)?.stat_file(&*self.file_on(&open, source)?))?.size;
         let allocated = self.change_all([Touch::data(object, changed.clone())], |intent, leg| {
-            self.legs[leg].fallocate(intent, files[leg], mode, offset, len)
+            self.leg(leg)?.fallocate(intent, files.on(leg)?, mode, offset, len)
         });
         match allocated {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
@@ -132,7 +124,7 @@ impl<L: Leg> Mirror<L> {
     ) -> io::Result<()> {
         self.make_alike(Touch::data(&open.object, changed))?;
         let nodes = self.nodes(&open.object)?;
-        let now = self.legs[self.source()].stat(&nodes[self.source()])?.size;
+        let now = self.reading(|source| self.stat_on(&open.object, source))?.size;
         if let Some(length) = length.filter(|&length| length < now) {
             self.set_size(&open.object, &nodes, None, length)?;
         }
@@ -145,7 +137,7 @@ impl<L: Leg> Mirror<L> {
 
     /// copy_file_range(2): within each leg. Returns the bytes copied.
     pub fn copy_range(&self, from: (Fh, u64), to: (Fh, u64), len: u64, kill_priv: bool) -> io::Result<usize> {
-        self.enter()?;
+        let _inside = self.enter()?;
         let source_file = self.handles.file(from.0)?;
         let target_file = self.handles.file(to.0)?;
         let _changing = lock_two(&source_file.object, &target_file.object);
@@ -164,13 +156,9 @@ impl<L: Leg> Mirror<L> {
             |intent, leg| {
                 let mut copied = 0;
                 while copied < wanted {
-                    let at = (from_files[leg], from.1 + copied);
-                    match self.legs[leg].copy_range(
-                        intent,
-                        at,
-                        (to_files[leg], to.1 + copied),
-                        wanted - copied,
-                    ) {
+                    let at = (from_files.on(leg)?, from.1 + copied);
+                    let there = (to_files.on(leg)?, to.1 + copied);
+                    match self.leg(leg)?.copy_range(intent, at, there, wanted - copied) {
                         Ok(0) => break,
                         Ok(more) => copied += more as u64,
                         Err(_) if copied > 0 => break,
@@ -193,16 +181,17 @@ impl<L: Leg> Mirror<L> {
         (to, to_offset): (&OpenFile<L>, u64),
         len: u64,
     ) -> io::Result<usize> {
-        let source = self.readable()?;
         let mut piece = vec![0; len.min(COPY_PIECE) as usize];
-        let read = self.legs[source].read(self.file_on(from, source)?, &mut piece, from_offset)?;
+        let read = self.reading(|source| {
+            self.leg(source)?.read(&*self.file_on(from, source)?, &mut piece, from_offset)
+        })?;
         self.write_locked(to, &piece[..read], to_offset)
     }
 
     /// The next hole or data at or after `offset`.
     pub fn seek(&self, fh: Fh, offset: u64, what: Seek) -> io::Result<u64> {
         let open = self.handles.file(fh)?;
-        self.reading(|source| self.legs[source].seek(self.file_on(&open, source)?, offset, what))
+        self.reading(|source| self.leg(source)?.seek(&*self.file_on(&open, source)?, offset, what))
     }
 
     /// Makes an open file durable on both legs (P2).
@@ -214,52 +203,43 @@ impl<L: Leg> Mirror<L> {
     }
 
     fn sync_open(&self, open: &OpenFile<L>, data_only: bool) -> io::Result<()> {
-        self.sync_what(|leg| self.file_on(open, leg), |leg, file| self.legs[leg].sync_file(file, data_only))
+        let files = self.files_to(open)?;
+        self.sync_both(
+            |leg| files.0[leg].is_some(),
+            |leg| self.leg(leg)?.sync_file(files.on(leg)?, data_only),
+        )
     }
 
     /// Makes a directory and its entries durable on both legs.
     pub fn fsyncdir(&self, ino: Ino) -> io::Result<()> {
         self.gate.pass()?;
         let dir = self.directory(ino)?;
-        self.sync_what(|leg| self.node(&dir, leg), |leg, node| self.legs[leg].sync_node(&node))
+        let nodes = self.nodes(&dir)?;
+        self.sync_both(|leg| nodes.on(leg).is_ok(), |leg| self.leg(leg)?.sync_node(nodes.on(leg)?))
     }
 
-    /// Syncs what `find` gives on each leg that is in service: a leg that has failed is not asked where
-    /// something is on it, either.
-    fn sync_what<T: Clone + Send + Sync>(
+    /// Syncs the legs that serve and have it, both at once. A leg that fails here has lost writes, whichever
+    /// they were: it is left behind, and the reply is the other's.
+    pub(super) fn sync_both(
         &self,
-        find: impl Fn(LegId) -> io::Result<T>,
-        sync: impl Fn(LegId, T) -> io::Result<()> + Sync,
+        has_it: impl Fn(LegId) -> bool,
+        sync: impl Fn(LegId) -> io::Result<()> + Sync,
     ) -> io::Result<()> {
-        let found = PerLeg::from_fn(|leg| match self.health.in_service(leg) {
-            true => match self.prepared(leg, find(leg)) {
-                // Faulted just now, and that is recorded: the other one answers.
-                Err(_) if !self.health.in_service(leg) => Ok(None),
-                found => found.map(Some),
-            },
-            false => Ok(None),
-        });
-        let found = found.transpose()?;
-        self.sync_both(|leg| found[leg].clone().map_or(Err(errno(libc::EIO)), |what| sync(leg, what)))
-    }
-
-    /// Syncs both legs at once. A leg that fails here has lost writes, whichever they were: it is
-    /// faulted, and the reply is the other's.
-    pub(super) fn sync_both(&self, sync: impl Fn(LegId) -> io::Result<()> + Sync) -> io::Result<()> {
         let source = self.source();
         let other = source.other();
-        let (of_source, of_other) = if self.health.in_service(other) {
-            join(|| sync(source), || sync(other))
-        } else {
-            (sync(source), Ok(()))
+        let asked = |leg: LegId| self.health.in_service(leg) && has_it(leg);
+        let (of_source, of_other) = match (asked(source), asked(other)) {
+            (true, true) => join(|| sync(source), || sync(other)),
+            (true, false) => return sync(source),
+            // Left behind since it was looked for.
+            (false, true) => return sync(other),
+            (false, false) => return Err(errno(libc::EIO)),
         };
         match (of_source, of_other) {
             (Ok(()), Ok(())) => Ok(()),
             (Ok(()), Err(error)) => self.fault(other, number(&error)),
-            (Err(error), Ok(())) => {
-                self.fault(source, number(&error))?;
-                Err(error)
-            }
+            (Err(error), Ok(())) if self.may_lose(source) => self.fault(source, number(&error)),
+            (Err(error), Ok(())) => Err(error),
             (Err(error), Err(theirs)) => {
                 if [&error, &theirs].iter().all(|error| class(number(error)) == Class::Failure) {
                     self.health.set_read_only(format!(
@@ -273,20 +253,25 @@ impl<L: Leg> Mirror<L> {
     }
 
     /// The file on `leg`, opened now if it was not needed so far.
-    pub(super) fn file_on<'a>(&self, open: &'a OpenFile<L>, leg: LegId) -> io::Result<&'a L::File> {
-        if let Some(file) = open.files[leg].get() {
+    pub(super) fn file_on(&self, open: &OpenFile<L>, leg: LegId) -> io::Result<Arc<L::File>> {
+        if let Some(file) = open.on(leg) {
             return Ok(file);
         }
         let node = self.node(&open.object, leg)?;
-        let file = self.legs[leg].open(&node, open.mode)?;
-        Ok(open.files[leg].get_or_init(|| file))
+        Ok(open.keep(leg, self.leg(leg)?.open(&node, open.mode)?))
     }
 
-    fn files<'a>(&self, open: &'a OpenFile<L>) -> io::Result<PerLeg<&'a L::File>> {
+    /// The files on the legs that serve and have it, to be changed.
+    fn files(&self, open: &OpenFile<L>) -> io::Result<Files<L>> {
         if open.object.replaced.load(Ordering::Acquire) {
             return Err(errno(libc::ESTALE));
         }
-        PerLeg::from_fn(|leg| self.prepared(leg, self.file_on(open, leg))).transpose()
+        self.files_to(open)
+    }
+
+    fn files_to(&self, open: &OpenFile<L>) -> io::Result<Files<L>> {
+        let has_it = |leg| !open.object.with_names(|names| names.absent[leg]);
+        Ok(Files(self.asking_each(has_it, |leg| self.file_on(open, leg))?))
     }
 
     fn take_privileges_of_open(&self, object: &Arc<Object<L>>) -> io::Result<()> {
@@ -295,6 +280,16 @@ impl<L: Leg> Mirror<L> {
         }
         let nodes = self.nodes(object)?;
         self.take_privileges(object, &nodes)
+    }
+}
+
+/// An open file on the legs that something is asked of.
+struct Files<L: Leg>(PerLeg<Option<Arc<L::File>>>);
+
+impl<L: Leg> Files<L> {
+    /// The file on a leg that serves; ENODEV on one that does not.
+    fn on(&self, leg: LegId) -> io::Result<&L::File> {
+        self.0[leg].as_deref().ok_or_else(|| errno(libc::ENODEV))
     }
 }
 

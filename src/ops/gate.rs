@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::errno;
 use crate::sync::{Condvar, Mutex, Rank};
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Door {
     Closed,
     Open,
@@ -30,7 +31,7 @@ impl Gate {
 
     /// Waits until the gate is open. EROFS when it never will be.
     pub fn pass(&self) -> io::Result<()> {
-        if self.open.load(Ordering::Acquire) {
+        if self.is_open() {
             return Ok(());
         }
         let mut door = self.door.lock();
@@ -43,10 +44,26 @@ impl Gate {
         }
     }
 
+    /// Whether changes are let in.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
     /// Lets changes in.
     pub fn open(&self) {
-        *self.door.lock() = Door::Open;
-        self.open.store(true, Ordering::Release);
+        self.set(Door::Open);
+    }
+
+    /// Lets no further change in until it is opened again. Who is inside stays so.
+    pub fn close(&self) {
+        self.set(Door::Closed);
+    }
+
+    fn set(&self, to: Door) {
+        let mut door = self.door.lock();
+        *door = to;
+        self.open.store(to == Door::Open, Ordering::Release);
+        drop(door);
         self.moved.notify_all();
     }
 

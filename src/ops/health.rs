@@ -1,17 +1,15 @@
 //! Which legs serve, whether the mirror takes changes, and what the superblocks say of it.
 //!
-//! For now a leg that fails makes the mirror read-only: the fault is recorded on the other leg, no
-//! bit is cleared any more (O4), and the next mount resyncs the leg that failed from the one that did
-//! not, by the bitmap.
+//! A leg that fails is left behind: the other one goes on alone, durably recorded before anything that only
+//! one leg has is acknowledged (O2). No bit is cleared from then on (O4), and the leg that failed is
+//! not read again before it has been recovered. The last leg is never left behind.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Mirror;
-use super::outcome::{Class, class};
 use crate::error::errno;
-use crate::legs::{Leg, LegId, PerLeg};
-use crate::superblock::{NotWritten, Superblocks};
+use crate::legs::{LegId, PerLeg, Timestamp};
+use crate::superblock::{FoundSide, NotWritten, PeerState, Superblocks};
 use crate::sync::{Mutex, Rank};
 
 /// How a leg is.
@@ -21,9 +19,8 @@ pub enum LegState {
     InSync,
     /// Being made equal to the other one.
     Resyncing,
-    Faulted {
-        errno: i32,
-    },
+    /// Left behind since it failed, or was not there.
+    Lost(Lost),
 }
 
 /// How the mirror is.
@@ -35,24 +32,28 @@ pub enum MirrorState {
     /// Something is, and will be cleared.
     Active,
     Resyncing,
+    /// One leg serves.
+    Degraded,
     ReadOnly,
 }
 
-/// A leg that failed while mounted.
+/// Why a leg was left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Which.
-    pub leg: LegId,
-    /// What it answered.
+pub struct Lost {
+    /// What it answered; 0 when it was taken out by hand.
     pub errno: i32,
-    /// Whether it is written on the other leg.
-    pub recorded: bool,
+    /// When, in the mirror's own clock.
+    pub since: Timestamp,
+    /// It was not there when the mirror was mounted.
+    pub missing: bool,
 }
 
 /// See the module.
 pub struct Health {
     /// No change is let in. Set under `state`'s lock, read without.
     read_only: AtomicBool,
+    /// The source is leg B. Changes only while `Mirror::turning` holds readers back.
+    source_is_b: AtomicBool,
     in_service: PerLeg<AtomicBool>,
     state: Mutex<State>,
 }
@@ -60,19 +61,29 @@ pub struct Health {
 struct State {
     /// `None` on a mount that must not change the legs.
     superblocks: Option<Superblocks>,
-    fault: Option<Fault>,
+    lost: PerLeg<Option<Lost>>,
     reason: Option<String>,
 }
 
+/// What came of leaving a leg behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// It was recorded just now, by this call.
+    Now,
+    /// It had been left behind already.
+    Before,
+}
+
 impl Health {
-    /// Both legs in service. Without superblocks to write to, the mirror is read-only from the start.
-    pub fn new(superblocks: Option<Superblocks>) -> Self {
+    /// Those legs in service that are there. Without superblocks to write to, the mirror is read-only.
+    pub fn new(superblocks: Option<Superblocks>, source: LegId, lost: PerLeg<Option<Lost>>) -> Self {
         let read_only = superblocks.is_none();
         let reason = read_only.then(|| "mounted read-only".to_owned());
         Health {
             read_only: AtomicBool::new(read_only),
-            in_service: PerLeg::from_fn(|_| AtomicBool::new(true)),
-            state: Mutex::new(Rank::State, State { superblocks, fault: None, reason }),
+            source_is_b: AtomicBool::new(source == LegId::B),
+            in_service: lost.map(|lost| AtomicBool::new(lost.is_none())),
+            state: Mutex::new(Rank::State, State { superblocks, lost, reason }),
         }
     }
 
@@ -81,14 +92,29 @@ impl Health {
         if self.read_only.load(Ordering::Acquire) { Err(errno(libc::EROFS)) } else { Ok(()) }
     }
 
+    /// The leg that is read.
+    pub fn source(&self) -> LegId {
+        if self.source_is_b.load(Ordering::Acquire) { LegId::B } else { LegId::A }
+    }
+
+    /// Reads are served from this leg from now on.
+    pub fn set_source(&self, leg: LegId) {
+        self.source_is_b.store(leg == LegId::B, Ordering::Release);
+    }
+
     /// Whether this leg takes part.
     pub fn in_service(&self, leg: LegId) -> bool {
         self.in_service[leg].load(Ordering::Acquire)
     }
 
-    /// The fault, if there was one.
-    pub fn fault(&self) -> Option<Fault> {
-        self.state.lock().fault
+    /// Whether one leg serves alone.
+    pub fn is_degraded(&self) -> bool {
+        LegId::ALL.into_iter().any(|leg| !self.in_service(leg))
+    }
+
+    /// Why this leg was left behind.
+    pub fn lost(&self, leg: LegId) -> Option<Lost> {
+        self.state.lock().lost[leg]
     }
 
     /// Why the mirror is read-only.
@@ -111,100 +137,61 @@ impl Health {
     pub fn record(
         &self,
         change: impl FnOnce(&mut Superblocks) -> std::result::Result<(), NotWritten>,
-    ) -> io::Result<()> {
+    ) -> std::result::Result<(), NotWritten> {
         let mut state = self.state.lock();
         let Some(superblocks) = &mut state.superblocks else { return Ok(()) };
-        change(superblocks).map_err(|failed| {
+        change(superblocks).inspect_err(|failed| {
             log::error!("leg {}: cannot write the superblock: {}", failed.leg, failed.error);
-            failed.error
         })
     }
 
-    /// Takes `leg` out of service and records on the other that it is stale. Of the last leg nothing
-    /// worse can be said than what it answers: a second fault changes nothing.
+    /// Whether the mirror can go on without this leg: the other one is in service and complete.
+    pub fn can_lose(&self, leg: LegId) -> bool {
+        let state = self.state.lock();
+        state.lost[leg].is_none() && state.superblocks.as_ref().is_some_and(|both| both.can_lose(leg))
+    }
+
+    /// Takes `leg` out of service and records on the other that it is stale. `born` as for
+    /// [`Superblocks::leg_failed`].
     ///
     /// # Errors
-    /// The fault is not durable: what the leg missed must not be acknowledged.
-    fn fail(&self, leg: LegId, number: i32) -> io::Result<()> {
+    /// The leg cannot be left behind, or that is not durable: what it missed must not be acknowledged.
+    pub fn leave(
+        &self,
+        leg: LegId,
+        errno: i32,
+        since: Timestamp,
+        born: Option<Timestamp>,
+    ) -> io::Result<Left> {
         let mut state = self.state.lock();
-        let Some(superblocks) = &mut state.superblocks else { return Err(errno(libc::EROFS)) };
-        let known = superblocks.lost().is_some();
-        let recorded = superblocks.leg_failed(leg, number);
-        if !known && state.fault.is_none() {
-            state.fault = Some(Fault { leg, errno: number, recorded: recorded.is_ok() });
-            let then = match recorded {
-                Ok(()) => format!("it is then brought up to date from leg {}", leg.other()),
-                Err(_) => "the legs are then made equal again".to_owned(),
-            };
-            let reason = format!(
-                "leg {leg} failed ({}); unmount, see to leg {leg}, and mount again: {then}",
-                errno(number)
-            );
-            log::error!("the mirror is read-only from now on: {reason}");
-            state.reason = Some(reason);
-            self.read_only.store(true, Ordering::Release);
-            self.in_service[leg].store(recorded.is_err(), Ordering::Release);
+        if state.lost[leg].is_some() {
+            return Ok(Left::Before);
         }
-        recorded
-    }
-}
-
-impl<L: Leg> Mirror<L> {
-    /// The leg that reads are served from.
-    pub(super) fn source(&self) -> LegId {
-        self.numbered_by
+        let Some(superblocks) = &mut state.superblocks else { return Err(crate::error::errno(libc::EROFS)) };
+        superblocks.leg_failed(leg, errno, born)?;
+        state.lost[leg] = Some(Lost { errno, since, missing: false });
+        self.in_service[leg].store(false, Ordering::Release);
+        Ok(Left::Now)
     }
 
-    /// The leg to read from. EIO when the source has failed: it may have lost writes, and a leg that
-    /// missed a write is not read (P6).
-    pub(super) fn readable(&self) -> io::Result<LegId> {
-        let source = self.source();
-        if self.health.in_service(source) { Ok(source) } else { Err(errno(libc::EIO)) }
-    }
-
-    /// Reads from the source. A leg that cannot be read in one place may be well otherwise; but if it
-    /// cannot make durable what it has been given, it is gone, and that is recorded.
-    pub(super) fn reading<T>(&self, read: impl FnOnce(LegId) -> io::Result<T>) -> io::Result<T> {
-        let source = self.readable()?;
-        let answer = read(source);
-        if answer.as_ref().is_err_and(tells_of_the_leg)
-            && self.health.writable().is_ok()
-            && let Err(error) = self.legs[source].sync_all()
-        {
-            // FAIL-SAFE: if it cannot be recorded, the mirror is read-only all the same.
-            let _ = self.fault(source, error.raw_os_error().unwrap_or(libc::EIO));
+    /// Takes `leg` into service again, as the target of a recovery; recorded when it returns.
+    pub fn take_in(&self, leg: LegId, found: FoundSide) -> std::result::Result<(), NotWritten> {
+        let mut state = self.state.lock();
+        if let Some(superblocks) = &mut state.superblocks {
+            superblocks.take_in(leg, found)?;
         }
-        answer
+        state.lost[leg] = None;
+        self.in_service[leg].store(true, Ordering::Release);
+        Ok(())
     }
 
-    /// What `leg` answered when it was prepared for a change: where an object is on it, or opening it.
-    /// Nothing has been changed yet, so the change is refused; but a leg that is broken is recorded as
-    /// such now, before the next request meets it in the middle of a change.
-    pub(super) fn prepared<T>(&self, leg: LegId, answer: io::Result<T>) -> io::Result<T> {
-        if let Err(error) = &answer
-            && tells_of_the_leg(error)
-            && self.health.in_service(leg)
-        {
-            self.fault(leg, error.raw_os_error().unwrap_or(libc::EIO))?;
-        }
-        answer
+    /// While a leg is away: from when on what was born on the other one was perhaps not born on it.
+    /// `None` if that is not known.
+    pub fn alone_since(&self) -> Option<Timestamp> {
+        let state = self.state.lock();
+        let superblocks = state.superblocks.as_ref()?;
+        let says = superblocks.get(superblocks.lost()?.other())?;
+        debug_assert!(matches!(says.peer_state, PeerState::Stale { .. }));
+        says.alone_since
     }
-
-    /// `leg` gave `errno`, which tells that it is broken. Durable on the other leg when it returns.
-    ///
-    /// # Errors
-    /// The fault cannot be recorded: what the leg missed must not be acknowledged.
-    pub(super) fn fault(&self, leg: LegId, number: i32) -> io::Result<()> {
-        let recorded = self.health.fail(leg, number);
-        if recorded.is_ok() {
-            self.bitmap.stop_using(leg);
-        }
-        recorded
-    }
-}
-
-/// Whether what a leg answered to a look for an object says that the leg is broken. That the object
-/// is gone, or its place has changed, does not.
-fn tells_of_the_leg(error: &io::Error) -> bool {
-    error.raw_os_error().is_none_or(|number| class(number) == Class::Failure && number != libc::ESTALE)
 }

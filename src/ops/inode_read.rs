@@ -17,10 +17,8 @@ impl<L: Leg> Mirror<L> {
     /// Attributes, of an open file if `fh` names one.
     pub fn getattr(&self, ino: Ino, fh: Option<Fh>) -> io::Result<Attr> {
         self.reading(|source| {
-            if let Some(file) = fh.and_then(|fh| self.handles.file(fh).ok())
-                && let Some(open) = file.files[source].get()
-            {
-                return Ok(Attr { ino, stat: self.legs[source].stat_file(open)? });
+            if let Some(open) = fh.and_then(|fh| self.handles.file(fh).ok()?.on(source)) {
+                return Ok(Attr { ino, stat: self.leg(source)?.stat_file(&open)? });
             }
             let object = self.object(ino)?;
             Ok(Attr { ino, stat: self.stat_on(&object, source)? })
@@ -29,13 +27,13 @@ impl<L: Leg> Mirror<L> {
 
     /// The object's attributes on one leg.
     pub(super) fn stat_on(&self, object: &Arc<Object<L>>, leg: LegId) -> io::Result<Stat> {
-        self.legs[leg].stat(&self.node(object, leg)?)
+        self.leg(leg)?.stat(&self.node(object, leg)?)
     }
 
     /// Target of a symlink.
     pub fn readlink(&self, ino: Ino) -> io::Result<OsString> {
         let object = self.object(ino)?;
-        self.reading(|source| self.legs[source].readlink(&self.node(&object, source)?))
+        self.reading(|source| self.leg(source)?.readlink(&self.node(&object, source)?))
     }
 
     /// Value of an extended attribute.
@@ -44,23 +42,23 @@ impl<L: Leg> Mirror<L> {
         if name == CAPABILITY && object.incapable.load(Ordering::Relaxed) {
             return Err(errno(libc::ENODATA));
         }
-        self.reading(|source| self.legs[source].get_xattr(&self.node(&object, source)?, name))
+        self.reading(|source| self.leg(source)?.get_xattr(&self.node(&object, source)?, name))
     }
 
     /// Names of all extended attributes.
     pub fn listxattr(&self, ino: Ino) -> io::Result<Vec<OsString>> {
         let object = self.object(ino)?;
-        self.reading(|source| self.legs[source].list_xattr(&self.node(&object, source)?))
+        self.reading(|source| self.leg(source)?.list_xattr(&self.node(&object, source)?))
     }
 
     /// Space and limits: of each, the smaller leg's. In the source's unit.
     pub fn statfs(&self) -> io::Result<Statfs> {
         self.reading(|source| {
-            let mine = self.legs[source].statfs()?;
+            let mine = self.leg(source)?.statfs()?;
             if !self.health.in_service(source.other()) {
                 return Ok(mine);
             }
-            Ok(smaller(mine, self.legs[source.other()].statfs()?))
+            Ok(smaller(mine, self.leg(source.other())?.statfs()?))
         })
     }
 }

@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 
 use super::change::Touch;
 use super::inode_read::CAPABILITY;
+use super::resolve::Nodes;
 use super::{Attr, Caller, Mirror, SetAttr, SetTime};
 use crate::error::errno;
 use crate::inode::{Fh, Ino, Object};
-use crate::legs::{Kind, Leg, PerLeg, Stat, Timestamp};
+use crate::legs::{Kind, Leg, Stat, Timestamp};
 
 const SUID: u32 = 0o4000;
 const SGID: u32 = 0o2000;
@@ -20,7 +21,7 @@ const ACCESS_ACL: &str = "system.posix_acl_access";
 impl<L: Leg> Mirror<L> {
     /// Sets attributes, all or none of them as far as the legs allow.
     pub fn setattr(&self, ino: Ino, set: &SetAttr, fh: Option<Fh>, caller: Caller) -> io::Result<Attr> {
-        self.enter()?;
+        let _inside = self.enter()?;
         let object = self.object(ino)?;
         let changing = object.lock.write();
         let nodes = self.nodes(&object)?;
@@ -38,12 +39,12 @@ impl<L: Leg> Mirror<L> {
         }
         if set.uid.is_some() || set.gid.is_some() {
             self.change_all([Touch::metadata(&object)], |intent, leg| {
-                self.legs[leg].set_owner(intent, &nodes[leg], set.uid, set.gid)
+                self.leg(leg)?.set_owner(intent, nodes.on(leg)?, set.uid, set.gid)
             })?;
         }
         if let Some(mode) = set.mode {
             self.change_all([Touch::metadata(&object)], |intent, leg| {
-                self.legs[leg].set_mode(intent, &nodes[leg], mode & 0o7777)
+                self.leg(leg)?.set_mode(intent, nodes.on(leg)?, mode & 0o7777)
             })?;
             object.unprivileged.store(false, Ordering::Relaxed);
         }
@@ -56,7 +57,7 @@ impl<L: Leg> Mirror<L> {
             };
             let (atime, mtime) = (set.atime.map(at), set.mtime.map(at));
             self.change_all([Touch::metadata(&object)], |intent, leg| {
-                self.legs[leg].set_times(intent, &nodes[leg], atime, mtime)
+                self.leg(leg)?.set_times(intent, nodes.on(leg)?, atime, mtime)
             })?;
         }
         drop(changing);
@@ -67,12 +68,11 @@ impl<L: Leg> Mirror<L> {
     pub(super) fn set_size(
         &self,
         object: &Arc<Object<L>>,
-        nodes: &PerLeg<L::Node>,
+        nodes: &Nodes<L>,
         fh: Option<Fh>,
         size: u64,
     ) -> io::Result<()> {
-        let source = self.source();
-        let old = self.prepared(source, self.legs[source].stat(&nodes[source]))?;
+        let old = self.reading(|source| self.stat_on(object, source))?;
         match old.kind {
             Kind::File => {}
             Kind::Directory => return Err(errno(libc::EISDIR)),
@@ -86,9 +86,9 @@ impl<L: Leg> Mirror<L> {
             match &open {
                 // Who has the file open for writing may shorten it, whatever its mode says by now.
                 Some(open) => {
-                    self.legs[leg].truncate_file(intent, &nodes[leg], self.file_on(open, leg)?, size)
+                    self.leg(leg)?.truncate_file(intent, nodes.on(leg)?, &*self.file_on(open, leg)?, size)
                 }
-                None => self.legs[leg].truncate(intent, &nodes[leg], size),
+                None => self.leg(leg)?.truncate(intent, nodes.on(leg)?, size),
             }
         })?;
         if (old.size, size) == (0, 0) && fh.is_none() {
@@ -96,7 +96,7 @@ impl<L: Leg> Mirror<L> {
             // for a truncate by name, which xfs then passes over.
             let now = Some((self.options.clock)());
             self.change_all([Touch::metadata(object)], |intent, leg| {
-                self.legs[leg].set_times(intent, &nodes[leg], None, now)
+                self.leg(leg)?.set_times(intent, nodes.on(leg)?, None, now)
             })?;
         }
         Ok(())
@@ -104,17 +104,16 @@ impl<L: Leg> Mirror<L> {
 
     /// Takes suid, and sgid of what its group may execute, away, as a write by one without CAP_FSETID
     /// does. The object's lock is held. (Capabilities the kernel removes itself, before the write.)
-    pub(super) fn take_privileges(&self, object: &Arc<Object<L>>, nodes: &PerLeg<L::Node>) -> io::Result<()> {
+    pub(super) fn take_privileges(&self, object: &Arc<Object<L>>, nodes: &Nodes<L>) -> io::Result<()> {
         if object.unprivileged.load(Ordering::Relaxed) || object.kind != Kind::File {
             return Ok(());
         }
-        let source = self.source();
-        let mode = self.prepared(source, self.legs[source].stat(&nodes[source]))?.mode;
+        let mode = self.reading(|source| self.stat_on(object, source))?.mode;
         let sgid = if mode & GROUP_EXECUTE != 0 { SGID } else { 0 };
         let kept = mode & !(SUID | sgid);
         if kept != mode {
             self.change_all([Touch::metadata(object)], |intent, leg| {
-                self.legs[leg].set_mode(intent, &nodes[leg], kept)
+                self.leg(leg)?.set_mode(intent, nodes.on(leg)?, kept)
             })?;
             // ORDER: before the reply. With the old mode in its cache the kernel would go on running a
             // file as its owner whose content somebody else has just written.
@@ -137,7 +136,7 @@ impl<L: Leg> Mirror<L> {
         flags: i32,
         in_group: impl FnOnce(u32) -> bool,
     ) -> io::Result<()> {
-        self.enter()?;
+        let _inside = self.enter()?;
         let object = self.object(ino)?;
         let _changing = object.lock.write();
         let nodes = self.nodes(&object)?;
@@ -145,29 +144,29 @@ impl<L: Leg> Mirror<L> {
             object.incapable.store(false, Ordering::Relaxed);
         }
         self.change_all([Touch::metadata(&object)], |intent, leg| {
-            self.legs[leg].set_xattr(intent, &nodes[leg], name, value, flags)
+            self.leg(leg)?.set_xattr(intent, nodes.on(leg)?, name, value, flags)
         })?;
         if name != ACCESS_ACL {
             return Ok(());
         }
-        let stat = self.stat_on(&object, self.source())?;
+        let stat = self.reading(|source| self.stat_on(&object, source))?;
         if stat.mode & SGID == 0 || in_group(stat.gid) {
             return Ok(());
         }
         self.change_all([Touch::metadata(&object)], |intent, leg| {
-            self.legs[leg].set_mode(intent, &nodes[leg], stat.mode & !SGID)
+            self.leg(leg)?.set_mode(intent, nodes.on(leg)?, stat.mode & !SGID)
         })?;
         Ok(())
     }
 
     /// Removes an extended attribute.
     pub fn removexattr(&self, ino: Ino, name: &OsStr) -> io::Result<()> {
-        self.enter()?;
+        let _inside = self.enter()?;
         let object = self.object(ino)?;
         let _changing = object.lock.write();
         let nodes = self.nodes(&object)?;
         self.change_all([Touch::metadata(&object)], |intent, leg| {
-            self.legs[leg].remove_xattr(intent, &nodes[leg], name)
+            self.leg(leg)?.remove_xattr(intent, nodes.on(leg)?, name)
         })?;
         Ok(())
     }

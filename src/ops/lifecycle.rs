@@ -5,27 +5,26 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::health::Health;
+use super::failover::Turning;
+use super::health::{Health, Lost};
 use super::{Invalidate, LegState, Mirror, MirrorState, gate::Gate};
-use crate::bitmap::{Bitmap, Stats};
+use crate::bitmap::{Bitmap, CopyId, Host, IdleSlot, Stats};
+use crate::error::errno;
 use crate::inode::{Handles, Numbering, Pins, Table};
 use crate::legs::{Identity, Leg, LegId, PerLeg, Timestamp};
 use crate::resync::{Outcome, Progress, Resync, ResyncHost, Scope};
-use crate::superblock::{Plan, Superblock, SuperblockStore, Superblocks, Work};
-use crate::sync::{Condvar, Mutex, Rank};
+use crate::superblock::{FoundSide, Plan, Superblocks, Work};
+use crate::sync::{Condvar, Mutex, Rank, RwLock};
 
-/// What a mirror is put together from: two legs that are locked, read and judged to belong together.
+/// What a mirror is put together from: two legs that are locked, read and judged to belong together, or
+/// one that is judged fit to go on alone.
 pub struct Parts<L: Leg> {
-    /// The legs.
-    pub legs: PerLeg<Arc<L>>,
+    /// The legs that are there.
+    pub legs: PerLeg<Option<Arc<L>>>,
     /// The bitmap as it was found, its slots dirty.
     pub bitmap: Bitmap,
-    /// The bitmap does not tell everything: all objects are compared.
-    pub compare_all: bool,
-    /// The superblocks as they were found.
-    pub superblocks: PerLeg<Superblock>,
-    /// Where to write the next ones.
-    pub stores: PerLeg<Box<dyn SuperblockStore>>,
+    /// The superblocks of these legs as they were found, and where to write the next ones.
+    pub superblocks: PerLeg<Option<FoundSide>>,
     /// What they mean.
     pub plan: Plan,
 }
@@ -83,35 +82,51 @@ impl<L: Leg> Mirror<L> {
     /// # Errors
     /// A leg that cannot be read, or whose superblock cannot be written.
     pub fn assemble(parts: Parts<L>, options: Options) -> io::Result<Arc<Mirror<L>>> {
-        let Parts { legs, bitmap, compare_all, superblocks, stores, plan } = parts;
-        let source = plan.source;
-        let roots = PerLeg::from_fn(|leg| legs[leg].identity(&legs[leg].root())).transpose()?;
-        let mut plan = plan;
-        if compare_all || !bitmap.unresynced().is_empty() {
+        let Parts { legs, bitmap, superblocks, mut plan } = parts;
+        let roots =
+            PerLeg::from_fn(|leg| legs[leg].as_ref().map(|leg| leg.identity(&leg.root())).transpose())
+                .transpose()?;
+        let of_source = roots[plan.source].ok_or_else(|| errno(libc::ENODEV))?;
+        if plan.work == Work::CompareAll && !options.read_only {
+            // ORDER: before the superblocks say that the other leg is being recovered by the bitmap.
+            bitmap.set_compare_all(&BeforeMount)?;
+        }
+        let both = plan.work != Work::Alone;
+        if both && (bitmap.compare_all() || !bitmap.unresynced().is_empty()) {
             plan.work = Work::Resync;
         }
-        let work = plan.work == Work::Resync;
+        let work = both && plan.work != Work::Nothing;
+        let lost = PerLeg::from_fn(|leg| {
+            let since = (options.clock)();
+            legs[leg].is_none().then_some(Lost { errno: libc::ENODEV, since, missing: true })
+        });
+        let born = match &legs[plan.source] {
+            Some(leg) if !both && !options.read_only => leg.birth_now().ok().flatten(),
+            _ => None,
+        };
         let written = if options.read_only {
             None
         } else {
-            Some(Superblocks::mount(stores, superblocks, &plan).map_err(|failed| failed.error)?)
+            Some(Superblocks::mount(superblocks, &plan, born).map_err(|failed| failed.error)?)
         };
+        if !both {
+            bitmap.set_away(Some(plan.source.other()));
+        }
         let mirror = Mirror {
-            numbered_by: source,
-            numbering: Numbering::new(roots[source].ino),
-            table: Table::new(source, roots),
+            table: Table::new(plan.source, Numbering::new(of_source.ino), roots),
             handles: Handles::default(),
             pins: Pins::new(options.pinned_directories),
             gate: Gate::new(!work || options.read_only),
-            health: Health::new(written),
+            inside: RwLock::new(Rank::Gate, ()),
+            turning: Turning::new(),
+            health: Health::new(written, plan.source, lost),
             rename: Mutex::new(Rank::Rename, ()),
             progress: Progress::default(),
             unequal: AtomicBool::new(work),
-            compare_all,
             stop: Stop::new(),
             requests: AtomicU64::new(0),
             invalidate: OnceLock::new(),
-            legs,
+            legs: legs.map(|leg| RwLock::new(Rank::Leaf, leg)),
             bitmap,
             options,
         };
@@ -124,23 +139,32 @@ impl<L: Leg> Mirror<L> {
     }
 
     /// Makes the legs equal in what is dirty: first names and metadata, then changes are let in, then
-    /// data. Returns when done, stopped or failed; what is left is done at the next mount.
+    /// data. Returns when done, stopped or failed; what is left is done at the next mount. If it fails, the
+    /// leg that was being made equal is left behind.
     pub fn resync(&self) {
         if self.options.read_only || self.is_equal() {
             return;
         }
-        if let Err(error) = self.try_resync() {
-            let reason = format!(
-                "the resync failed ({error}); see to the legs, unmount and mount again: it then starts anew"
-            );
-            self.health.set_read_only(reason);
+        let target = self.source().other();
+        if let Err(error) = self.try_resync()
+            && self.health.in_service(target)
+        {
+            log::error!("making leg {target} equal failed: {error}");
+            if let Err(error) = self.fault(target, error.raw_os_error().unwrap_or(libc::EIO)) {
+                let reason = format!(
+                    "the resync failed ({error}); see to the legs, unmount and mount again: it then starts anew"
+                );
+                self.health.set_read_only(reason);
+            }
         }
+        self.progress.stopped();
         self.gate.shut();
     }
 
     fn try_resync(&self) -> io::Result<()> {
-        let scope = if self.compare_all { Scope::Everything } else { Scope::Dirty };
-        let resync = Resync::new(&self.legs, &self.bitmap, self.source(), scope, self, &self.progress);
+        let scope = if self.bitmap.compare_all() { Scope::Everything } else { Scope::Dirty };
+        let legs = self.both_legs()?;
+        let resync = Resync::new(&legs, &self.bitmap, self.source(), scope, self, &self.progress);
         if resync.namespace_and_metadata()? == Outcome::Stopped {
             return Ok(());
         }
@@ -150,13 +174,11 @@ impl<L: Leg> Mirror<L> {
         }
         // ORDER: the target is durable before it is called in sync. A crash before that starts the
         // resync anew from the same source.
-        self.sync_both(|leg| self.legs[leg].sync_all())?;
-        // What turned the mirror read-only meanwhile may be known to the source alone: it stays the source.
+        self.sync_both(|_| true, |leg| self.leg(leg)?.sync_all())?;
+        // A leg that was left behind meanwhile misses what has been written since.
         if !self.keeps_its_bits() {
-            if self.compare_all {
-                self.bitmap.all_compared(self)?;
-            }
-            self.health.record(Superblocks::resynced)?;
+            self.bitmap.all_compared(self)?;
+            self.health.record(Superblocks::resynced).map_err(|failed| failed.error)?;
             self.unequal.store(false, Ordering::Release);
         }
         Ok(())
@@ -187,13 +209,17 @@ impl<L: Leg> Mirror<L> {
             return Ok(());
         }
         self.clear_idle(0);
-        // What is still dirty is no matter of a fault alone: a resync that was stopped leaves bits too.
-        // Without a record of a clean unmount the next mount resyncs by the bitmap.
-        let clean = self.bitmap.stats().dirty_slots == 0 && self.is_equal();
-        if !clean || self.keeps_its_bits() {
+        if self.health.writable().is_err() {
             return Ok(());
         }
-        self.health.record(Superblocks::unmount)
+        if self.health.is_degraded() {
+            let source = self.source();
+            self.leg(source)?.sync_all()?;
+        } else if self.bitmap.stats().dirty_slots > 0 || !self.is_equal() {
+            // Without a record of a clean unmount the next mount resyncs by the bitmap.
+            return Ok(());
+        }
+        self.health.record(Superblocks::unmount).map_err(|failed| failed.error)
     }
 
     /// Whether the resync is done, or none was needed.
@@ -205,6 +231,8 @@ impl<L: Leg> Mirror<L> {
     pub fn state(&self) -> MirrorState {
         if self.health.writable().is_err() {
             MirrorState::ReadOnly
+        } else if self.health.is_degraded() {
+            MirrorState::Degraded
         } else if !self.is_equal() {
             MirrorState::Resyncing
         } else if self.bitmap.stats().dirty_slots > 0 {
@@ -221,9 +249,9 @@ impl<L: Leg> Mirror<L> {
 
     /// How a leg is.
     pub fn leg_state(&self, leg: LegId) -> LegState {
-        match self.health.fault() {
-            Some(fault) if fault.leg == leg => LegState::Faulted { errno: fault.errno },
-            _ if !self.is_equal() && leg != self.source() => LegState::Resyncing,
+        match self.health.lost(leg) {
+            Some(lost) => LegState::Lost(lost),
+            None if !self.is_equal() && leg != self.source() => LegState::Resyncing,
             _ => LegState::InSync,
         }
     }
@@ -244,9 +272,22 @@ impl<L: Leg> Mirror<L> {
     }
 }
 
+/// Stands for the mirror before it is one: nothing is cleared, and every copy of the bitmap is needed.
+struct BeforeMount;
+
+impl Host for BeforeMount {
+    fn settle_and_sync(&self, _: &[IdleSlot]) -> io::Result<()> {
+        Err(errno(libc::EBUSY))
+    }
+
+    fn copy_failed(&self, _: CopyId, error: &io::Error) -> io::Result<()> {
+        Err(errno(error.raw_os_error().unwrap_or(libc::EIO)))
+    }
+}
+
 impl<L: Leg> ResyncHost for Mirror<L> {
     fn with_object(&self, identity: &Identity, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<bool> {
-        let Some(object) = self.table.hold(self.numbering.shown(identity.ino), identity) else {
+        let Some(object) = self.table.hold(identity) else {
             return Ok(false);
         };
         let result = {
@@ -258,7 +299,7 @@ impl<L: Leg> ResyncHost for Mirror<L> {
     }
 
     fn stop_requested(&self) -> bool {
-        self.stop.is_asked()
+        self.stop.is_asked() || self.health.is_degraded()
     }
 
     fn user_operations(&self) -> u64 {

@@ -17,7 +17,9 @@
 //! | `outcome` | what two answers mean (pure) |
 //! | `repair` | making the legs alike again after two different answers |
 //! | `resolve` | from an object to its nodes on the legs |
-//! | `health` | faults, read-only, superblocks |
+//! | `health` | which legs serve, faults, read-only, superblocks |
+//! | `failover` | going on without a leg that failed, asking both and judging who is broken |
+//! | `comeback` | taking a leg in again |
 //! | `gate` | changes wait until the namespace is resynced |
 //! | `sweep` | settling times, syncing, clearing bits |
 //! | `lifecycle` | start, resync behind the mount, shutdown |
@@ -25,8 +27,10 @@
 //! Nothing here names a FUSE type or makes a system call: the whole mirror runs over simulated legs.
 
 mod change;
+mod comeback;
 mod dir_read;
 mod dir_write;
+mod failover;
 mod file;
 mod gate;
 mod health;
@@ -45,34 +49,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::bitmap::Bitmap;
-use crate::inode::{Handles, Ino, Numbering, Pins, Table};
-use crate::legs::{Leg, LegId, PerLeg, Stat, Timestamp};
+use crate::inode::{Handles, Ino, Pins, Table};
+use crate::legs::{Leg, PerLeg, Stat, Timestamp};
 use crate::resync::Progress;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, RwLock};
 
+pub use comeback::Returning;
 pub use dir_read::DirItem;
-pub use health::{Fault, LegState, MirrorState};
+pub use health::{LegState, Lost, MirrorState};
 pub use lifecycle::{Options, Parts};
 
 /// A mounted mirror over two legs. All its methods take the errno of what failed from where it
 /// failed and give it back raw.
 pub struct Mirror<L: Leg> {
-    legs: PerLeg<Arc<L>>,
-    /// The leg whose inode numbers the mount shows: the source at mount.
-    numbered_by: LegId,
-    numbering: Numbering,
+    /// `None` for a leg that is not there.
+    legs: PerLeg<RwLock<Option<Arc<L>>>>,
     bitmap: Bitmap,
     table: Table<L>,
     handles: Handles<L>,
     pins: Pins<L::Node>,
     gate: gate::Gate,
+    /// Held to read by each change from before its mark until its reply; to write by who lets a leg in.
+    inside: RwLock<()>,
+    turning: failover::Turning,
     health: health::Health,
     /// Held by a rename between two directories (O6).
     rename: Mutex<()>,
     progress: Progress,
     /// Something of what a crash left dirty has not been made equal yet.
     unequal: AtomicBool,
-    compare_all: bool,
     stop: lifecycle::Stop,
     options: Options,
     /// Counts requests, so that the resync can see whether the user is waiting for the disks.

@@ -1,6 +1,6 @@
 //! What two answers mean: one reply, and a verdict on each leg. Pure.
 //!
-//! A change is asked of the source first, and of the other leg only when the source did it. So a
+//! A change is asked of the source first, and of the other leg when the source did it, or failed. So a
 //! refusal by the source leaves both legs as they were, and only the other leg's answer can make
 //! them differ.
 //!
@@ -10,8 +10,11 @@
 //! | done | done, fewer bytes | the smaller count | source is brought back to it |
 //! | refused | not asked | that errno | nothing: it is an answer |
 //! | refused | refused alike | that errno | nothing |
-//! | done | failed | done | the other leg is faulted, durably, before the reply (O2) |
-//! | failed | not asked | that errno | the source is faulted |
+//! | done | failed | done | the other leg is left behind, durably, before the reply (O2) |
+//! | failed | done | done | the source is left behind, durably, before the reply |
+//! | failed | failed | that errno | nothing: an answer that both give alike |
+//! | failed | refused otherwise | the other leg's errno | the source is left behind |
+//! | failed | not asked: it is away, or not complete | that errno | nothing: the last leg is never left behind |
 //! | done | refused for a limit of its own | that errno | source is brought back |
 //! | not asked | refused, while a resync is under way | that errno | the other leg is brought back |
 //! | done | sees other names than the source | done | the legs differ: the other leg is brought up |
@@ -118,7 +121,11 @@ pub fn judge(source: LegId, of_source: Answer, of_other: Answer) -> Outcome {
             (Class::Failure, Answer::Refused(theirs)) if class(theirs) == Class::Failure => {
                 outcome(Reply::Errno(errno), Then::Nothing)
             }
-            (Class::Failure, _) => outcome(Reply::Errno(errno), Then::Fault(source, errno)),
+            (Class::Failure, Answer::Done(count)) => outcome(Reply::Done(count), Then::Fault(source, errno)),
+            (Class::Failure, Answer::Refused(theirs)) => {
+                outcome(Reply::Errno(theirs), Then::Fault(source, errno))
+            }
+            (Class::Failure, Answer::NotAsked) => outcome(Reply::Errno(errno), Then::Nothing),
             (_, Answer::Done(_)) => outcome(Reply::Errno(errno), Then::Repair { wrong: other }),
             _ => outcome(Reply::Errno(errno), Then::Nothing),
         },
@@ -149,8 +156,14 @@ mod tests {
                 (Refused(libc::EACCES), NotAsked, Reply::Errno(libc::EACCES), Then::Nothing),
                 (Refused(libc::ENOSPC), NotAsked, Reply::Errno(libc::ENOSPC), Then::Nothing),
                 (Refused(libc::ENOENT), Refused(libc::ENOENT), Reply::Errno(libc::ENOENT), Then::Nothing),
-                (Refused(libc::EIO), NotAsked, Reply::Errno(libc::EIO), Then::Fault(source, libc::EIO)),
-                (Refused(libc::EIO), Done(9), Reply::Errno(libc::EIO), Then::Fault(source, libc::EIO)),
+                (Refused(libc::EIO), NotAsked, Reply::Errno(libc::EIO), Then::Nothing),
+                (Refused(libc::EIO), Done(9), Reply::Done(9), Then::Fault(source, libc::EIO)),
+                (
+                    Refused(libc::EIO),
+                    Refused(libc::ENOSPC),
+                    Reply::Errno(libc::ENOSPC),
+                    Then::Fault(source, libc::EIO),
+                ),
                 (Refused(libc::EIO), Refused(libc::EIO), Reply::Errno(libc::EIO), Then::Nothing),
                 (NotAsked, Refused(libc::ENOSPC), Reply::Errno(libc::ENOSPC), Then::Repair { wrong: other }),
                 (Refused(libc::EEXIST), Done(0), Reply::Errno(libc::EEXIST), Then::Repair { wrong: other }),

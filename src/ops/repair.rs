@@ -22,8 +22,9 @@ impl<L: Leg> Mirror<L> {
     }
 
     fn try_repair(&self, intent: &WriteIntent<'_>, wrong: LegId, touched: &[Touch<'_, L>]) -> io::Result<()> {
+        let legs = self.both_legs()?;
         let repair = Repair {
-            legs: &self.legs,
+            legs: &legs,
             bitmap: &self.bitmap,
             source: wrong.other(),
             host: self,

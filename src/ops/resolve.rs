@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Attr, Found, Mirror};
-use crate::bitmap::Markable;
+use crate::bitmap::{Kinds, Markable};
 use crate::error::errno;
 use crate::inode::{Ino, Object};
 use crate::legs::{Identity, Kind, Leg, LegId, PerLeg, Stat};
@@ -33,7 +33,7 @@ impl<L: Leg> Mirror<L> {
     /// The object's node on `leg`.
     pub(super) fn node(&self, object: &Arc<Object<L>>, leg: LegId) -> io::Result<L::Node> {
         if object.ino == Ino::ROOT {
-            return Ok(self.legs[leg].root());
+            return Ok(self.leg(leg)?.root());
         }
         if let Some(node) = self.pins.get(object.ino.0, object.generation, leg) {
             return Ok(node);
@@ -45,12 +45,14 @@ impl<L: Leg> Mirror<L> {
         Ok(node)
     }
 
-    /// The object's nodes on both legs, to be changed. ESTALE if they are not one object any more.
-    pub(super) fn nodes(&self, object: &Arc<Object<L>>) -> io::Result<PerLeg<L::Node>> {
+    /// The object's nodes on the legs that serve and have it, to be changed. ESTALE if they are not one
+    /// object any more.
+    pub(super) fn nodes(&self, object: &Arc<Object<L>>) -> io::Result<Nodes<L>> {
         if object.replaced.load(Ordering::Acquire) {
             return Err(errno(libc::ESTALE));
         }
-        PerLeg::from_fn(|leg| self.prepared(leg, self.node(object, leg))).transpose()
+        let has_it = |leg| !object.with_names(|names| names.absent[leg]);
+        Ok(Nodes(self.asking_each(has_it, |leg| self.node(object, leg))?))
     }
 
     fn find(&self, object: &Arc<Object<L>>, leg: LegId) -> io::Result<L::Node> {
@@ -61,10 +63,10 @@ impl<L: Leg> Mirror<L> {
                 return Ok(node);
             }
             if let Some(identity) = identity.filter(Identity::opens) {
-                return self.legs[leg].find(&identity);
+                return self.leg(leg)?.find(&identity);
             }
             let Some((dir, name)) = place.as_ref() else { return Err(errno(libc::ESTALE)) };
-            let found = self.node(dir, leg).and_then(|dir| self.legs[leg].child(&dir, name));
+            let found = self.node(dir, leg).and_then(|dir| self.leg(leg)?.child(&dir, name));
             // A rename may have moved it between the look at its place and the look into the
             // directory. Before it does, it pins or identifies what it moves.
             let moved = object.with_names(|names| {
@@ -84,7 +86,7 @@ impl<L: Leg> Mirror<L> {
 
     /// Keeps the identity that `node` has; ESTALE if the object is known to have another.
     fn learn(&self, object: &Object<L>, leg: LegId, node: &L::Node) -> io::Result<()> {
-        let identity = self.legs[leg].identity(node)?;
+        let identity = self.leg(leg)?.identity(node)?;
         object.with_names(|names| match names.identities[leg] {
             Some(known) if known != identity => Err(errno(libc::ESTALE)),
             _ => {
@@ -94,37 +96,92 @@ impl<L: Leg> Mirror<L> {
         })
     }
 
-    /// What names the object on both legs.
+    /// What names the object on both legs. On one that is away and was not asked in time: the place where it
+    /// has the object.
     pub(super) fn identities(&self, object: &Arc<Object<L>>) -> io::Result<PerLeg<Identity>> {
-        PerLeg::from_fn(|leg| {
-            if let Some(known) = object.with_names(|names| names.identities[leg]) {
-                return Ok(known);
-            }
-            let node = self.node(object, leg).and_then(|node| self.legs[leg].identity(&node));
-            self.prepared(leg, node)
-        })
-        .transpose()
+        let here = |leg: LegId| self.health.in_service(leg) && !object.with_names(|names| names.absent[leg]);
+        let asked = self.asking_each(here, |leg| self.identity_on(object, leg))?;
+        let known = object.with_names(|names| names.identities);
+        let all = PerLeg::from_fn(|leg| {
+            asked[leg].or(known[leg]).unwrap_or_else(|| self.place_on(object, leg.other()))
+        });
+        if all.iter().any(|(_, identity)| *identity == Identity::UNKNOWN) {
+            // FAIL-SAFE: there is no telling where the leg that is away has it.
+            self.bitmap.set_compare_all(self)?;
+        }
+        Ok(all)
     }
 
-    /// Makes sure the object is found on both legs while its place changes: by handle, or else by a
-    /// pinned node. [`placed`](Self::placed) ends it.
-    pub(super) fn pin(&self, object: &Arc<Object<L>>) -> io::Result<()> {
-        for leg in LegId::ALL {
-            let identity = object.with_names(|names| names.identities[leg]);
-            if !identity.is_some_and(|identity| identity.opens()) {
-                let node = self.prepared(leg, self.node(object, leg))?;
-                object.with_names(|names| names.pinned[leg] = Some(node));
-            }
+    /// What names the object on one leg, known from now on.
+    pub(super) fn identity_on(&self, object: &Arc<Object<L>>, leg: LegId) -> io::Result<Identity> {
+        if let Some(known) = object.with_names(|names| names.identities[leg]) {
+            return Ok(known);
         }
-        Ok(())
+        let identity = self.leg(leg)?.identity(&self.node(object, leg)?)?;
+        object.with_names(|names| names.identities[leg] = Some(identity));
+        Ok(identity)
+    }
+
+    /// Where the leg that is away has the object: where it is on `here`, which serves alone.
+    ///
+    /// Whoever moves an object marks it first, so at its first mark it still is where the other leg has it.
+    fn place_on(&self, object: &Arc<Object<L>>, here: LegId) -> Identity {
+        if object.ino == Ino::ROOT {
+            let of_root = object.with_names(|names| names.identities[here]);
+            return of_root.map_or(Identity::UNKNOWN, |of_root| Identity::at_root(&of_root));
+        }
+        let Some((dir, name)) = object.with_names(|names| names.place.clone()) else {
+            return Identity::UNKNOWN;
+        };
+        let of_dir = dir.with_names(|names| names.identities[here]);
+        of_dir.map_or(Identity::UNKNOWN, |of_dir| Identity::at_place(&of_dir, &name, self.is_certain(object)))
+    }
+
+    /// Whether it is certain what the object is on the leg that is away: that was asked before it went, or the
+    /// object was born before and nothing about its names was open then.
+    pub(super) fn is_certain(&self, object: &Arc<Object<L>>) -> bool {
+        let source = self.source();
+        let (known, born_alone, place) = object.with_names(|names| {
+            let known = names.identities[source.other()].is_some() || names.absent[source.other()];
+            (known, names.born_alone, names.place.clone())
+        });
+        if known || born_alone || object.ino == Ino::ROOT {
+            return !born_alone;
+        }
+        let (Some(since), Some((dir, _))) = (self.health.alone_since(), place) else { return false };
+        let born = self.stat_on(object, source).ok().and_then(|stat| stat.btime);
+        let mut of_dir = PerLeg::new(Identity::UNKNOWN, Identity::UNKNOWN);
+        match dir.with_names(|names| names.identities[source]) {
+            Some(identity) => of_dir[source] = identity,
+            None => return false,
+        }
+        born.is_some_and(|born| born < since) && !self.bitmap.was_marked_before(&of_dir, Kinds::ENTRIES)
+    }
+
+    /// Makes sure the object is found on the legs that serve while its place changes: by handle, or else by
+    /// a pinned node. [`placed`](Self::placed) ends it.
+    pub(super) fn pin(&self, object: &Arc<Object<L>>) -> io::Result<()> {
+        let by_place = |leg: LegId| {
+            object
+                .with_names(|names| !names.absent[leg] && !names.identities[leg].is_some_and(|id| id.opens()))
+        };
+        self.pin_where(object, by_place)
     }
 
     /// Pins the nodes themselves: for what is about to lose its last name and is still in use.
     pub(super) fn pin_open(&self, object: &Arc<Object<L>>) -> io::Result<()> {
-        for leg in LegId::ALL {
-            let node = self.prepared(leg, self.node(object, leg))?;
-            object.with_names(|names| names.pinned[leg] = Some(node));
-        }
+        self.pin_where(object, |leg| object.with_names(|names| !names.absent[leg]))
+    }
+
+    fn pin_where(&self, object: &Arc<Object<L>>, leg: impl Fn(LegId) -> bool) -> io::Result<()> {
+        let nodes = self.asking_each(leg, |leg| self.node(object, leg))?;
+        object.with_names(|names| {
+            for leg in LegId::ALL {
+                if let Some(node) = &nodes[leg] {
+                    names.pinned[leg] = Some(node.clone());
+                }
+            }
+        });
         Ok(())
     }
 
@@ -146,18 +203,39 @@ impl<L: Leg> Mirror<L> {
         self.table.reap(left.map(|(dir, _)| dir));
     }
 
-    /// The object just found or made in `dir`, known from now on; `lookups` are the kernel's.
+    /// Looks a name up on the source: the object, known from now on, and what it is. `lookups` are the
+    /// kernel's.
+    pub(super) fn look_up(
+        &self,
+        dir: &Arc<Object<L>>,
+        name: &OsStr,
+        lookups: u64,
+    ) -> io::Result<(Arc<Object<L>>, Found)> {
+        loop {
+            let (leg, (identity, stat)) =
+                self.reading(|leg| Ok((leg, self.leg(leg)?.lookup(&self.node(dir, leg)?, name)?)))?;
+            let mut identities = PerLeg::new(None, None);
+            identities[leg] = Some(identity);
+            if let Some(known) = self.intern(dir, name, identities, stat, lookups) {
+                return Ok(known);
+            }
+        }
+    }
+
+    /// The object just found or made in `dir`, known from now on; `lookups` are the kernel's. `None` if the
+    /// source has changed since, and what it is there is not among the identities.
     pub(super) fn intern(
         &self,
         dir: &Arc<Object<L>>,
         name: &OsStr,
-        (identity, stat): (Identity, Stat),
+        identities: PerLeg<Option<Identity>>,
+        stat: Stat,
         lookups: u64,
-    ) -> (Arc<Object<L>>, Found) {
-        let ino = self.numbering.shown(identity.ino);
-        let object = self.table.intern(ino, identity, stat.kind, (dir, name), lookups);
-        let found = Found { attr: Attr { ino, stat }, generation: object.generation };
-        (object, found)
+    ) -> Option<(Arc<Object<L>>, Found)> {
+        self.turning.wait();
+        let object = self.table.intern(identities, stat.kind, (dir, name), lookups)?;
+        let found = Found { attr: Attr { ino: object.ino, stat }, generation: object.generation };
+        Some((object, found))
     }
 
     /// `object`, to be marked.
@@ -174,6 +252,16 @@ fn same_place<L: Leg>(
         (Some((dir_a, name_a)), Some((dir_b, name_b))) => Arc::ptr_eq(dir_a, dir_b) && name_a == name_b,
         (None, None) => true,
         _ => false,
+    }
+}
+
+/// An object's nodes on the legs that a change is asked of.
+pub(super) struct Nodes<L: Leg>(PerLeg<Option<L::Node>>);
+
+impl<L: Leg> Nodes<L> {
+    /// The node on a leg that serves; ENODEV on one that does not.
+    pub fn on(&self, leg: LegId) -> io::Result<&L::Node> {
+        self.0[leg].as_ref().ok_or_else(|| errno(libc::ENODEV))
     }
 }
 

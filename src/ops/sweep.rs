@@ -7,6 +7,7 @@
 use std::io;
 
 use super::Mirror;
+use super::failover::failure;
 use super::inode_write::times_to_settle;
 use crate::bitmap::{CopyId, Host, IdleSlot, WriteIntent};
 use crate::error::errno;
@@ -45,10 +46,10 @@ impl<L: Leg> Mirror<L> {
         }
     }
 
-    /// Whether nothing is cleared any more: a leg is missing (O4), or the legs differ in what could not
-    /// be repaired, and only its bits tell the next mount. Each of these turns the mirror read-only.
+    /// Whether nothing is cleared: a leg is away (O4), or the legs differ in what could not be repaired, and
+    /// only its bits tell the next mount. That turns the mirror read-only.
     pub(super) fn keeps_its_bits(&self) -> bool {
-        self.health.writable().is_err()
+        self.health.writable().is_err() || self.health.is_degraded()
     }
 
     /// Gives both legs one set of times for what this slot covers.
@@ -64,31 +65,35 @@ impl<L: Leg> Mirror<L> {
     /// Sets the times on the other leg as the source has them.
     fn settle_times(&self, intent: &WriteIntent<'_>, nodes: &PerLeg<L::Node>) -> io::Result<()> {
         let (source, other) = (self.source(), self.source().other());
-        let stats =
-            PerLeg::from_fn(|leg| self.prepared(leg, self.legs[leg].stat(&nodes[leg]))).transpose()?;
+        let stats = self.asking_each(|_| true, |leg| self.leg(leg)?.stat(&nodes[leg]))?;
+        let (Some(of_source), Some(of_other)) = (&stats[source], &stats[other]) else { return Ok(()) };
         // What lives on without a name, because it is open, is nobody's counterpart.
-        if stats.iter().any(|(_, stat)| stat.nlink == 0) {
+        if of_source.nlink == 0 || of_other.nlink == 0 {
             return Ok(());
         }
-        match times_to_settle(&stats[source], &stats[other]) {
-            Some((atime, mtime)) => {
-                let set = self.legs[other].set_times(intent, &nodes[other], Some(atime), Some(mtime));
-                self.prepared(other, set)
-            }
-            None => Ok(()),
+        let Some((atime, mtime)) = times_to_settle(of_source, of_other) else { return Ok(()) };
+        let set = self.leg(other)?.set_times(intent, &nodes[other], Some(atime), Some(mtime));
+        match set.as_ref().err().and_then(failure) {
+            Some(number) => self.fault(other, number),
+            None => set,
         }
     }
 
-    /// Both nodes of the object behind a slot.
+    /// Both nodes of the object behind a slot; ENODEV when a leg is away.
     fn slot_nodes(&self, identities: &PerLeg<Identity>) -> io::Result<PerLeg<L::Node>> {
         let source = self.source();
-        if !identities[source].opens() || !identities[source.other()].opens() {
-            let ino = self.numbering.shown(identities[source].ino);
-            if let Some(object) = self.table.get(ino) {
-                return self.nodes(&object);
-            }
-        }
-        PerLeg::from_fn(|leg| self.prepared(leg, self.legs[leg].find(&identities[leg]))).transpose()
+        let known = self
+            .table
+            .by_number(identities[source].ino)
+            .filter(|_| !identities[source].opens() || !identities[source.other()].opens());
+        let nodes = self.asking_each(
+            |_| true,
+            |leg| match &known {
+                Some(object) => self.node(object, leg),
+                None => self.leg(leg)?.find(&identities[leg]),
+            },
+        )?;
+        nodes.map(|node| node.ok_or_else(|| errno(libc::ENODEV))).transpose()
     }
 }
 
@@ -105,11 +110,10 @@ impl<L: Leg> Host for Mirror<L> {
         // A leg that fails already at this has lost what it had not synced. Only the sync takes it out
         // of service, so it is asked whatever settling said: that leg must not be the next source.
         let settled = slots.iter().try_for_each(|slot| self.settle(slot));
-        self.sync_both(|leg| self.legs[leg].sync_all())?;
+        self.sync_both(|_| true, |leg| self.leg(leg)?.sync_all())?;
         settled?;
-        // A leg that failed just now has been taken out.
-        let kept = self.health.fault().map_or(libc::EROFS, |fault| fault.errno);
-        if self.keeps_its_bits() { Err(errno(kept)) } else { Ok(()) }
+        // A leg may have failed just now and have been left behind.
+        if self.keeps_its_bits() { Err(errno(libc::ENODEV)) } else { Ok(()) }
     }
 
     fn copy_failed(&self, copy: CopyId, error: &io::Error) -> io::Result<()> {
@@ -117,7 +121,12 @@ impl<L: Leg> Host for Mirror<L> {
         match copy {
             CopyId::Leg(leg) => {
                 log::error!("leg {leg}: cannot write the bitmap: {error}");
-                self.fault(leg, number)
+                self.fault(leg, number).inspect_err(|_| {
+                    self.health.set_read_only(format!(
+                        "the bitmap on leg {leg} cannot be written ({error}), and no other copy is in use; unmount, see \
+                         to that leg, and mount again"
+                    ));
+                })
             }
             CopyId::Single => {
                 self.health.set_read_only(format!("the bitmap cannot be written ({error})"));

@@ -87,6 +87,7 @@ impl<L: Leg> Run<'_, L> {
     ) -> io::Result<()> {
         let Sides { s, t, source } = self.sides;
         let ids = self.sides.pair(wanted.identity, found.identity);
+        self.adopt(&wanted.identity, found.identity)?;
         // From here on its other names must be names of the same object.
         let linked = wanted.stat.nlink > 1 || found.stat.nlink > 1;
         if linked

@@ -29,6 +29,12 @@
 //! does not matter by which steps it came there. Where a step makes something that would not be looked at
 //! again, an `ORDER:` comment says what was made durable before.
 //!
+//! # A leg that was away
+//!
+//! What was marked while the target was away may name, instead of the object on the target, the place where
+//! the target has it ([`Identity::at_place`]). Before anything on the target is moved, these places are
+//! looked up and the slots bound to what is there, durably (`places`). From there on it is the same work.
+//!
 //! - `plan`, `pairs`, `spans` are pure: what is there to do, what is what, which bytes;
 //! - `entries` parks and places, `build` makes what is missing, `areas` keeps `incoming/` and `parked/`;
 //! - `metadata` and `copy` make one object equal; `data` is the phase behind the mount;
@@ -41,6 +47,7 @@ mod data;
 mod entries;
 mod metadata;
 mod pairs;
+mod places;
 mod plan;
 mod progress;
 mod repair;
@@ -182,6 +189,9 @@ impl<'a, L: Leg> Sides<'a, L> {
 
     /// The object, if the leg still has it under any name.
     fn find(&self, id: LegId, identity: &Identity) -> io::Result<Option<L::Node>> {
+        if !identity.is_known() {
+            return Ok(None);
+        }
         let leg = self.leg(id);
         let Some(node) = gone_is_none(leg.find(identity))? else { return Ok(None) };
         let stat = gone_is_none(leg.stat(&node))?;

@@ -30,7 +30,7 @@ impl Pairs {
     pub fn from_slots(pairs: impl IntoIterator<Item = PerLeg<Identity>>) -> Option<Pairs> {
         let mut known = Pairs::default();
         for pair in pairs {
-            if known.agrees(&pair)? {
+            if pair.iter().any(|(_, identity)| !identity.is_known()) || known.agrees(&pair)? {
                 continue;
             }
             known.insert(pair);

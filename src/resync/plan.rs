@@ -81,6 +81,10 @@ pub(super) fn settle(
         let mut kept: Vec<Object> = Vec::with_capacity(objects.len());
         let mut by_ino: HashMap<u64, Vec<usize>> = HashMap::new();
         for object in objects {
+            if !object.ids[leg].is_known() {
+                kept.push(object);
+                continue;
+            }
             let rivals = by_ino.entry(object.ids[leg].ino).or_default();
             let rival = rivals.iter().copied().find(|&at| same(&kept[at].ids[leg], &object.ids[leg]));
             let Some(rival) = rival else {
@@ -89,6 +93,10 @@ pub(super) fn settle(
                 continue;
             };
             let partner = object.ids[leg.other()];
+            if !partner.is_known() {
+                kept[rival].absorb(object);
+                continue;
+            }
             if same(&partner, &kept[rival].ids[leg.other()]) || !alive(leg.other(), &partner)? {
                 kept[rival].absorb(object);
             } else if !alive(leg.other(), &kept[rival].ids[leg.other()])? {

@@ -5,10 +5,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use crate::sync::{Mutex, Rank};
+
 /// The counters of one resync. Sizes are in bytes.
-#[derive(Debug)]
 pub struct Progress {
-    started: Instant,
+    started: Mutex<Instant>,
     active: AtomicBool,
     objects_done: AtomicU64,
     objects_total: AtomicU64,
@@ -44,7 +45,7 @@ pub struct ProgressReport {
 impl Default for Progress {
     fn default() -> Self {
         Progress {
-            started: Instant::now(),
+            started: Mutex::new(Rank::Leaf, Instant::now()),
             active: AtomicBool::new(false),
             objects_done: AtomicU64::new(0),
             objects_total: AtomicU64::new(0),
@@ -59,7 +60,8 @@ impl Default for Progress {
 impl Progress {
     /// The counters now.
     pub fn report(&self) -> ProgressReport {
-        self.report_after(self.started.elapsed())
+        let started = *self.started.lock();
+        self.report_after(started.elapsed())
     }
 
     fn report_after(&self, elapsed: Duration) -> ProgressReport {
@@ -76,6 +78,19 @@ impl Progress {
             bytes_written: self.bytes_written.load(Relaxed),
             rate,
             left,
+        }
+    }
+
+    /// Nothing is being resynced any more, done or not.
+    pub fn stopped(&self) {
+        self.set_active(false);
+    }
+
+    /// A new resync: what an earlier one counted is not its progress. The bytes read and written go on.
+    pub fn restart(&self) {
+        *self.started.lock() = Instant::now();
+        for counter in [&self.objects_done, &self.objects_total, &self.bytes_done, &self.bytes_total] {
+            counter.store(0, Relaxed);
         }
     }
 

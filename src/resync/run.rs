@@ -8,6 +8,7 @@ use super::areas::{Parked, delete_content};
 use super::copy::Copier;
 use super::data::Pending;
 use super::pairs::{Pairs, same};
+use super::places;
 use super::plan::{Object, gather, settle};
 use super::progress::Progress;
 use super::spans::Spans;
@@ -59,6 +60,7 @@ impl<'r, L: Leg> Run<'r, L> {
         if gathered.is_empty() && resync.scope == Scope::Dirty {
             return Ok(None);
         }
+        let gathered = places::bind(gathered, sides, resync.bitmap, resync.host)?;
         let objects = settle(gathered, |leg, identity| Ok(sides.find(leg, identity)?.is_some()))?;
         let mut run = Run::new(sides, resync.bitmap, resync.host, resync.progress)?;
         run.everything = resync.scope == Scope::Everything;
@@ -235,6 +237,20 @@ impl<'r, L: Leg> Run<'r, L> {
         let ino = object.ids[self.sides.source].ino;
         self.by_source.entry(ino).or_default().push(self.objects.len());
         self.objects.push(object);
+    }
+
+    /// What the target has under a name that stays is the counterpart of an object of which that was not
+    /// known: its slots say so, durably, from now on.
+    pub fn adopt(&mut self, wanted: &Identity, found: Identity) -> io::Result<()> {
+        let target = self.sides.target();
+        let Some(at) = self.known(wanted).filter(|&at| !self.objects[at].ids[target].is_known()) else {
+            return Ok(());
+        };
+        for &slot in &self.objects[at].slots {
+            self.bitmap.rebind(self.host, slot, target, found)?;
+        }
+        self.now_is(wanted, found);
+        Ok(())
     }
 
     /// Position of the known object that is `identity` on the source.

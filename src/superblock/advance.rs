@@ -20,17 +20,24 @@
 //! is refused as older, where the bitmap does not cover it any more. Each leg ends with the new events
 //! in both of its slots, so that one damaged slot never takes a leg back to an older state.
 //!
-//! A fault of a leg is recorded on the survivor only, twice for the same reason:
+//! Going on with one leg (a fault while mounted, a mount without the other) is recorded on that one only,
+//! twice for the same reason:
 //!
 //! ```text
-//!   F1  survivor   events = highest ever tried + 1, peer stale since (the other's events as last known),
-//!                  events_cleared as it is, which is never more than that; then again into the other slot
+//!   F1  survivor   a generation of its own, the old one among its ancestors; events = highest ever
+//!                  tried + 1, peer stale since (the other's events as last known), events_cleared as
+//!                  it is, which is never more than that; then again into the other slot
 //! ```
 //!
 //! | crash | what is found | what the next mount does |
 //! |---|---|---|
 //! | before F1 | no record | an ordinary resync: no write that only one leg took was acknowledged (O2) |
-//! | after F1 | survivor says stale, the other has fewer events | resync from the survivor |
+//! | after F1 | the other's generation is an ancestor of the survivor's | recovery from the survivor |
+//! | after F1, and the other went on alone as well | two generations, neither the other's ancestor | refused: divergent |
+//!
+//! A leg that comes back is taken in by the four writes of a common change, S1 to S3, in which the other
+//! one's generation becomes its own. Between S1 and S2 it is still behind by its generation; from S2 on
+//! it is the target of a resync, and refused without its source.
 //!
 //! "Highest ever tried", since a write of the lost leg that reported an error may have landed: it
 //! must not have as many events as the survivor, or it would look as if it had gone on.
@@ -40,9 +47,9 @@
 
 use std::io;
 
-use super::{PeerState, Plan, Superblock, Work};
+use super::{ANCESTORS, PeerState, Plan, Superblock, Work, new_generation};
 use crate::error::errno;
-use crate::legs::{LegId, PerLeg};
+use crate::legs::{LegId, PerLeg, Timestamp};
 
 /// One leg's superblock file. Each write goes to the slot that holds the older state.
 pub trait SuperblockStore: Send + Sync {
@@ -59,44 +66,80 @@ pub struct NotWritten {
     pub error: io::Error,
 }
 
+/// A leg's superblock file, and what is known to be in it.
+struct Side {
+    store: Box<dyn SuperblockStore>,
+    now: Superblock,
+}
+
 /// Both superblocks of a mounted mirror. Its owner holds it under a lock of rank `State`.
 pub struct Superblocks {
-    stores: PerLeg<Box<dyn SuperblockStore>>,
-    /// What is known to be durable.
-    now: PerLeg<Superblock>,
+    /// `None` for a leg that is not there.
+    sides: PerLeg<Option<Side>>,
     /// The highest `events` that any write has carried, also one that failed.
     tried: u64,
+    /// The leg that the other one goes on without.
     lost: Option<LegId>,
 }
+
+/// A leg's superblock as it was found, and where to write the next one.
+pub type FoundSide = (Superblock, Box<dyn SuperblockStore>);
 
 impl Superblocks {
     /// Records that the mirror is mounted, before anything is read through it. On an error nothing
     /// has been lost: the legs are as a crashed mount leaves them.
+    ///
+    /// `found` has the leg that the plan reads from, and the other one unless the plan is to go on alone.
+    /// `born` is the birth that an object made now would have on the source.
     pub fn mount(
-        stores: PerLeg<Box<dyn SuperblockStore>>,
-        found: PerLeg<Superblock>,
+        found: PerLeg<Option<FoundSide>>,
         plan: &Plan,
+        born: Option<Timestamp>,
     ) -> Result<Superblocks, NotWritten> {
-        let tried = found.iter().map(|(_, sb)| sb.events).max().unwrap_or(0);
-        let mut this = Superblocks { stores, now: found, tried, lost: None };
-        let source = (plan.work == Work::Resync).then_some(plan.source);
-        this.change(plan.source, |leg, sb| {
-            sb.clean = false;
-            sb.source = source;
-            sb.peer_state = match plan.stale {
-                Some(stale) if stale != leg => PeerState::Recovering,
-                _ => PeerState::InSync,
-            };
-        })?;
+        let sides = found.map(|side| side.map(|(now, store)| Side { now, store }));
+        let tried = sides.iter().filter_map(|(_, side)| Some(side.as_ref()?.now.events)).max().unwrap_or(0);
+        let mut this = Superblocks { sides, tried, lost: None };
+        if plan.work == Work::Alone {
+            let go_on = this.go_on_alone(plan.source, libc::ENODEV, born);
+            go_on.map_err(|error| NotWritten { leg: plan.source, error })?;
+            return Ok(this);
+        }
+        match plan.stale {
+            Some(stale) => this.begin_recovery(stale)?,
+            None => {
+                let source = (plan.work != Work::Nothing).then_some(plan.source);
+                this.change(plan.source, |sb, _| {
+                    (sb.clean, sb.source, sb.peer_state) = (false, source, PeerState::InSync);
+                })?;
+            }
+        }
         Ok(this)
+    }
+
+    /// Takes in a leg that was lost: from here on it is the target of a recovery from the other one.
+    pub fn take_in(&mut self, leg: LegId, found: FoundSide) -> Result<(), NotWritten> {
+        debug_assert_eq!(self.lost, Some(leg));
+        let (now, store) = found;
+        self.tried = self.tried.max(now.events);
+        self.sides[leg] = Some(Side { now, store });
+        self.lost = None;
+        self.begin_recovery(leg)
+    }
+
+    fn begin_recovery(&mut self, stale: LegId) -> Result<(), NotWritten> {
+        let source = stale.other();
+        self.change(source, |sb, of_source| {
+            (sb.clean, sb.source) = (false, Some(source));
+            (sb.generation, sb.ancestors) = (of_source.generation, of_source.ancestors);
+            sb.peer_state = if sb.role == source { PeerState::Recovering } else { PeerState::InSync };
+        })
     }
 
     /// Records that the resync is done: both legs are equal and durable. Does nothing when a leg has
     /// been lost since.
     pub fn resynced(&mut self) -> Result<(), NotWritten> {
-        self.change(self.first(), |_, sb| {
-            sb.source = None;
-            sb.peer_state = PeerState::InSync;
+        self.change(self.first(), |sb, _| {
+            (sb.source, sb.alone_since, sb.peer_state) = (None, None, PeerState::InSync);
         })
     }
 
@@ -104,81 +147,114 @@ impl Superblocks {
     /// done stays recorded, and a lost leg stale.
     pub fn unmount(&mut self) -> Result<(), NotWritten> {
         let Some(lost) = self.lost else {
-            return self.change(self.first(), |_, sb| sb.clean = true);
+            return self.change(self.first(), |sb, _| sb.clean = true);
         };
         let survivor = lost.other();
-        let mut next = self.now[survivor].clone();
+        let failed = |error| NotWritten { leg: survivor, error };
+        let mut next = self.side(survivor).map_err(failed)?.now.clone();
         (next.clean, next.events) = (true, self.tried + 1);
-        self.write_twice(survivor, next).map_err(|error| NotWritten { leg: survivor, error })
+        self.write_twice(survivor, next).map_err(failed)
     }
 
     /// Records on the other leg that this one failed with `cause`. On Ok the fact is durable, and a
-    /// change that only the survivor took may be acknowledged (O2, P6).
+    /// change that only the survivor took may be acknowledged (O2, P6). `born` as for
+    /// [`mount`](Self::mount), on the survivor.
     ///
     /// EIO when there is nothing to go on with: the other leg is lost already, or this is the source
     /// of an unfinished resync. Any other error is the survivor's own.
-    pub fn leg_failed(&mut self, leg: LegId, cause: i32) -> io::Result<()> {
+    pub fn leg_failed(&mut self, leg: LegId, cause: i32, born: Option<Timestamp>) -> io::Result<()> {
         let survivor = leg.other();
         if self.lost == Some(leg) {
             return Ok(());
         }
-        if self.lost.is_some() || self.now[survivor].source == Some(leg) {
+        if self.lost.is_some() || self.side(survivor)?.now.source == Some(leg) {
             return Err(errno(libc::EIO));
         }
-        let since_events = self.now[leg].events;
-        let mut next = self.now[survivor].clone();
-        next.events = self.tried + 1;
-        // O4: events_cleared stands still from here on.
-        debug_assert!(next.events_cleared <= since_events, "raised before the other leg caught up");
-        next.peer_state = PeerState::Stale { since_events, errno: cause };
-        next.source = None;
+        self.go_on_alone(survivor, cause, born)
+    }
+
+    /// Whether the other leg can do without this one: it is complete.
+    pub fn can_lose(&self, leg: LegId) -> bool {
+        let survivor = self.sides[leg.other()].as_ref();
+        self.lost.is_none() && survivor.is_some_and(|side| side.now.source != Some(leg))
+    }
+
+    fn go_on_alone(&mut self, survivor: LegId, cause: i32, born: Option<Timestamp>) -> io::Result<()> {
+        let other = self.sides[survivor.other()].as_ref().map(|side| side.now.events);
+        let mut next = self.side(survivor)?.now.clone();
+        let was = next.peer_state;
+        let since_events = other.unwrap_or(next.events);
+        if !matches!(was, PeerState::Stale { .. }) {
+            // O4: events_cleared stands still from here on.
+            debug_assert!(next.events_cleared <= since_events, "raised before the other leg caught up");
+            next.ancestors.copy_within(..ANCESTORS - 1, 1);
+            next.ancestors[0] = next.generation;
+            next.generation = new_generation();
+            next.peer_state = PeerState::Stale { since_events, errno: cause };
+        }
+        if was == PeerState::InSync {
+            // One that was being recovered may lack what was born since it was lost before.
+            next.alone_since = born;
+        }
+        (next.clean, next.source, next.events) = (false, None, self.tried + 1);
         self.write_twice(survivor, next)?;
-        self.lost = Some(leg);
+        self.lost = Some(survivor.other());
         Ok(())
     }
 
-    /// What a leg's superblock is known to say.
-    pub fn get(&self, leg: LegId) -> &Superblock {
-        &self.now[leg]
+    /// What a leg's superblock is known to say; `None` when the leg was not there.
+    pub fn get(&self, leg: LegId) -> Option<&Superblock> {
+        self.sides[leg].as_ref().map(|side| &side.now)
     }
 
-    /// The leg that failed since the mount.
+    /// The leg that the other one goes on without.
     pub fn lost(&self) -> Option<LegId> {
         self.lost
     }
 
     fn first(&self) -> LegId {
-        self.now[LegId::A].source.unwrap_or(LegId::A)
+        self.get(LegId::A).and_then(|sb| sb.source).unwrap_or(LegId::A)
     }
 
-    /// Writes a change in which both legs take part.
-    fn change(&mut self, source: LegId, edit: impl Fn(LegId, &mut Superblock)) -> Result<(), NotWritten> {
+    fn side(&self, leg: LegId) -> io::Result<&Side> {
+        self.sides[leg].as_ref().ok_or_else(|| errno(libc::ENODEV))
+    }
+
+    /// Writes a change in which both legs take part. `edit` is given what the source says before it.
+    fn change(
+        &mut self,
+        source: LegId,
+        edit: impl Fn(&mut Superblock, &Superblock),
+    ) -> Result<(), NotWritten> {
         if self.lost.is_some() {
             return Ok(());
         }
-        let events = self.tried + 1;
-        let next = PerLeg::from_fn(|leg| {
-            let mut sb = self.now[leg].clone();
-            edit(leg, &mut sb);
-            (sb.events, sb.events_cleared) = (events, events);
-            sb
-        });
-        let other = source.other();
         let failed = |leg| move |error| NotWritten { leg, error };
+        let events = self.tried + 1;
+        let of_source = self.side(source).map_err(failed(source))?.now.clone();
+        let next = |this: &Self, leg| {
+            let mut sb = this.side(leg)?.now.clone();
+            edit(&mut sb, &of_source);
+            (sb.events, sb.events_cleared) = (events, events);
+            io::Result::Ok(sb)
+        };
+        let other = source.other();
+        let of_other = next(self, other).map_err(failed(other))?;
+        let of_source_next = next(self, source).map_err(failed(source))?;
         // ORDER: the source first (O8), and with its old events_cleared, as the other leg may stay
         // behind if we crash now.
-        let cleared = self.now[source].events_cleared;
-        let ahead = Superblock { events_cleared: cleared, ..next[source].clone() };
+        let ahead = Superblock { events_cleared: of_source.events_cleared, ..of_source_next.clone() };
         self.write(source, ahead).map_err(failed(source))?;
-        self.write_twice(other, next[other].clone()).map_err(failed(other))?;
+        self.write_twice(other, of_other).map_err(failed(other))?;
         // ORDER: raised only now that the other leg has caught up; bits are cleared only after this.
-        self.write(source, next[source].clone()).map_err(failed(source))
+        self.write(source, of_source_next).map_err(failed(source))
     }
 
     fn write(&mut self, leg: LegId, next: Superblock) -> io::Result<()> {
         self.tried = self.tried.max(next.events);
-        self.stores[leg].write(&next)?;
-        self.now[leg] = next;
+        let side = self.sides[leg].as_mut().ok_or_else(|| errno(libc::ENODEV))?;
+        side.store.write(&next)?;
+        side.now = next;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::superblock::testing::Random;
-use crate::superblock::{BitmapPlace, Found, Geometry, plan};
+use crate::superblock::{BitmapPlace, DivergentBecause, Found, Geometry, Refusal, plan, plan_alone};
 use crate::sync::{Mutex, Rank};
 use std::sync::Arc;
 
@@ -33,8 +33,20 @@ impl SuperblockStore for Store {
     }
 }
 
-fn stores(medium: &Arc<Mutex<Medium>>) -> PerLeg<Box<dyn SuperblockStore>> {
-    PerLeg::from_fn(|leg| Box::new(Store(medium.clone(), leg)) as Box<dyn SuperblockStore>)
+/// What was found on a leg, and where to write the next one.
+fn side(medium: &Arc<Mutex<Medium>>, slots: &PerLeg<Superblock>, leg: LegId) -> FoundSide {
+    (slots[leg].clone(), Box::new(Store(medium.clone(), leg)))
+}
+
+/// Mounts both, or those that the plan is about.
+fn mount(
+    medium: &Arc<Mutex<Medium>>,
+    slots: &PerLeg<Superblock>,
+    plan: &Plan,
+) -> Result<Superblocks, NotWritten> {
+    let there = |leg| plan.work != Work::Alone || leg == plan.source;
+    let found = PerLeg::from_fn(|leg| there(leg).then(|| side(medium, slots, leg)));
+    Superblocks::mount(found, plan, None)
 }
 
 fn new_medium() -> Arc<Mutex<Medium>> {
@@ -62,9 +74,20 @@ struct Truth {
 /// Mounts, works and ends somehow; the power fails somewhere in between, or not at all.
 fn one_mount(medium: &Arc<Mutex<Medium>>, truth: &mut Truth, random: &mut Random) {
     let (slots, decided) = find(medium);
-    let plan = decided.unwrap_or_else(|refusal| panic!("{refusal:?} of {slots:?}, truth {truth:?}"));
+    let mut plan = decided.unwrap_or_else(|refusal| panic!("{refusal:?} of {slots:?}, truth {truth:?}"));
+    if random.below(4) == 0 {
+        // The other leg is not there this time.
+        let leg = *random.pick(&LegId::ALL);
+        let found = Found::Leg { superblock: slots[leg].clone(), damaged_slot: None };
+        match plan_alone(leg, &found) {
+            // Who takes the wrong one alone makes a split brain, which is another test's business.
+            Ok(_) if slots[leg.other()].peer_state != PeerState::InSync => {}
+            Ok(alone) => plan = alone,
+            Err(_) => assert_eq!(slots[leg].source, Some(leg.other())),
+        }
+    }
     assert_ne!(truth.missed_by, Some(plan.source), "{slots:?}");
-    assert!(!truth.unequal || plan.work == Work::Resync, "{slots:?}");
+    assert!(!truth.unequal || plan.work != Work::Nothing, "{slots:?}");
     if truth.missed_by.is_some() {
         assert_eq!(plan.stale, truth.missed_by, "{slots:?}");
     }
@@ -73,8 +96,11 @@ fn one_mount(medium: &Arc<Mutex<Medium>>, truth: &mut Truth, random: &mut Random
         medium.left = if random.below(2) == 1 { random.below(12) } else { u64::MAX };
         medium.lands = random.below(2) == 1;
     }
-    let Ok(mut mounted) = Superblocks::mount(stores(medium), slots, &plan) else { return };
-    let mut resyncing = plan.work == Work::Resync;
+    let Ok(mut mounted) = mount(medium, &slots, &plan) else { return };
+    if plan.work == Work::Alone {
+        (truth.unequal, truth.missed_by) = (true, plan.stale);
+    }
+    let mut resyncing = matches!(plan.work, Work::Resync | Work::CompareAll);
     for _ in 0..random.below(8) {
         let done = match random.below(5) {
             0 | 1 => {
@@ -92,7 +118,7 @@ fn one_mount(medium: &Arc<Mutex<Medium>>, truth: &mut Truth, random: &mut Random
             }
             4 => {
                 let leg = *random.pick(&LegId::ALL);
-                let recorded = mounted.leg_failed(leg, libc::EIO);
+                let recorded = mounted.leg_failed(leg, libc::EIO, None);
                 if recorded.is_ok() {
                     // Only now may a write that this leg missed be acknowledged.
                     (truth.unequal, truth.missed_by) = (true, Some(leg));
@@ -131,14 +157,14 @@ fn a_failed_write_that_landed_does_not_look_like_going_on() {
         for left in 0..4 {
             let medium = new_medium();
             let (slots, plan_then) = find(&medium);
-            let mut mounted = Superblocks::mount(stores(&medium), slots, &plan_then.unwrap()).unwrap();
+            let mut mounted = mount(&medium, &slots, &plan_then.unwrap()).unwrap();
             (medium.lock().left, medium.lock().lands) = (left, true);
             let Err(failed) = mounted.unmount() else { continue };
             if failed.leg != lost {
                 continue;
             }
             medium.lock().left = u64::MAX;
-            mounted.leg_failed(lost, libc::EIO).unwrap();
+            mounted.leg_failed(lost, libc::EIO, None).unwrap();
             let expected = Plan { source: lost.other(), work: Work::Resync, stale: Some(lost) };
             assert_eq!(find(&medium).1, Ok(expected), "after {left} writes");
         }
@@ -146,17 +172,14 @@ fn a_failed_write_that_landed_does_not_look_like_going_on() {
 }
 
 #[test]
-fn an_image_of_a_leg_from_before_the_mount_is_refused_once_bits_may_have_been_cleared() {
+fn of_an_image_of_a_leg_from_before_the_mount_everything_is_compared_once_bits_may_have_been_cleared() {
     for restored in LegId::ALL {
         let medium = new_medium();
         let (old, decided) = find(&medium);
-        Superblocks::mount(stores(&medium), old.clone(), &decided.unwrap()).unwrap();
+        mount(&medium, &old, &decided.unwrap()).unwrap();
         medium.lock().slots[restored] = old[restored].clone();
-        let refusal = find(&medium).1.unwrap_err();
-        assert!(
-            matches!(refusal, crate::superblock::Refusal::Older(leg, _) if leg == restored),
-            "{refusal:?}"
-        );
+        let expected = Plan { source: restored.other(), work: Work::CompareAll, stale: Some(restored) };
+        assert_eq!(find(&medium).1, Ok(expected));
     }
 }
 
@@ -164,14 +187,14 @@ fn an_image_of_a_leg_from_before_the_mount_is_refused_once_bits_may_have_been_cl
 fn the_source_of_an_unfinished_resync_is_never_recorded_as_lost() {
     let medium = new_medium();
     let (slots, decided) = find(&medium);
-    drop(Superblocks::mount(stores(&medium), slots, &decided.unwrap()).unwrap());
+    drop(mount(&medium, &slots, &decided.unwrap()).unwrap());
     let (slots, decided) = find(&medium);
-    let mut mounted = Superblocks::mount(stores(&medium), slots, &decided.unwrap()).unwrap();
+    let mut mounted = mount(&medium, &slots, &decided.unwrap()).unwrap();
     let before = medium.lock().slots.clone();
-    assert_eq!(mounted.leg_failed(LegId::A, libc::EIO).unwrap_err().raw_os_error(), Some(libc::EIO));
+    assert_eq!(mounted.leg_failed(LegId::A, libc::EIO, None).unwrap_err().raw_os_error(), Some(libc::EIO));
     assert_eq!(medium.lock().slots, before);
     mounted.resynced().unwrap();
-    mounted.leg_failed(LegId::A, libc::EIO).unwrap();
+    mounted.leg_failed(LegId::A, libc::EIO, None).unwrap();
 }
 
 #[test]
@@ -179,10 +202,10 @@ fn the_last_leg_is_never_recorded_as_lost() {
     for first in LegId::ALL {
         let medium = new_medium();
         let (slots, decided) = find(&medium);
-        let mut mounted = Superblocks::mount(stores(&medium), slots, &decided.unwrap()).unwrap();
-        mounted.leg_failed(first, libc::EIO).unwrap();
-        mounted.leg_failed(first, libc::EIO).unwrap();
-        assert!(mounted.leg_failed(first.other(), libc::EIO).is_err());
+        let mut mounted = mount(&medium, &slots, &decided.unwrap()).unwrap();
+        mounted.leg_failed(first, libc::EIO, None).unwrap();
+        mounted.leg_failed(first, libc::EIO, None).unwrap();
+        assert!(mounted.leg_failed(first.other(), libc::EIO, None).is_err());
     }
 }
 
@@ -195,8 +218,92 @@ fn a_crash_while_the_bitmap_is_given_another_place_is_no_contradiction() {
             slots[leg].bitmap_place = BitmapPlace::Elsewhere;
         }
         medium.lock().left = left;
-        assert!(Superblocks::mount(stores(&medium), slots, &plan.unwrap()).is_err());
+        assert!(mount(&medium, &slots, &plan.unwrap()).is_err());
         let (_, decided) = find(&medium);
         assert!(decided.is_ok(), "after {left} writes: {decided:?}");
     }
+}
+
+/// One leg alone, perhaps with a crash after some writes.
+fn alone(medium: &Arc<Mutex<Medium>>, leg: LegId, writes: u64) {
+    let slots = medium.lock().slots.clone();
+    let found = Found::Leg { superblock: slots[leg].clone(), damaged_slot: None };
+    medium.lock().left = writes;
+    if let Ok(mut mounted) = mount(medium, &slots, &plan_alone(leg, &found).unwrap()) {
+        let _ = mounted.unmount();
+    }
+    medium.lock().left = u64::MAX;
+}
+
+#[test]
+fn each_leg_alone_is_a_split_brain_whatever_the_order_and_wherever_a_crash_falls() {
+    for first in LegId::ALL {
+        for writes in 1..5 {
+            for again in [false, true] {
+                let medium = new_medium();
+                alone(&medium, first, writes);
+                alone(&medium, first.other(), writes);
+                if again {
+                    alone(&medium, first, u64::MAX);
+                }
+                let divergent = Refusal::Divergent(DivergentBecause::Generations);
+                assert_eq!(find(&medium).1, Err(divergent), "{first} first, {writes} writes");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_leg_alone_however_often_leaves_the_other_one_stale() {
+    for one in LegId::ALL {
+        let medium = new_medium();
+        for writes in [1, u64::MAX, 2, 3, u64::MAX] {
+            alone(&medium, one, writes);
+            let expected = Plan { source: one, work: Work::Resync, stale: Some(one.other()) };
+            assert_eq!(find(&medium).1, Ok(expected), "{:?}", medium.lock().slots);
+        }
+    }
+}
+
+#[test]
+fn a_leg_that_is_being_recovered_is_refused_alone_and_the_source_is_not() {
+    for source in LegId::ALL {
+        for writes in 0..8 {
+            let medium = new_medium();
+            alone(&medium, source, u64::MAX);
+            let (slots, decided) = find(&medium);
+            medium.lock().left = writes;
+            let _ = mount(&medium, &slots, &decided.unwrap());
+            medium.lock().left = u64::MAX;
+            let slots = medium.lock().slots.clone();
+            let says = |leg: LegId| Found::Leg { superblock: slots[leg].clone(), damaged_slot: None };
+            assert!(plan_alone(source, &says(source)).is_ok());
+            // Before the first write has reached it, it does not know. Then it is a split brain.
+            if writes >= 2 {
+                let refused = plan_alone(source.other(), &says(source.other()));
+                assert_eq!(refused, Err(Refusal::Incomplete(source.other())), "{writes} writes");
+            }
+            assert_eq!(find(&medium).1.unwrap().source, source);
+        }
+    }
+}
+
+#[test]
+fn what_was_born_alone_is_known_until_the_legs_are_equal_again() {
+    let medium = new_medium();
+    let (slots, decided) = find(&medium);
+    let mut mounted = mount(&medium, &slots, &decided.unwrap()).unwrap();
+    let early = Timestamp { secs: 5, nanos: 6 };
+    let since = |mounted: &Superblocks| mounted.get(LegId::A).unwrap().alone_since;
+    mounted.leg_failed(LegId::B, libc::EIO, Some(early)).unwrap();
+    assert_eq!(since(&mounted), Some(early));
+    let slots = medium.lock().slots.clone();
+    mounted.take_in(LegId::B, side(&medium, &slots, LegId::B)).unwrap();
+    assert_eq!(since(&mounted), Some(early), "what was born since is perhaps not there yet");
+    mounted.leg_failed(LegId::B, libc::EIO, Some(Timestamp { secs: 9, nanos: 0 })).unwrap();
+    assert_eq!(since(&mounted), Some(early));
+    let slots = medium.lock().slots.clone();
+    mounted.take_in(LegId::B, side(&medium, &slots, LegId::B)).unwrap();
+    mounted.resynced().unwrap();
+    assert_eq!(since(&mounted), None);
 }

@@ -24,7 +24,9 @@
 //!      176      4  errno that made the peer stale (0 unless stale)
 //!      180      4  bitmap slots
 //!      184      8  chunk size in bytes
-//!      192   3904  zero
+//!      192      8  alone since: seconds since 1970 (0 unless known)
+//!      200      4  alone since: nanoseconds, and one more; 0: not known
+//!      204   3892  zero
 //! ```
 //!
 //! All fields lie in the first 512 bytes, so a write torn at a sector leaves the old slot or the new
@@ -36,7 +38,7 @@ use uuid::Uuid;
 
 use super::{ANCESTORS, BitmapPlace, PeerState, Superblock};
 use crate::bitmap::ChunkSize;
-use crate::legs::LegId;
+use crate::legs::{LegId, Timestamp};
 
 /// Bytes in a slot; the file is two slots long.
 pub const SLOT_SIZE: usize = 4096;
@@ -117,6 +119,9 @@ pub fn encode(sb: &Superblock) -> Slot {
     writer.put(&errno.to_le_bytes());
     writer.put(&sb.bitmap_slots.to_le_bytes());
     writer.put(&sb.chunk_size.to_le_bytes());
+    let (secs, nanos) = sb.alone_since.map_or((0, 0), |time| (time.secs, time.nanos + 1));
+    writer.put(&secs.to_le_bytes());
+    writer.put(&nanos.to_le_bytes());
     let crc = crc32c::crc32c(&writer.bytes);
     writer.bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     Slot(writer.bytes)
@@ -153,6 +158,9 @@ fn decode_fields(reader: &mut Reader<'_>, place: usize) -> Result<Superblock, Sl
     let errno = i32::from_le_bytes(reader.take());
     let bitmap_slots = u32::from_le_bytes(reader.take());
     let chunk_size = reader.number();
+    let secs = i64::from_le_bytes(reader.take());
+    let nanos = u32::from_le_bytes(reader.take());
+    check(nanos <= 1_000_000_000 && (nanos > 0 || secs == 0), "time since it is alone")?;
     check(reader.bytes[reader.at..].iter().all(|&byte| byte == 0), "reserved byte")?;
     check(generation != 0, "generation")?;
     check(events_cleared <= events, "events_cleared")?;
@@ -179,6 +187,7 @@ fn decode_fields(reader: &mut Reader<'_>, place: usize) -> Result<Superblock, Sl
             0 => None,
             byte => Some(leg_from(byte).ok_or(SlotFault::BadField("source"))?),
         },
+        alone_since: nanos.checked_sub(1).map(|nanos| Timestamp { secs, nanos }),
         chunk_size,
         bitmap_slots,
         bitmap_place: match bitmap_place {

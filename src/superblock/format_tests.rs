@@ -12,6 +12,7 @@ const GEOMETRY: Geometry =
 fn any_superblock(random: &mut Random) -> Superblock {
     let role = *random.pick(&LegId::ALL);
     let events = random.number();
+    let time = Timestamp { secs: random.number() as i64, nanos: random.below(1_000_000_000) as u32 };
     let stale = PeerState::Stale { since_events: random.number(), errno: random.number() as i32 };
     Superblock {
         generation: random.number() | 1,
@@ -23,6 +24,7 @@ fn any_superblock(random: &mut Random) -> Superblock {
         chunk_size: 1 << (16 + random.below(15)),
         bitmap_slots: 1 + random.below(1 << 31) as u32,
         bitmap_place: *random.pick(&[BitmapPlace::Leg, BitmapPlace::Elsewhere]),
+        alone_since: *random.pick(&[None, Some(time)]),
         clean: random.below(2) == 1,
         sequence: random.number(),
         ..Superblock::new_pair(GEOMETRY)[role].clone()
@@ -93,7 +95,8 @@ fn values_this_version_never_writes_are_refused_though_the_checksum_is_right() {
         (77, 1, SlotFault::BadField("reserved byte")),
         (160, 2, SlotFault::BadField("events_cleared")),
         (184, 1, SlotFault::BadField("chunk size")),
-        (192, 1, SlotFault::BadField("reserved byte")),
+        (192, 1, SlotFault::BadField("time since it is alone")),
+        (204, 1, SlotFault::BadField("reserved byte")),
         (4095, 1, SlotFault::BadField("reserved byte")),
     ];
     for (at, byte, fault) in cases {
@@ -139,6 +142,7 @@ fn the_byte_map_in_the_docs_is_that_of_the_code() {
         ("role", with(|sb| sb.role = LegId::B)),
         ("clean", with(|sb| sb.clean = false)),
         ("bitmap place", with(|sb| sb.bitmap_place = BitmapPlace::Elsewhere)),
+        ("alone since", with(|sb| sb.alone_since = Some(Timestamp { secs: -1, nanos: 0x3b9a_c9fe }))),
         ("source", with(|sb| sb.source = Some(LegId::B))),
         ("peer state", with(|sb| sb.peer_state = PeerState::Recovering)),
         ("generation", with(|sb| sb.generation = u64::MAX)),

@@ -9,7 +9,9 @@
 //! ```
 //!
 //! What the fields mean together:
-//! - `generation` names a history. It stays the same while both legs go together.
+//! - `generation` names a history. It stays the same while both legs go together; a leg that goes on
+//!   alone starts a new one and remembers the old ones as ancestors. So two legs that each went on
+//!   alone never look like one that is merely behind.
 //! - `events` counts the changes of state within a generation. A leg that has fewer has missed a
 //!   change of state, not necessarily one of data.
 //! - `events_cleared` says how far the bitmap reaches back: it covers everything that differs from a
@@ -26,11 +28,11 @@ pub mod store;
 
 use uuid::Uuid;
 
-use crate::legs::{LegId, PerLeg};
+use crate::legs::{LegId, PerLeg, Timestamp};
 
-pub use advance::{NotWritten, SuperblockStore, Superblocks};
+pub use advance::{FoundSide, NotWritten, SuperblockStore, Superblocks};
 pub use format::{SLOT_SIZE, SlotFault, VERSION};
-pub use plan::{DivergentBecause, OlderBecause, Plan, Refusal, Work, plan};
+pub use plan::{DivergentBecause, Plan, Refusal, Work, plan, plan_alone};
 pub use store::FileStore;
 
 /// How many former generations a superblock remembers.
@@ -84,6 +86,9 @@ pub struct Superblock {
     pub peer_state: PeerState,
     /// The resync in progress reads from this leg.
     pub source: Option<LegId>,
+    /// While the peer is not in sync: what was born on this leg before was born on the peer as well, what
+    /// at this time or later perhaps was not. `None` where that is not known: perhaps nothing was.
+    pub alone_since: Option<Timestamp>,
     /// Bytes covered by one bit: what a `ChunkSize` can be.
     pub chunk_size: u64,
     /// Slots in the bitmap file.
@@ -113,8 +118,7 @@ impl Superblock {
     pub fn new_pair(geometry: Geometry) -> PerLeg<Superblock> {
         let mirror = Uuid::new_v4();
         let legs = PerLeg::from_fn(|_| Uuid::new_v4());
-        // Any number that no other history has; 0 stands for "none" among the ancestors.
-        let generation = Uuid::new_v4().as_u64_pair().0 | 1;
+        let generation = new_generation();
         PerLeg::from_fn(|role| Superblock {
             mirror,
             leg: legs[role],
@@ -126,6 +130,7 @@ impl Superblock {
             events_cleared: 1,
             peer_state: PeerState::InSync,
             source: None,
+            alone_since: None,
             chunk_size: geometry.chunk_size,
             bitmap_slots: geometry.bitmap_slots,
             bitmap_place: geometry.bitmap_place,
@@ -142,6 +147,11 @@ impl Superblock {
             bitmap_place: self.bitmap_place,
         }
     }
+}
+
+/// Any number that no other history has; 0 stands for "none" among the ancestors.
+fn new_generation() -> u64 {
+    Uuid::new_v4().as_u64_pair().0 | 1
 }
 
 /// What was found where a leg's superblock should be.

@@ -17,8 +17,8 @@
 //! | A's generation | B's generation | answer |
 //! |---|---|---|
 //! | g | g | see below |
-//! | g | among A's ancestors is B's | refused: B is older |
-//! | among B's ancestors is A's | g | refused: A is older |
+//! | g | among A's ancestors is B's | B is stale: A went on without it |
+//! | among B's ancestors is A's | g | A is stale |
 //! | otherwise | | refused: divergent |
 //!
 //! Within one generation, "ahead" is the leg with more events, `source` the recorded one of a resync:
@@ -28,17 +28,19 @@
 //! | in sync | in sync | events equal, both clean, no source | nothing to do, source A |
 //! | in sync | in sync | events equal, unclean or a source | resync from the source, else A |
 //! | in sync | in sync | events differ, ahead.cleared <= behind.events | resync from the source, else the one ahead |
-//! | in sync | in sync | events differ, ahead.cleared > behind.events | refused: behind is older |
-//! | stale | in sync | fewer events, at least cleared | resync from the one, the other is stale |
-//! | stale | in sync | fewer events, less than cleared | refused: the other is older |
-//! | stale | in sync | as many events or more | refused: divergent, it went on as well |
-//! | recovering | in sync | at most as many events, at least cleared | resync from the one, the other is stale |
-//! | recovering | in sync | less than cleared | refused: the other is older |
-//! | recovering | in sync | more events | refused: divergent |
+//! | in sync | in sync | events differ, ahead.cleared > behind.events | the one behind is stale |
+//! | stale, recovering | in sync | at most as many events | the other is stale |
+//! | stale, recovering | in sync | more events | refused: divergent, it went on as well |
 //! | stale, recovering | stale, recovering | | refused: divergent |
 //! | the sources contradict each other or the leg that says "stale" | | | refused: divergent |
 //!
-//! Why events may differ by more than one without anybody being older: a mount that crashes between
+//! A stale leg is made equal to the other one: by the bitmap if it reaches back far enough
+//! (`events_cleared` of the one <= `events` of the stale one), else by comparing everything.
+//!
+//! With one leg alone ([`plan_alone`]): it is refused as incomplete if it is the target of a resync
+//! that was not finished; else it goes on alone, with a generation of its own from then on.
+//!
+//! Why events may differ by more than one without anybody being stale: a mount that crashes between
 //! its superblock writes leaves one leg ahead, and the next such mount leaves it ahead by two. What
 //! tells this from a leg restored from an old image is `events_cleared`: it is raised only after
 //! both legs carry the new events, and no bit is cleared before it is. See [`super::advance`] for each
@@ -67,6 +69,10 @@ pub enum Work {
     Nothing,
     /// Make equal what the bitmap names.
     Resync,
+    /// Make everything equal: the bitmap does not reach back far enough.
+    CompareAll,
+    /// The other leg is not there: go on without it.
+    Alone,
 }
 
 /// Why a pair of legs is not mounted.
@@ -94,24 +100,12 @@ pub enum Refusal {
     Swapped,
     /// Of one mirror, but not of one geometry.
     Geometry(PerLeg<Geometry>),
-    /// The other leg went on without this one, further than the bitmap reaches back.
-    Older(LegId, OlderBecause),
+    /// It was given as this leg, and is the other one.
+    OtherRole(LegId),
+    /// The target of a resync that was not finished: it cannot serve without the source.
+    Incomplete(LegId),
     /// Each has been changed without the other.
     Divergent(DivergentBecause),
-}
-
-/// What shows that a leg is older.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OlderBecause {
-    /// The other leg's history began after this one's.
-    Generation,
-    /// It has `events`; the other leg's bitmap reaches back to `reaches_to`.
-    Events {
-        /// This leg's events.
-        events: u64,
-        /// The other leg's events_cleared.
-        reaches_to: u64,
-    },
 }
 
 /// What shows that neither leg contains the other's history.
@@ -134,8 +128,22 @@ pub fn plan(found: &PerLeg<Found>) -> Result<Plan, Refusal> {
     }
     let legs = PerLeg::from_fn(|leg| superblock_of(leg, &found[leg])).transpose()?;
     belong_together(&legs)?;
-    one_history(&legs)?;
-    within_a_generation(&legs)
+    match left_behind(&legs)? {
+        Some(stale) => one_behind(&legs, stale.other(), recorded_source(&legs)?),
+        None => within_a_generation(&legs),
+    }
+}
+
+/// Decides whether `leg`, of which `found` is what it says, may go on without the other one.
+pub fn plan_alone(leg: LegId, found: &Found) -> Result<Plan, Refusal> {
+    let says = superblock_of(leg, found)?;
+    if says.role != leg {
+        return Err(Refusal::OtherRole(leg));
+    }
+    if says.source == Some(leg.other()) {
+        return Err(Refusal::Incomplete(leg));
+    }
+    Ok(Plan { source: leg, work: Work::Alone, stale: Some(leg.other()) })
 }
 
 fn superblock_of(leg: LegId, found: &Found) -> Result<&Superblock, Refusal> {
@@ -170,14 +178,15 @@ fn belong_together(legs: &PerLeg<&Superblock>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn one_history(legs: &PerLeg<&Superblock>) -> Result<(), Refusal> {
+/// The leg whose history is a prefix of the other's, because that one went on alone.
+fn left_behind(legs: &PerLeg<&Superblock>) -> Result<Option<LegId>, Refusal> {
     let (a, b) = (legs[LegId::A], legs[LegId::B]);
     if a.generation == b.generation {
-        return Ok(());
+        return Ok(None);
     }
     match (a.ancestors.contains(&b.generation), b.ancestors.contains(&a.generation)) {
-        (true, false) => Err(Refusal::Older(LegId::B, OlderBecause::Generation)),
-        (false, true) => Err(Refusal::Older(LegId::A, OlderBecause::Generation)),
+        (true, false) if b.peer_state == PeerState::InSync => Ok(Some(LegId::B)),
+        (false, true) if a.peer_state == PeerState::InSync => Ok(Some(LegId::A)),
         _ => Err(Refusal::Divergent(DivergentBecause::Generations)),
     }
 }
@@ -210,8 +219,13 @@ fn both_in_sync(legs: &PerLeg<&Superblock>, recorded: Option<LegId>) -> Result<P
     }
     // The source is written first, so the leg ahead was the source if nobody says otherwise.
     let ahead = if a.events > b.events { LegId::A } else { LegId::B };
-    bitmap_reaches(legs[ahead], legs[ahead.other()])?;
-    Ok(Plan { source: recorded.unwrap_or(ahead), work: Work::Resync, stale: None })
+    if bitmap_reaches(legs[ahead], legs[ahead.other()]) {
+        return Ok(Plan { source: recorded.unwrap_or(ahead), work: Work::Resync, stale: None });
+    }
+    if recorded == Some(ahead.other()) {
+        return Err(Refusal::Divergent(DivergentBecause::Sources));
+    }
+    Ok(Plan { source: ahead, work: Work::CompareAll, stale: Some(ahead.other()) })
 }
 
 fn one_behind(legs: &PerLeg<&Superblock>, source: LegId, recorded: Option<LegId>) -> Result<Plan, Refusal> {
@@ -222,22 +236,18 @@ fn one_behind(legs: &PerLeg<&Superblock>, source: LegId, recorded: Option<LegId>
     let (ahead, behind) = (legs[source], legs[stale]);
     // A leg under recovery takes part in each change of state, one that was left behind in none.
     let went_on = match ahead.peer_state {
-        PeerState::Recovering => behind.events > ahead.events,
-        _ => behind.events >= ahead.events,
+        PeerState::Stale { .. } => behind.events >= ahead.events,
+        _ => behind.events > ahead.events,
     };
     if went_on {
         return Err(Refusal::Divergent(DivergentBecause::WentOn(stale)));
     }
-    bitmap_reaches(ahead, behind)?;
-    Ok(Plan { source, work: Work::Resync, stale: Some(stale) })
+    let work = if bitmap_reaches(ahead, behind) { Work::Resync } else { Work::CompareAll };
+    Ok(Plan { source, work, stale: Some(stale) })
 }
 
-fn bitmap_reaches(ahead: &Superblock, behind: &Superblock) -> Result<(), Refusal> {
-    if behind.events >= ahead.events_cleared {
-        return Ok(());
-    }
-    let because = OlderBecause::Events { events: behind.events, reaches_to: ahead.events_cleared };
-    Err(Refusal::Older(behind.role, because))
+fn bitmap_reaches(ahead: &Superblock, behind: &Superblock) -> bool {
+    behind.events >= ahead.events_cleared
 }
 
 #[cfg(test)]

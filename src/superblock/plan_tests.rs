@@ -3,7 +3,7 @@
 use super::*;
 use crate::superblock::BitmapPlace;
 use PeerState::{InSync, Recovering};
-use Refusal::{Divergent, Older};
+use Refusal::Divergent;
 
 const STALE: PeerState = PeerState::Stale { since_events: 5, errno: libc::EIO };
 const GEOMETRY: Geometry = Geometry { chunk_size: 1 << 22, bitmap_slots: 64, bitmap_place: BitmapPlace::Leg };
@@ -30,6 +30,10 @@ fn plan_of(one: LegId, this: Says, that: Says) -> Result<Plan, Refusal> {
 
 fn resync(source: LegId, stale: Option<LegId>) -> Result<Plan, Refusal> {
     Ok(Plan { source, work: Work::Resync, stale })
+}
+
+fn compare_all(source: LegId) -> Result<Plan, Refusal> {
+    Ok(Plan { source, work: Work::CompareAll, stale: Some(source.other()) })
 }
 
 #[test]
@@ -75,16 +79,11 @@ fn a_crash_between_the_writes_of_both_superblocks_needs_a_resync_from_the_leg_ah
 }
 
 #[test]
-fn a_leg_from_before_bits_were_cleared_is_older() {
+fn of_a_leg_from_before_bits_were_cleared_everything_is_compared() {
     for one in LegId::ALL {
         for state in [InSync, STALE, Recovering] {
-            let because = OlderBecause::Events { events: 4, reaches_to: 5 };
             let ahead = (6, 5, false, state, None);
-            assert_eq!(
-                plan_of(one, ahead, (4, 4, true, InSync, None)),
-                Err(Older(one.other(), because)),
-                "{state:?}"
-            );
+            assert_eq!(plan_of(one, ahead, (4, 4, true, InSync, None)), compare_all(one), "{state:?}");
         }
     }
 }
@@ -173,9 +172,12 @@ fn in_every_cell_no_stale_leg_is_the_source_and_nothing_means_nothing() {
         let context = format!("A {a:?}, B {b:?}: {plan:?}");
         let (source, other) = (says[plan.source], says[plan.source.other()]);
         assert_eq!(other.3, InSync, "the leg that is not read complains of the source: {context}");
-        assert_eq!(plan.stale.is_some(), source.3 != InSync, "{context}");
+        let complains = source.3 != InSync || plan.work == Work::CompareAll;
+        assert_eq!(plan.stale.is_some(), complains, "{context}");
         assert_ne!(plan.stale, Some(plan.source), "{context}");
-        assert!(source.0.min(other.0) >= source.1.min(other.1), "{context}");
+        assert!(source.0.max(other.0) == source.0 || plan.stale.is_none(), "{context}");
+        // Where the bitmap does not reach, it is not believed.
+        assert!(plan.work == Work::CompareAll || other.0 >= source.1 || source.0 < other.0, "{context}");
         for recorded in [a.4, b.4].into_iter().flatten() {
             assert_eq!(recorded, plan.source, "{context}");
         }
@@ -203,16 +205,49 @@ fn in_every_cell_the_answer_does_not_depend_on_which_leg_is_called_a() {
 }
 
 #[test]
-fn generations_tell_older_from_divergent() {
-    let mut legs = pair();
-    legs[LegId::A].generation = 77;
-    assert_eq!(plan(&found(&legs)), Err(Divergent(DivergentBecause::Generations)));
-    legs[LegId::A].ancestors[3] = legs[LegId::B].generation;
-    assert_eq!(plan(&found(&legs)), Err(Older(LegId::B, OlderBecause::Generation)));
-    legs[LegId::B].ancestors[0] = 77;
-    assert_eq!(plan(&found(&legs)), Err(Divergent(DivergentBecause::Generations)));
-    legs[LegId::A].ancestors[3] = 0;
-    assert_eq!(plan(&found(&legs)), Err(Older(LegId::A, OlderBecause::Generation)));
+fn generations_tell_stale_from_divergent() {
+    for stale in LegId::ALL {
+        let mut legs = pair();
+        let ahead = stale.other();
+        (legs[ahead].generation, legs[ahead].events, legs[ahead].peer_state) = (77, 3, STALE);
+        assert_eq!(plan(&found(&legs)), Err(Divergent(DivergentBecause::Generations)));
+        legs[ahead].ancestors[3] = legs[stale].generation;
+        assert_eq!(plan(&found(&legs)), resync(ahead, Some(stale)));
+        legs[ahead].events_cleared = 2;
+        assert_eq!(plan(&found(&legs)), compare_all(ahead), "the bitmap does not reach back to it");
+        // The one that was left behind has gone on as well: alone, or so often that neither remembers.
+        let mut both = legs.clone();
+        both[stale].ancestors[0] = both[stale].generation;
+        both[stale].generation = 78;
+        both[stale].peer_state = STALE;
+        assert_eq!(plan(&found(&both)), Err(Divergent(DivergentBecause::Generations)));
+        legs[stale].peer_state = STALE;
+        assert_eq!(plan(&found(&legs)), Err(Divergent(DivergentBecause::Generations)));
+        legs[stale].peer_state = InSync;
+        legs[stale].ancestors[0] = 77;
+        assert_eq!(plan(&found(&legs)), Err(Divergent(DivergentBecause::Generations)));
+    }
+}
+
+#[test]
+fn a_leg_alone_goes_on_if_it_is_complete() {
+    for leg in LegId::ALL {
+        let alone = |sb: &Superblock, given_as: LegId| {
+            plan_alone(given_as, &Found::Leg { superblock: sb.clone(), damaged_slot: None })
+        };
+        let mut sb = pair()[leg].clone();
+        let expected = Ok(Plan { source: leg, work: Work::Alone, stale: Some(leg.other()) });
+        for state in [InSync, STALE, Recovering] {
+            for source in [None, Some(leg)] {
+                (sb.peer_state, sb.source) = (state, source);
+                assert_eq!(alone(&sb, leg), expected, "{state:?}, {source:?}");
+            }
+        }
+        assert_eq!(alone(&sb, leg.other()), Err(Refusal::OtherRole(leg.other())));
+        (sb.peer_state, sb.source) = (InSync, Some(leg.other()));
+        assert_eq!(alone(&sb, leg), Err(Refusal::Incomplete(leg)));
+        assert_eq!(plan_alone(leg, &Found::Empty), Err(Refusal::Empty(leg)));
+    }
 }
 
 #[test]
@@ -276,8 +311,8 @@ fn every_refusal_names_a_leg_and_says_what_to_do() {
         Refusal::NotPeers,
         Refusal::Swapped,
         Refusal::Geometry(PerLeg::new(GEOMETRY, GEOMETRY)),
-        Older(LegId::B, OlderBecause::Generation),
-        Older(LegId::B, OlderBecause::Events { events: 4, reaches_to: 5 }),
+        Refusal::OtherRole(LegId::B),
+        Refusal::Incomplete(LegId::B),
         Divergent(DivergentBecause::Generations),
         Divergent(DivergentBecause::WentOn(LegId::B)),
     ];

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{DivergentBecause, Geometry, OlderBecause, Refusal, SlotFault, VERSION};
+use super::{DivergentBecause, Geometry, Refusal, SlotFault, VERSION};
 use crate::error::{Error, errno};
 use crate::legs::{LegId, PerLeg};
 
@@ -50,7 +50,20 @@ impl Refusal {
                 paths[LegId::A].display()
             )),
             Refusal::Geometry(found) => geometry(&both(), found),
-            Refusal::Older(id, because) => older(&leg(*id), *id, because),
+            Refusal::OtherRole(id) => Error::new(format!("{} was created as leg {}", leg(*id), id.other()))
+                .hint(format!(
+                    "Give it in its own place: {}",
+                    match id {
+                        LegId::A => format!("missing {}", paths[LegId::A].display()),
+                        LegId::B => format!("{} missing", paths[LegId::B].display()),
+                    }
+                )),
+            Refusal::Incomplete(id) => Error::new(format!(
+                "{} is not complete: it was being made equal to leg {}",
+                leg(*id),
+                id.other()
+            ))
+            .hint(format!("It cannot serve alone. Mount it together with leg {}.", id.other())),
             Refusal::Divergent(because) => divergent(&both(), because),
         }
     }
@@ -87,24 +100,6 @@ fn geometry(both: &str, found: &PerLeg<Geometry>) -> Error {
     };
     Error::new(format!("{both} contradict each other ({}; {})", says(LegId::A), says(LegId::B)))
         .hint("No mirrorfs writes that. Keep both as they are and compare them: mirrorfs compare A B")
-}
-
-fn older(leg: &str, id: LegId, because: &OlderBecause) -> Error {
-    let why = match because {
-        OlderBecause::Generation => {
-            format!("leg {} has a history that began later", id.other())
-        }
-        OlderBecause::Events { events, reaches_to } => format!(
-            "it has {events} events, and what leg {} has changed since is recorded from {reaches_to} on only",
-            id.other()
-        ),
-    };
-    Error::new(format!("{leg} is older than the other one: {why}")).hint(format!(
-        "Was it restored from a backup or an image? Leg {} has the newer files. Nothing has been changed on \
-         either; to make the mirror anew from it, empty the older one, remove .mirrorfs on both and use \
-         mirrorfs create --source {0}.",
-        id.other()
-    ))
 }
 
 fn divergent(both: &str, because: &DivergentBecause) -> Error {

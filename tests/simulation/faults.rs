@@ -62,3 +62,30 @@ fn what_cannot_be_undone_is_not_forgotten() {
         }
     }
 }
+
+#[test]
+fn a_leg_that_fails_comes_back_while_the_mirror_is_in_use() {
+    for leg in LegId::ALL {
+        for (number, &call) in CHANGES.iter().enumerate() {
+            for seed in 0..20 {
+                let mut rng = Rng::new(seed);
+                let fault = Fault { leg, call, after: rng.below(6), errno: libc::EIO, for_good: true };
+                let seed = 50_000 + 100 * (number as u64 + 1) + seed;
+                let setup = Setup { faults: [Some(fault), None], without: true, ..Setup::of_seed(seed) };
+                if let Err(what) = run(setup) {
+                    panic!("seed {seed}, {fault:?}: {what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn legs_that_are_not_there_at_a_mount_come_back() {
+    for seed in 0..600 {
+        let setup = Setup { without: true, mounts: 5, ..Setup::of_seed(seed) };
+        if let Err(what) = run(setup) {
+            panic!("seed {seed}: {what}");
+        }
+    }
+}

@@ -14,7 +14,9 @@ use crate::world::{CHUNK, Mounted, World};
 /// one that may have been born there.
 pub fn only_dirty(world: &World, mounted: &Mounted) -> Verdict {
     let born = PerLeg::from_fn(|leg| in_dirty_directories(&world.disks[leg].live(), leg, &mounted.dirty));
-    for leg in LegId::ALL {
+    // Where a leg has what was marked while it was away, the slots do not say.
+    let told = |leg: &LegId| mounted.dirty.iter().all(|slot| slot.identities[*leg].is_known());
+    for leg in LegId::ALL.into_iter().filter(told) {
         for read in mounted.legs[leg].take_reads() {
             let slots = mounted.dirty.iter().filter(|slot| slot.identities[leg].ino == read.ino);
             if !born[leg].contains(&read.ino) && !slots.clone().any(|slot| covers(slot, &read)) {

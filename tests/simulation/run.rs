@@ -33,6 +33,8 @@ pub struct Setup {
     pub mix: Mix,
     /// Faults during the first mount.
     pub faults: [Option<Fault>; 2],
+    /// Legs that are not there at a mount, and come back.
+    pub without: bool,
 }
 
 impl Setup {
@@ -44,6 +46,7 @@ impl Setup {
             mounts: 3,
             mix: Mix::Everything,
             faults: [None; 2],
+            without: false,
         }
     }
 }
@@ -89,7 +92,7 @@ pub fn run(setup: Setup) -> Result<Counts, String> {
 
 /// The directories and files that all clients use, made and unmounted cleanly.
 fn prepare(world: &World) -> Verdict {
-    let Mounted { mirror, .. } = world.mount(&[])?;
+    let Mounted { mirror, .. } = world.mount(&[], None)?;
     let make = || -> std::io::Result<()> {
         for dir in SHARED_DIRS.iter().filter(|dir| !dir.is_empty()) {
             mirror.make(Ino::ROOT, OsStr::new(&dir[1..]), Make::Directory { mode: 0o755 }, CREATOR)?;
@@ -144,7 +147,13 @@ impl Run {
             broken: self.setup.broken.rule,
         };
         let faults = if number == 0 { self.setup.faults } else { [None; 2] };
+        // A leg that is not there: one that the other can do without.
+        let missing = (self.setup.without && !last && self.rng.one_in(3))
+            .then(|| self.world.source().other())
+            .filter(|_| faults == [None; 2]);
         let use_it = Use {
+            missing,
+            comes_back: self.rng.one_in(2),
             faults: faults.into_iter().flatten().collect(),
             mix: self.setup.mix,
             operations: if last { 0 } else { self.rng.below(25) as usize },
@@ -176,7 +185,7 @@ impl Run {
         // A leg that fails while its times are settled leaves bits set, so the mount is no clean one.
         let clean = LegId::ALL.into_iter().all(|leg| self.world.superblock(leg).clean);
         let excused = self.setup.faults != [None; 2] && !clean;
-        let equal = mirror.is_equal() && mirror.state() != MirrorState::ReadOnly && !excused;
+        let equal = in_step(&mirror) && !excused;
         self.after_fault(&mirror)?;
         drop(mirror);
         self.judge(Crash::Kill, equal)?;
@@ -192,7 +201,7 @@ impl Run {
 
     /// A leg that failed is recorded as stale on the other, which is then the source (O4, O8).
     fn after_fault(&self, mirror: &Mirror<SimLeg>) -> Verdict {
-        let is_faulted = |&leg: &LegId| matches!(mirror.leg_state(leg), LegState::Faulted { .. });
+        let is_faulted = |&leg: &LegId| matches!(mirror.leg_state(leg), LegState::Lost(_));
         let Some(leg) = LegId::ALL.into_iter().find(is_faulted) else { return Ok(()) };
         let (survivor, lost) = (self.world.superblock(leg.other()), self.world.superblock(leg));
         if !matches!(survivor.peer_state, PeerState::Stale { .. }) {
@@ -231,9 +240,7 @@ impl Run {
             Crash::Kill => self.counts.kills += 1,
             Crash::PowerCut => self.counts.power_cuts += 1,
         }
-        let in_step =
-            |mirror: Arc<Mirror<SimLeg>>| mirror.is_equal() && mirror.state() != MirrorState::ReadOnly;
-        let equal = left.mirror.is_some_and(in_step);
+        let equal = left.mirror.is_some_and(|mirror| in_step(&mirror));
         log::debug!("{crash:?}; the legs were {}in step", if equal { "" } else { "not " });
         self.world.survive(crash, &mut self.rng);
         self.judge(crash, equal).map_err(|what| format!("after a {crash:?}: {what}"))?;
@@ -284,8 +291,16 @@ impl Run {
     }
 }
 
+/// Whether both legs have everything.
+fn in_step(mirror: &Mirror<SimLeg>) -> bool {
+    mirror.is_equal() && !matches!(mirror.state(), MirrorState::ReadOnly | MirrorState::Degraded)
+}
+
 /// What happens during one mount, on simulated threads.
 struct Use {
+    missing: Option<LegId>,
+    /// What is away is taken in again, while clients are at work.
+    comes_back: bool,
     mix: Mix,
     faults: Vec<Fault>,
     operations: usize,
@@ -295,7 +310,7 @@ struct Use {
 
 impl Use {
     fn all(mut self, world: &World, memory: &Arc<Memory>, left: &Mutex<Left>) {
-        let mounted = match world.mount(&self.faults) {
+        let mounted = match world.mount(&self.faults, self.missing) {
             Ok(mounted) => mounted,
             Err(refused) => {
                 left.lock().refused = Some(refused);
@@ -316,15 +331,22 @@ impl Use {
                 }
             }
         });
-        if self.operations == 0 && self.faults.is_empty() {
+        if self.operations == 0 && self.faults.is_empty() && self.missing.is_none() {
             // Nobody reads but the resync, so what it reads can be judged.
             resync.join();
             sweeper.join();
-            if let Err(what) = reads::only_dirty(world, &mounted) {
+            if !mounted.compare_all
+                && let Err(what) = reads::only_dirty(world, &mounted)
+            {
                 left.lock().refused = Some(what);
             }
         } else {
-            self.clients(&mirror, memory);
+            let clients = self.clients(&mirror, memory);
+            let back = self.comes_back.then(|| self.comes_back(world, &mirror));
+            clients.into_iter().for_each(Spawned::join);
+            if let Some(Err(what)) = back {
+                left.lock().refused = Some(what);
+            }
             done.store(true, Ordering::Relaxed);
             sweeper.join();
             if self.stop_early {
@@ -334,6 +356,7 @@ impl Use {
         }
         mirror.stop();
         let read_only = mirror.state() == MirrorState::ReadOnly;
+        let keeps = read_only || mirror.state() == MirrorState::Degraded;
         if read_only && self.faults.is_empty() {
             left.lock().refused = Some(format!("read-only: {:?}", mirror.reason()));
         }
@@ -342,21 +365,37 @@ impl Use {
         if let Err(error) = mirror.close() {
             left.lock().refused = Some(format!("close: {error}"));
         }
-        if read_only && mirror.bitmap_stats().clears != clears {
+        if keeps && mirror.bitmap_stats().clears != clears {
             left.lock().refused =
                 Some("bits were cleared although a leg is not what it should be (O4)".into());
         }
     }
 
-    fn clients(&mut self, mirror: &Arc<Mirror<SimLeg>>, memory: &Arc<Memory>) {
-        let clients: Vec<Spawned> = (0..memory.histories.len())
+    fn clients(&mut self, mirror: &Arc<Mirror<SimLeg>>, memory: &Arc<Memory>) -> Vec<Spawned> {
+        (0..memory.histories.len())
             .map(|number| {
                 let client = Client::new(number, mirror.clone(), memory.clone(), self.mix, self.rng.fork());
                 let operations = self.operations;
                 scheduler::spawn(move || client.work(operations))
             })
-            .collect();
-        clients.into_iter().for_each(Spawned::join);
+            .collect()
+    }
+
+    /// Waits until a leg is away, for a while, and takes it in.
+    fn comes_back(&mut self, world: &World, mirror: &Arc<Mirror<SimLeg>>) -> Result<(), String> {
+        let is_away = |&leg: &LegId| matches!(mirror.leg_state(leg), LegState::Lost(_));
+        for _ in 0..self.rng.below(200) {
+            scheduler::pause();
+        }
+        let Some(leg) = LegId::ALL.into_iter().find(is_away) else { return Ok(()) };
+        match mirror.take_in(world.returning(leg)?) {
+            Ok(()) => mirror.resync(),
+            // The mirror may have turned read-only, or the machine is about to die.
+            Err(error) if error.raw_os_error() == Some(libc::EROFS) => {}
+            Err(error) if !self.faults.is_empty() => log::debug!("not taken in: {error}"),
+            Err(error) => return Err(format!("leg {leg} is not taken in: {error}")),
+        }
+        Ok(())
     }
 }
 

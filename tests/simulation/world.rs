@@ -7,11 +7,13 @@ use std::time::Duration;
 use mirrorfs::bitmap::{Bitmap, ChunkSize, Copies, DirtySlot, Expect, PageIndex, PageStore};
 use mirrorfs::legs::simulated::{Call, Flaw, SimDisk, SimLeg};
 use mirrorfs::legs::{LegId, PerLeg, Timestamp};
-use mirrorfs::ops::{Mirror, Options, Parts};
+use mirrorfs::ops::{Mirror, Options, Parts, Returning};
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sim::scheduler::{self, Moment, Rule};
 use mirrorfs::sim::store::Medium;
-use mirrorfs::superblock::{BitmapPlace, Found, Geometry, SlotFault, Superblock, SuperblockStore, plan};
+use mirrorfs::superblock::{
+    BitmapPlace, Found, FoundSide, Geometry, SlotFault, Superblock, SuperblockStore, Work, plan, plan_alone,
+};
 use mirrorfs::sync::{Mutex, Rank};
 
 use crate::model::Crash;
@@ -82,6 +84,8 @@ pub struct Mounted {
     pub legs: PerLeg<Arc<SimLeg>>,
     /// What the bitmap said before anything was resynced.
     pub dirty: Vec<DirtySlot>,
+    /// Everything is compared.
+    pub compare_all: bool,
 }
 
 impl World {
@@ -100,35 +104,67 @@ impl World {
         }
     }
 
-    /// Mounts, as the daemon does.
-    pub fn mount(&self, faults: &[Fault]) -> Result<Mounted, String> {
+    /// Mounts, as the daemon does, perhaps without a leg.
+    pub fn mount(&self, faults: &[Fault], missing: Option<LegId>) -> Result<Mounted, String> {
         let found = self.superblocks.as_ref().map(SuperblockFile::found);
-        let plan = plan(&found).map_err(|refusal| format!("refused: {refusal:?}"))?;
-        let superblocks = self.superblocks.as_ref().map(|file| file.newest());
-        let copies = Copies::PerLeg(PerLeg::from_fn(|leg| {
-            let medium = self.bitmaps[leg].clone();
-            let medium = if self.broken.bitmap_lies { medium.lying() } else { medium };
-            Some(Box::new(BitmapFile(medium)) as Box<dyn PageStore>)
-        }));
-        let expect = Expect { mirror: superblocks[LegId::A].mirror, slots: SLOTS, chunk: CHUNK };
+        let plan = match missing {
+            Some(leg) => plan_alone(leg.other(), &found[leg.other()]),
+            None => plan(&found),
+        };
+        let plan = plan.map_err(|refusal| format!("refused: {refusal:?}"))?;
+        let is_there = |leg: LegId| missing != Some(leg);
+        let copies = Copies::PerLeg(PerLeg::from_fn(|leg| is_there(leg).then(|| self.bitmap(leg))));
+        let mirror = self.superblock(LegId::A).mirror;
+        let expect = Expect { mirror, slots: SLOTS, chunk: CHUNK, stale: plan.stale };
         let loaded = copies.load(&expect);
-        if loaded.compare_all {
+        if loaded.compare_all && missing.is_none() && !self.overflowed() {
             return Err(format!("the bitmap is damaged: {:?}", loaded.verdicts));
         }
         let dirty = loaded.dirty();
-        let bitmap = Bitmap::new(copies, loaded).map_err(|error| format!("bitmap: {error}"))?;
+        log::debug!("{plan:?}, without {missing:?}");
+        dirty.iter().for_each(|slot| log::trace!("{slot:?}"));
+        let compare_all = loaded.compare_all || plan.work == Work::CompareAll;
+        let bitmap = Bitmap::new(copies, loaded, plan.source).map_err(|error| format!("bitmap: {error}"))?;
         let legs = PerLeg::from_fn(|leg| Arc::new(self.leg(leg, faults)));
-        let stores = self.superblocks.as_ref().map(|file| Box::new(file.clone()) as Box<dyn SuperblockStore>);
         let parts = Parts {
-            legs: PerLeg::from_fn(|leg| legs[leg].clone()),
+            legs: PerLeg::from_fn(|leg| is_there(leg).then(|| legs[leg].clone())),
             bitmap,
-            compare_all: false,
-            superblocks,
-            stores,
+            superblocks: PerLeg::from_fn(|leg| is_there(leg).then(|| self.side(leg))),
             plan,
         };
         let mirror = Mirror::assemble(parts, options()).map_err(|error| format!("mount: {error}"))?;
-        Ok(Mounted { mirror, legs, dirty })
+        Ok(Mounted { mirror, legs, dirty, compare_all })
+    }
+
+    /// A leg that comes back, sound; an error if the superblocks do not let it.
+    pub fn returning(&self, leg: LegId) -> Result<Returning<SimLeg>, String> {
+        let found = self.superblocks.as_ref().map(SuperblockFile::found);
+        let plan = plan(&found).map_err(|refusal| format!("refused: {refusal:?}"))?;
+        if plan.stale != Some(leg) {
+            return Err(format!("leg {leg} is away, and the superblocks say {plan:?}"));
+        }
+        Ok(Returning {
+            leg,
+            directory: Arc::new(self.leg(leg, &[])),
+            superblock: self.side(leg),
+            bitmap: Some(self.bitmap(leg)),
+            compare_all: plan.work == Work::CompareAll,
+        })
+    }
+
+    fn bitmap(&self, leg: LegId) -> Box<dyn PageStore> {
+        let medium = self.bitmaps[leg].clone();
+        Box::new(BitmapFile(if self.broken.bitmap_lies { medium.lying() } else { medium }))
+    }
+
+    fn side(&self, leg: LegId) -> FoundSide {
+        (self.superblocks[leg].newest(), Box::new(self.superblocks[leg].clone()))
+    }
+
+    /// Whether a copy of the bitmap says that everything is to be compared.
+    pub fn overflowed(&self) -> bool {
+        const FLAGS: usize = 12;
+        LegId::ALL.into_iter().any(|leg| self.bitmaps[leg].read_all()[FLAGS] & 1 == 1)
     }
 
     fn leg(&self, id: LegId, faults: &[Fault]) -> SimLeg {
@@ -167,10 +203,9 @@ impl World {
 
     /// How many slots of the copies on disk are dirty.
     pub fn dirty_slots(&self) -> usize {
-        let copies = Copies::PerLeg(PerLeg::from_fn(|leg| {
-            Some(Box::new(BitmapFile(self.bitmaps[leg].clone())) as Box<dyn PageStore>)
-        }));
-        let expect = Expect { mirror: self.superblock(LegId::A).mirror, slots: SLOTS, chunk: CHUNK };
+        let copies = Copies::PerLeg(PerLeg::from_fn(|leg| Some(self.bitmap(leg))));
+        let mirror = self.superblock(LegId::A).mirror;
+        let expect = Expect { mirror, slots: SLOTS, chunk: CHUNK, stale: None };
         copies.load(&expect).dirty().len()
     }
 }

@@ -148,7 +148,9 @@ fn a_copy_in_a_file_survives_a_crash_and_a_missing_one_is_made_anew() {
     FileStore::create(&fd, a, &Bitmap::create_image(MIRROR, SLOTS, ChunkSize::DEFAULT)).unwrap();
     let copies = single(a);
     let loaded = copies.load(&expect(SLOTS));
-    drop(Bitmap::new(copies, loaded).unwrap().mark(&Mirror::default(), &[file.data(5..6)]).unwrap());
+    drop(
+        Bitmap::new(copies, loaded, LegId::A).unwrap().mark(&Mirror::default(), &[file.data(5..6)]).unwrap(),
+    );
     let loaded = single(a).load(&expect(SLOTS));
     assert!(says(&loaded.dirty(), &file.data(5..6)) && !loaded.compare_all);
     FileStore::create(&fd, b, &loaded.image()).unwrap();
@@ -182,7 +184,7 @@ fn bringing_the_copies_up_loses_nothing_at_any_write() {
             });
             let cutting = Copies::PerLeg(cutting);
             let loaded = cutting.load(&expect(SLOTS));
-            let finished = Bitmap::new(cutting, loaded).is_ok();
+            let finished = Bitmap::new(cutting, loaded, LegId::A).is_ok();
             let [a, b] = LegId::ALL.map(|leg| stores[leg].bytes());
             let after = load(images(Ok(a.clone()), Ok(b.clone())));
             assert!(after.compare_all || !before.compare_all, "after {cut} writes");

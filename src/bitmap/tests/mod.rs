@@ -21,7 +21,7 @@ pub const MIRROR: Uuid = Uuid::from_u128(0x1234);
 
 /// What a test's superblock would say.
 pub fn expect(slots: u32) -> Expect {
-    Expect { mirror: MIRROR, slots, chunk: ChunkSize::DEFAULT }
+    Expect { mirror: MIRROR, slots, chunk: ChunkSize::DEFAULT, stale: None }
 }
 
 /// A copy in memory. Clones share it.
@@ -184,7 +184,7 @@ pub fn copies(stores: &PerLeg<Memory>) -> Copies {
 pub fn reload(stores: &PerLeg<Memory>, slots: u32) -> Bitmap {
     let copies = copies(stores);
     let loaded = copies.load(&expect(slots));
-    Bitmap::new(copies, loaded).unwrap()
+    Bitmap::new(copies, loaded, LegId::A).unwrap()
 }
 
 /// What one copy alone says.

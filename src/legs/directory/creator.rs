@@ -10,14 +10,14 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{AtFlags, FileType, OFlags};
 use rustix::thread::CapabilitySet;
 
 use super::names::Use;
 use super::view::ITSELF;
 use super::{DirectoryLeg, File, Node, attrs};
 use crate::error::errno;
-use crate::legs::{Creator, Identity, Kind, Make, OpenMode, Stat};
+use crate::legs::{Creator, Identity, Kind, Make, OpenMode, Stat, Timestamp};
 use crate::sys;
 use crate::sys::creds::Borrowed;
 
@@ -88,6 +88,24 @@ impl DirectoryLeg {
         let handle = self.handle(fd.as_fd(), itself, || Ok(stat))?;
         let file = self.with_direct(fd, open)?;
         Ok((Identity { ino: stat.stx_ino, handle }, attrs::stat(&stat), file))
+    }
+}
+
+impl DirectoryLeg {
+    /// When an object is born that is made now: one is made beside the mirror's own files, and taken away.
+    pub(super) fn birth_of_a_probe(&self) -> io::Result<Option<Timestamp>> {
+        const PROBE: &str = "probe";
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        // What a crash left of an earlier one would tell of that one's birth.
+        let removed = || match rustix::fs::unlinkat(self.state_dir(), PROBE, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(io::Error::from(error)),
+        };
+        removed()?;
+        let probe = sys::file::open_beneath(self.state_dir(), OsStr::new(PROBE), flags, 0o600)?;
+        let born = attrs::stat(&sys::file::stat(probe.as_fd(), OsStr::new(ITSELF))?).btime;
+        removed()?;
+        Ok(born)
     }
 }
 

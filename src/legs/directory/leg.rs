@@ -31,6 +31,9 @@ impl Leg for DirectoryLeg {
     }
 
     fn find(&self, identity: &Identity) -> Result<Node> {
+        if !identity.is_known() {
+            return Err(errno(libc::ESTALE));
+        }
         match identity.handle.as_ref().filter(|handle| self.handles && handle.opens()) {
             Some(handle) => self.find_by_handle(identity.ino, handle),
             None => self.find_by_number(identity),
@@ -100,6 +103,10 @@ impl Leg for DirectoryLeg {
             ffree: stat.f_ffree,
             namelen: stat.f_namemax,
         })
+    }
+
+    fn birth_now(&self) -> Result<Option<Timestamp>> {
+        self.birth_of_a_probe()
     }
 
     fn open(&self, node: &Node, mode: OpenMode) -> Result<File> {

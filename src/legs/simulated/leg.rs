@@ -171,7 +171,14 @@ impl Leg for SimLeg {
         })
     }
 
+    fn birth_now(&self) -> io::Result<Option<Timestamp>> {
+        self.look(Call::Stat, |disk| Ok(Some(disk.now())))
+    }
+
     fn find(&self, identity: &Identity) -> io::Result<SimNode> {
+        if !identity.is_known() {
+            return Err(errno(libc::ESTALE));
+        }
         self.look(Call::Lookup, |disk| {
             let id = match identity.handle {
                 Some(_) => {

@@ -55,7 +55,8 @@ fn half_recovered(world: &World) -> std::sync::Arc<Mirror<SimLeg>> {
 
 /// Resyncs, doing `meanwhile` when names and metadata are equal and data is not.
 fn resync(mirror: &Mirror<SimLeg>, meanwhile: impl FnOnce()) {
-    let resync = Resync::new(&mirror.legs, &mirror.bitmap, LegId::A, Scope::Dirty, mirror, &mirror.progress);
+    let legs = mirror.both_legs().unwrap();
+    let resync = Resync::new(&legs, &mirror.bitmap, LegId::A, Scope::Dirty, mirror, &mirror.progress);
     assert_eq!(resync.namespace_and_metadata().unwrap(), Outcome::Done);
     mirror.gate.open();
     meanwhile();
@@ -145,5 +146,5 @@ fn a_leg_that_cannot_set_the_times_of_a_new_object_has_failed() {
     world.fail(LegId::B, Call::Attributes, libc::EIO);
     file(&mirror, "f", b"");
     world.heal();
-    assert!(mirror.health.fault().is_some(), "its times differ, and nothing else will tell");
+    assert!(mirror.health.lost(LegId::B).is_some(), "its times differ, and nothing else will tell");
 }

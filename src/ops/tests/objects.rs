@@ -12,7 +12,7 @@ fn what_is_gone_and_still_to_be_resynced_is_not_put_in_place_of_who_has_its_numb
     let world = World::new();
     let mirror = world.mount();
     let (old, fh) = file(&mirror, "old", b"old");
-    let leg = &mirror.legs[LegId::A];
+    let leg = mirror.leg(LegId::A).unwrap();
     let (identity, _) = leg.lookup(&leg.root(), OsStr::new("old")).unwrap();
     mirror.release(fh);
     mirror.unlink(Ino::ROOT, OsStr::new("old")).unwrap();
@@ -34,7 +34,7 @@ fn an_open_file_without_a_name_stays_usable_while_it_is_resynced() {
     let world = World::new();
     let mirror = world.mount();
     let (ino, fh) = file(&mirror, "f", b"text");
-    let leg = &mirror.legs[LegId::A];
+    let leg = mirror.leg(LegId::A).unwrap();
     let (identity, _) = leg.lookup(&leg.root(), OsStr::new("f")).unwrap();
     mirror.unlink(Ino::ROOT, OsStr::new("f")).unwrap();
 

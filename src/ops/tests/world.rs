@@ -108,14 +108,12 @@ impl World {
         let plan = plan(&found).expect("the legs belong together");
         let copies = Copies::Single(Box::new(BitmapFile(self.bitmap.clone())));
         let mirror = superblocks[LegId::A].mirror;
-        let loaded = copies.load(&Expect { mirror, slots: SLOTS, chunk: ChunkSize::MIN });
+        let loaded = copies.load(&Expect { mirror, slots: SLOTS, chunk: ChunkSize::MIN, stale: plan.stale });
         let store = |leg| Box::new(SuperblockFile(self.superblocks.clone(), leg)) as Box<dyn SuperblockStore>;
         let parts = Parts {
-            legs: PerLeg::from_fn(|leg| self.leg(leg)),
-            compare_all: loaded.compare_all,
-            bitmap: Bitmap::new(copies, loaded).unwrap(),
-            superblocks,
-            stores: PerLeg::from_fn(store),
+            legs: PerLeg::from_fn(|leg| Some(self.leg(leg))),
+            bitmap: Bitmap::new(copies, loaded, plan.source).unwrap(),
+            superblocks: PerLeg::from_fn(|leg| Some((superblocks[leg].clone(), store(leg)))),
             plan,
         };
         let options = Options {

@@ -33,8 +33,9 @@ impl Medium {
 
     pub fn open(&self) -> Bitmap {
         let copies = Copies::Single(Box::new(self.clone()));
-        let loaded = copies.load(&Expect { mirror: Uuid::nil(), slots: SLOTS, chunk: ChunkSize::MIN });
-        Bitmap::new(copies, loaded).unwrap()
+        let loaded =
+            copies.load(&Expect { mirror: Uuid::nil(), slots: SLOTS, chunk: ChunkSize::MIN, stale: None });
+        Bitmap::new(copies, loaded, LegId::A).unwrap()
     }
 }
 

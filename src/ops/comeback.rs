@@ -1,0 +1,91 @@
+//! Taking a leg in again that was left behind: from the moment it takes part in every change it is the
+//! target of a recovery, and it is read again when that is done.
+//!
+//! ```text
+//!   gate closed, changes in flight ended     nobody marks or changes anything meanwhile
+//!   bitmap copy   has all marks, durably
+//!   superblocks   source: recovering; returned leg: target of a resync (S1 to S3)
+//!   in service    names and metadata, then the gate opens, then data: as after a crash
+//! ```
+//!
+//! A crash before the superblocks leaves the leg stale, after them the target of a resync: both are
+//! recovered by the next mount.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Mirror;
+use crate::bitmap::PageStore;
+use crate::error::errno;
+use crate::legs::{Leg, LegId};
+use crate::superblock::FoundSide;
+
+/// A leg that was left behind, opened and judged to be the one that is wanted.
+pub struct Returning<L: Leg> {
+    /// Which.
+    pub leg: LegId,
+    /// Its directory.
+    pub directory: Arc<L>,
+    /// What its superblock says, and where to write the next one.
+    pub superblock: FoundSide,
+    /// Its copy of the bitmap, if it keeps one.
+    pub bitmap: Option<Box<dyn PageStore>>,
+    /// The bitmap does not tell all that it misses.
+    pub compare_all: bool,
+}
+
+impl<L: Leg> Mirror<L> {
+    /// Takes the leg in. On success it takes part in every change, and [`resync`](Self::resync) is to be called
+    /// at once, on another thread: changes wait until that has made the names equal.
+    ///
+    /// # Errors
+    /// EBUSY if that leg is not away, EROFS if the mirror is read-only, or what failed; the leg is then as
+    /// it was, away.
+    pub fn take_in(&self, returning: Returning<L>) -> io::Result<()> {
+        let leg = returning.leg;
+        self.health.writable()?;
+        if self.health.lost(leg).is_none() {
+            return Err(errno(libc::EBUSY));
+        }
+        self.gate.close();
+        let taken = {
+            let _nobody_is_inside = self.inside.write();
+            // Whoever found the leg broken has let changes in, which waited for it.
+            self.turning.wait_for_all();
+            self.gate.close();
+            self.take_in_alone(returning)
+        };
+        if taken.is_err() {
+            self.bitmap.stop_using(leg);
+            self.bitmap.set_away(Some(leg));
+            self.gate.open();
+        }
+        taken
+    }
+
+    fn take_in_alone(&self, returning: Returning<L>) -> io::Result<()> {
+        let Returning { leg, directory, superblock, bitmap, compare_all } = returning;
+        let root = directory.identity(&directory.root())?;
+        *self.legs[leg].write() = Some(directory);
+        self.pins.forget_leg(leg);
+        self.handles.forget_leg(leg);
+        self.table.forget_leg(leg, root);
+        if compare_all {
+            self.bitmap.set_compare_all(self)?;
+        }
+        self.bitmap.set_away(None);
+        self.bitmap.need_all();
+        if let Some(store) = bitmap {
+            self.bitmap.use_again(leg, store)?;
+        }
+        // ORDER: in the bitmap of both before the superblocks say that the leg is recovered by it.
+        self.unequal.store(true, Ordering::Release);
+        self.progress.restart();
+        let taken = self.health.take_in(leg, superblock);
+        taken.map_err(|failed| {
+            self.unequal.store(false, Ordering::Release);
+            failed.error
+        })
+    }
+}

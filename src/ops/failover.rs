@@ -1,0 +1,238 @@
+//! Asking both legs, judging who is broken, and going on without that one.
+//!
+//! ```text
+//!   a leg answers with a failure -> ask the other -> fails alike: an answer, nobody is broken
+//!                                                 -> does it: the first one is left behind
+//!   leave behind:  durable on the other leg (O2) -> out of service -> if it was the source: turn
+//!   turn:          what is known gets its identity on the new source; who finds names waits for that
+//! ```
+
+use std::io;
+use std::sync::Arc;
+
+use super::Mirror;
+use super::health::Left;
+use super::outcome::{Class, class};
+use crate::error::errno;
+use crate::legs::{Leg, LegId, PerLeg};
+use crate::sync::{Condvar, Mutex, Rank};
+
+/// Legs that are being left behind just now, for those who must wait until that is over.
+pub(super) struct Turning {
+    now: Mutex<Now>,
+    over: Condvar,
+}
+
+#[derive(Default)]
+struct Now {
+    /// How many are at it.
+    faults: usize,
+    /// One of them changes the source.
+    turns: bool,
+}
+
+impl Turning {
+    pub fn new() -> Turning {
+        Turning { now: Mutex::new(Rank::Leaf, Now::default()), over: Condvar::new() }
+    }
+
+    /// Begins to leave a leg behind; over when the guard is dropped. Waits, if that changes the source, while
+    /// somebody else changes it.
+    fn begin(&self, turns: bool) -> UnderWay<'_> {
+        let mut now = self.now.lock();
+        while turns && now.turns {
+            self.over.wait(&mut now);
+        }
+        now.turns |= turns;
+        now.faults += 1;
+        UnderWay { of: self, turns }
+    }
+
+    /// Returns when no change of the source is under way.
+    pub fn wait(&self) {
+        self.wait_while(|now| now.turns);
+    }
+
+    /// Returns when no leg is being left behind.
+    pub fn wait_for_all(&self) {
+        self.wait_while(|now| now.faults > 0);
+    }
+
+    fn wait_while(&self, goes_on: impl Fn(&Now) -> bool) {
+        let mut now = self.now.lock();
+        while goes_on(&now) {
+            self.over.wait(&mut now);
+        }
+    }
+}
+
+/// A leg is being left behind.
+struct UnderWay<'a> {
+    of: &'a Turning,
+    turns: bool,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut now = self.of.now.lock();
+        now.faults -= 1;
+        now.turns &= !self.turns;
+        drop(now);
+        self.of.over.notify_all();
+    }
+}
+
+impl<L: Leg> Mirror<L> {
+    /// The leg that reads are served from. Waits while that is being changed.
+    pub(super) fn source(&self) -> LegId {
+        loop {
+            let source = self.health.source();
+            if self.health.in_service(source) {
+                return source;
+            }
+            self.turning.wait();
+        }
+    }
+
+    /// The leg itself; ENODEV when it is not there.
+    pub(super) fn leg(&self, leg: LegId) -> io::Result<Arc<L>> {
+        self.legs[leg].read().clone().ok_or_else(|| errno(libc::ENODEV))
+    }
+
+    /// Both legs, for what makes one equal to the other.
+    pub(super) fn both_legs(&self) -> io::Result<PerLeg<Arc<L>>> {
+        PerLeg::from_fn(|leg| self.leg(leg)).transpose()
+    }
+
+    /// Reads from the source. If that is broken and the other leg is not, from the other one, which is the
+    /// source from then on.
+    pub(super) fn reading<T>(&self, mut read: impl FnMut(LegId) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            let source = self.source();
+            let answer = read(source);
+            let Some(number) = answer.as_ref().err().and_then(failure) else { return answer };
+            if source != self.source() {
+                continue;
+            }
+            // What the other leg gives is not returned: it may be another object there. Only that it gives
+            // something counts.
+            if !self.may_lose(source) || read(source.other()).is_err_and(|error| failure(&error).is_some()) {
+                return answer;
+            }
+            self.fault(source, number)?;
+        }
+    }
+
+    /// What each leg in service answers that `takes_part`, before anything is changed. A leg that is broken
+    /// is left behind now, before the change meets it half way.
+    ///
+    /// # Errors
+    /// The answer of the source, or what both say alike.
+    pub(super) fn asking_each<T>(
+        &self,
+        takes_part: impl Fn(LegId) -> bool,
+        ask: impl Fn(LegId) -> io::Result<T>,
+    ) -> io::Result<PerLeg<Option<T>>> {
+        loop {
+            let source = self.source();
+            let other = source.other();
+            let asked =
+                |leg: LegId| (self.health.in_service(leg) && takes_part(leg)).then(|| ask(leg)).transpose();
+            let (of_source, of_other) = (asked(source), asked(other));
+            match (of_source, of_other) {
+                (Ok(of_source), Ok(of_other)) => {
+                    let mut both = PerLeg::new(None, None);
+                    (both[source], both[other]) = (of_source, of_other);
+                    return Ok(both);
+                }
+                (Err(error), of_other) => match failure(&error) {
+                    Some(number) if matches!(of_other, Ok(Some(_))) && self.may_lose(source) => {
+                        self.fault(source, number)?;
+                    }
+                    // Somebody else has met it, and it is left behind.
+                    Some(_) if source != self.source() => {}
+                    _ => return Err(error),
+                },
+                (Ok(_), Err(error)) => match failure(&error) {
+                    Some(number) if self.health.in_service(other) => self.fault(other, number)?,
+                    Some(_) => {}
+                    None => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Whether the mirror could go on without this leg. A leg of which it is the target of a resync could.
+    pub(super) fn may_lose(&self, leg: LegId) -> bool {
+        self.health.in_service(leg.other()) && self.health.can_lose(leg)
+    }
+
+    /// `leg` gave `number`, which tells that it is broken: it is left behind. Durable on the other leg, and
+    /// the other leg is the source, when it returns.
+    ///
+    /// # Errors
+    /// That cannot be recorded, or the other leg cannot serve alone: what the leg missed must not be
+    /// acknowledged.
+    pub(super) fn fault(&self, leg: LegId, number: i32) -> io::Result<()> {
+        let survivor = leg.other();
+        let born = self.leg(survivor).and_then(|survivor| survivor.birth_now()).ok().flatten();
+        let now = (self.options.clock)();
+        // ORDER: begun before the leg is out of service, so that nobody finds a source that does not serve.
+        let under_way = self.turning.begin(self.health.source() == leg);
+        match self.health.leave(leg, number, now, born) {
+            Ok(Left::Now) => {}
+            Ok(Left::Before) => {
+                drop(under_way);
+                self.turning.wait();
+                return Ok(());
+            }
+            Err(error) => {
+                if self.may_lose(leg) {
+                    self.health.set_read_only(format!(
+                        "leg {leg} failed ({}), and that cannot be recorded on leg {survivor} ({error}); unmount, \
+                         see to both, and mount again: the legs are then made equal",
+                        errno(number)
+                    ));
+                }
+                return Err(error);
+            }
+        }
+        self.bitmap.stop_using(leg);
+        self.bitmap.set_away(Some(leg));
+        if self.health.source() == leg {
+            self.turn_to(survivor);
+        }
+        // What was waiting for the legs to be equal need not wait any more: one of them counts.
+        self.gate.open();
+        drop(under_way);
+        log::error!(
+            "leg {leg} failed ({}): leg {survivor} goes on alone, and what leg {leg} misses is recorded; see to \
+             leg {leg}, then bring it back",
+            errno(number)
+        );
+        Ok(())
+    }
+
+    /// Makes `to` the source.
+    ///
+    /// ORDER: nobody learns of a name on the new source before it is known of every object what it is there:
+    /// one object must not become two.
+    fn turn_to(&self, to: LegId) {
+        let unknown = self.table.turn(to);
+        for object in unknown {
+            // One that is not found keeps its old names; who uses it gets ESTALE or ENOENT.
+            if let Err(error) = self.identity_on(&object, to) {
+                log::warn!("inode {} is not found on leg {to}: {error}", object.ino.0);
+            }
+        }
+        self.table.turned();
+        self.health.set_source(to);
+    }
+}
+
+/// The errno, if it tells that the leg is broken. That an object is gone, or its place has changed, does
+/// not.
+pub(super) fn failure(error: &io::Error) -> Option<i32> {
+    let number = error.raw_os_error().unwrap_or(libc::EIO);
+    (class(number) == Class::Failure && number != libc::ESTALE).then_some(number)
+}
