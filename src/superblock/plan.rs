@@ -129,7 +129,7 @@ pub fn plan(found: &PerLeg<Found>) -> Result<Plan, Refusal> {
     let legs = PerLeg::from_fn(|leg| superblock_of(leg, &found[leg])).transpose()?;
     belong_together(&legs)?;
     match left_behind(&legs)? {
-        Some(stale) => one_behind(&legs, stale.other(), recorded_source(&legs)?),
+        Some(stale) => recovery(&legs, stale, recorded_source(&legs)?),
         None => within_a_generation(&legs),
     }
 }
@@ -230,9 +230,6 @@ fn both_in_sync(legs: &PerLeg<&Superblock>, recorded: Option<LegId>) -> Result<P
 
 fn one_behind(legs: &PerLeg<&Superblock>, source: LegId, recorded: Option<LegId>) -> Result<Plan, Refusal> {
     let stale = source.other();
-    if recorded == Some(stale) {
-        return Err(Refusal::Divergent(DivergentBecause::Sources));
-    }
     let (ahead, behind) = (legs[source], legs[stale]);
     // A leg under recovery takes part in each change of state, one that was left behind in none.
     let went_on = match ahead.peer_state {
@@ -242,7 +239,15 @@ fn one_behind(legs: &PerLeg<&Superblock>, source: LegId, recorded: Option<LegId>
     if went_on {
         return Err(Refusal::Divergent(DivergentBecause::WentOn(stale)));
     }
-    let work = if bitmap_reaches(ahead, behind) { Work::Resync } else { Work::CompareAll };
+    recovery(legs, stale, recorded)
+}
+
+fn recovery(legs: &PerLeg<&Superblock>, stale: LegId, recorded: Option<LegId>) -> Result<Plan, Refusal> {
+    if recorded == Some(stale) {
+        return Err(Refusal::Divergent(DivergentBecause::Sources));
+    }
+    let source = stale.other();
+    let work = if bitmap_reaches(legs[source], legs[stale]) { Work::Resync } else { Work::CompareAll };
     Ok(Plan { source, work, stale: Some(stale) })
 }
 
