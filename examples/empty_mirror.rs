@@ -23,7 +23,7 @@ use fuser::{
     Session, SessionACL,
 };
 use mirrorfs::daemon::status::{Leg, LegState, State, Status};
-use mirrorfs::daemon::{MountRequest, Service, StartError};
+use mirrorfs::daemon::{LegPlace, MountRequest, Service, StartError};
 use mirrorfs::error::Error;
 use rustix::fs::FlockOperation;
 
@@ -34,7 +34,8 @@ struct Empty {
 }
 
 fn start(request: &MountRequest) -> Result<Arc<dyn Service>, StartError> {
-    let directory = request.legs[mirrorfs::legs::LegId::A].clone();
+    let directory = request.legs[mirrorfs::legs::LegId::A].path().map(std::path::Path::to_owned);
+    let directory = directory.ok_or_else(|| Error::new("leg A is needed here"))?;
     let failed = |cause| Error::new(format!("cannot open leg A at {}", directory.display())).because(cause);
     let path = directory.join("owner");
     let mut lock =
@@ -51,9 +52,9 @@ fn start(request: &MountRequest) -> Result<Arc<dyn Service>, StartError> {
         write!(lock, "{}", std::process::id())
     };
     write(&mut lock).map_err(failed)?;
-    let leg = |(id, path): (mirrorfs::legs::LegId, &PathBuf)| Leg {
+    let leg = |(id, place): (mirrorfs::legs::LegId, &LegPlace)| Leg {
         id: id.to_string(),
-        path: path.display().to_string(),
+        path: place.to_string(),
         state: LegState::InSync,
         reason: None,
     };

@@ -23,6 +23,24 @@ fn exit_code_zero_means_mounted() {
 }
 
 #[test]
+fn a_missing_leg_shows_in_the_source_and_both_missing_is_refused() {
+    let stage = Stage::new();
+    succeeds(&mut stage.mirrorfs(&["mount", "a", "missing", "m"]));
+    let source = format!(" {}:missing ", stage.path("a").display());
+    assert!(stage.mounted()[0].contains(&source), "{:?}", stage.mounted());
+    let said = fails(&mut stage.mirrorfs(&["mount", "a", "missing", "m"]), 6);
+    assert!(said.contains("already mounted"), "{said}");
+    succeeds(Command::new("umount").arg(stage.path("m")));
+    stage.ends_cleanly();
+    let said = fails(&mut stage.mirrorfs(&["mount", "missing", "missing", "m"]), 3);
+    assert!(said.contains("both legs are missing") && said.contains("./missing"), "{said}");
+    std::fs::create_dir(stage.path("missing")).unwrap();
+    succeeds(&mut stage.mirrorfs(&["mount", "a", "./missing", "m"]));
+    let source = format!(":{} ", stage.path("missing").display());
+    assert!(stage.mounted()[0].contains(&source), "{:?}", stage.mounted());
+}
+
+#[test]
 fn unmounting_takes_nothing_from_underneath() {
     let stage = Stage::new();
     succeeds(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(stage.path("m")));

@@ -21,6 +21,7 @@ mod bitmap_files;
 pub mod control;
 pub mod fusermount;
 pub mod hardening;
+pub mod legplace;
 pub mod logging;
 pub mod mountinfo;
 pub mod open;
@@ -36,11 +37,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use legplace::LegPlace;
 pub use service::{Service, Start, StartError};
 
 use crate::cli::exit::Failure;
 use crate::error::{Error, Result};
-use crate::legs::PerLeg;
+use crate::legs::{LegId, PerLeg};
 use crate::options::MountOptions;
 use attach::Attached;
 use background::{Readiness, Side};
@@ -51,8 +53,8 @@ use place::There;
 /// What to mount, where and how. Paths are absolute.
 #[derive(Clone, Debug)]
 pub struct MountRequest {
-    /// The backing directories, as the user named them.
-    pub legs: PerLeg<PathBuf>,
+    /// The backing directories, as the user named them. At least one is not missing.
+    pub legs: PerLeg<LegPlace>,
     /// The mount point, without symlinks.
     pub mountpoint: PathBuf,
     /// What `-o` said.
@@ -63,16 +65,43 @@ pub struct MountRequest {
 
 impl MountRequest {
     /// Makes all paths absolute: the daemon leaves the current directory.
-    pub fn new(legs: PerLeg<PathBuf>, mountpoint: &Path, mut options: MountOptions) -> Result<MountRequest> {
+    ///
+    /// # Errors
+    /// Both legs are missing, or a path cannot be made absolute.
+    pub fn new(legs: PerLeg<LegPlace>, mountpoint: &Path, mut options: MountOptions) -> Result<MountRequest> {
+        if legs.iter().all(|(_, place)| *place == LegPlace::Missing) {
+            return Err(Error::new("both legs are missing: there is nothing to mount")
+                .hint("Name at least one; a directory that is called \"missing\" is written ./missing."));
+        }
         let absolute = |path: PathBuf| {
             std::path::absolute(&path).map_err(|cause| {
                 Error::new(format!("cannot make {} an absolute path", path.display())).because(cause)
             })
         };
-        let legs = legs.map(absolute).transpose()?;
+        let legs = legs.map(|place| match place {
+            LegPlace::At(path) => absolute(path).map(LegPlace::At),
+            LegPlace::Missing => Ok(LegPlace::Missing),
+        });
+        let legs = legs.transpose()?;
         options.bitmap = options.bitmap.map(absolute).transpose()?;
         options.log = options.log.map(absolute).transpose()?;
         Ok(MountRequest { legs, mountpoint: place::resolve(mountpoint)?, options, foreground: false })
+    }
+
+    /// The directories of both legs.
+    ///
+    /// # Errors
+    /// One is said to be missing.
+    pub fn both(&self) -> Result<PerLeg<&Path>> {
+        let path = |leg: LegId| {
+            self.legs[leg].path().ok_or_else(|| {
+                Error::new(format!(
+                    "leg {leg} is said to be missing, and this mirror is not mounted without it"
+                ))
+                .hint("Name the directory of each leg.")
+            })
+        };
+        PerLeg::from_fn(path).transpose()
     }
 }
 
@@ -105,7 +134,7 @@ pub fn run(request: &MountRequest, start: Start) -> std::result::Result<(), Fail
 /// Refuses what can be refused by looking only. Also what mount(8) asks for with `-f`.
 pub fn check(request: &MountRequest) -> std::result::Result<(), Failure> {
     place::check(&request.mountpoint)?;
-    Ok(place::check_apart(&request.legs, &request.mountpoint)?)
+    Ok(place::check_apart(&request.legs, &request.mountpoint, request.options.degraded)?)
 }
 
 fn live(request: &MountRequest, start: Start, readiness: &mut Readiness) -> std::result::Result<(), Failure> {

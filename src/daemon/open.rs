@@ -32,7 +32,8 @@ const PINNED_DIRECTORIES: usize = 4096;
 
 /// Opens the mirror of `request`.
 pub fn mirror(request: &MountRequest) -> std::result::Result<Arc<dyn Service>, StartError> {
-    let dirs = PerLeg::from_fn(|leg| open_dir(leg, &request.legs[leg])).transpose()?;
+    let paths = request.both()?;
+    let dirs = PerLeg::from_fn(|leg| open_dir(leg, paths[leg])).transpose()?;
     layout::check_pair(&dirs)?;
     let read_only = request.options.flags.contains(MountFlags::RDONLY);
     let found = PerLeg::from_fn(|leg| read_superblock(leg, &dirs[leg])).transpose()?;
@@ -49,8 +50,7 @@ pub fn mirror(request: &MountRequest) -> std::result::Result<Arc<dyn Service>, S
     check_chunk(request, &superblocks[LegId::A])?;
     let files = Files { dirs: &dirs, elsewhere: request.options.bitmap.as_deref(), read_only, plan };
     let (bitmap, compare_all) = bitmap_files::open(&files, &mut superblocks)?;
-    let legs =
-        PerLeg::from_fn(|leg| DirectoryLeg::open(&request.legs[leg], leg).map(Arc::new)).transpose()?;
+    let legs = PerLeg::from_fn(|leg| DirectoryLeg::open(paths[leg], leg).map(Arc::new)).transpose()?;
     let stores =
         PerLeg::from_fn(|leg| open_store(leg, &dirs[leg], &superblocks[leg], read_only)).transpose()?;
     let parts = Parts { legs, bitmap, compare_all, superblocks, stores, plan };

@@ -3,14 +3,13 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
 use super::status::{Counters, Dirty, Leg, LegState, Resync, State, Status};
-use super::{MountRequest, Service};
+use super::{LegPlace, MountRequest, Service};
 use crate::error::{Error, Result, errno};
 use crate::fuse;
 use crate::legs::{DirectoryLeg, LegId, PerLeg};
@@ -23,7 +22,7 @@ const EVENT_LOOPS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero"
 /// A mirror being served. The locks on its legs end with it.
 pub struct Served {
     mirror: Arc<Mirror<DirectoryLeg>>,
-    paths: PerLeg<PathBuf>,
+    places: PerLeg<LegPlace>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     _owners: PerLeg<Owner>,
 }
@@ -31,7 +30,7 @@ pub struct Served {
 impl Served {
     /// Serves `mirror`, of which `owners` are the locks.
     pub fn new(mirror: Arc<Mirror<DirectoryLeg>>, request: &MountRequest, owners: PerLeg<Owner>) -> Served {
-        Served { mirror, paths: request.legs.clone(), threads: Mutex::default(), _owners: owners }
+        Served { mirror, places: request.legs.clone(), threads: Mutex::default(), _owners: owners }
     }
 
     fn spawn(&self, name: &str, work: fn(&Mirror<DirectoryLeg>)) -> io::Result<()> {
@@ -47,7 +46,7 @@ impl Served {
             ops::LegState::Resyncing => (LegState::Recovering, None),
             ops::LegState::Faulted { errno: number } => (LegState::Faulted, Some(errno(number).to_string())),
         };
-        Leg { id: id.to_string(), path: self.paths[id].to_string_lossy().into_owned(), state, reason }
+        Leg { id: id.to_string(), path: self.places[id].to_string(), state, reason }
     }
 }
 

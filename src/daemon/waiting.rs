@@ -53,8 +53,8 @@ fn is_at_work(request: &MountRequest, holder: Option<u32>) -> bool {
 /// Whether a mount is one of the request's legs, whatever they were called when it was made.
 fn is_of(request: &MountRequest, mount: &Mount) -> bool {
     let Ok(legs) = spec::split(&mount.source) else { return false };
-    legs.iter().any(|(_, theirs)| {
-        request.legs.iter().any(|(_, ours)| {
+    legs.iter().filter_map(|(_, theirs)| theirs.path()).any(|theirs| {
+        request.legs.iter().filter_map(|(_, ours)| ours.path()).any(|ours| {
             ours == theirs
                 || matches!((ours.canonicalize(), theirs.canonicalize()), (Ok(ours), Ok(theirs)) if ours == theirs)
         })
