@@ -3,7 +3,7 @@
 //!
 //! Called like `mirrorfs`, or with `helper` as the first word like mount.mirrorfs. Leg A's file
 //! `owner` is its lock and holds its process number; `clean` is made there when it ends cleanly.
-//! `LINGER_MS` makes the clean end take that long.
+//! `LINGER_MS` makes the clean end take that long, and tells an event when it comes.
 
 #[path = "../mount-helper/arguments.rs"]
 mod arguments;
@@ -22,19 +22,22 @@ use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, INodeNo, ReplyAttr, ReplyDirectory, Request,
     Session, SessionACL,
 };
+use mirrorfs::daemon::events::{Event, Events, Name};
 use mirrorfs::daemon::status::{Leg, LegState, State, Status};
 use mirrorfs::daemon::{LegPlace, MountRequest, Service, StartError};
 use mirrorfs::error::Error;
+use mirrorfs::legs::LegId;
 use rustix::fs::FlockOperation;
 
 struct Empty {
     directory: PathBuf,
     legs: Vec<Leg>,
+    events: Events,
     _lock: File,
 }
 
-fn start(request: &MountRequest) -> Result<Arc<dyn Service>, StartError> {
-    let directory = request.legs[mirrorfs::legs::LegId::A].path().map(std::path::Path::to_owned);
+fn start(request: &MountRequest, events: &Events) -> Result<Arc<dyn Service>, StartError> {
+    let directory = request.legs[LegId::A].path().map(std::path::Path::to_owned);
     let directory = directory.ok_or_else(|| Error::new("leg A is needed here"))?;
     let failed = |cause| Error::new(format!("cannot open leg A at {}", directory.display())).because(cause);
     let path = directory.join("owner");
@@ -52,13 +55,18 @@ fn start(request: &MountRequest) -> Result<Arc<dyn Service>, StartError> {
         write!(lock, "{}", std::process::id())
     };
     write(&mut lock).map_err(failed)?;
-    let leg = |(id, place): (mirrorfs::legs::LegId, &LegPlace)| Leg {
+    let leg = |(id, place): (LegId, &LegPlace)| Leg {
         id: id.to_string(),
         path: place.to_string(),
         state: LegState::InSync,
         reason: None,
     };
-    Ok(Arc::new(Empty { legs: request.legs.iter().map(leg).collect(), directory, _lock: lock }))
+    Ok(Arc::new(Empty {
+        legs: request.legs.iter().map(leg).collect(),
+        directory,
+        events: events.clone(),
+        _lock: lock,
+    }))
 }
 
 impl Service for Empty {
@@ -77,6 +85,8 @@ impl Service for Empty {
     fn shut_down(&self) -> mirrorfs::error::Result<()> {
         let linger = std::env::var("LINGER_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
         std::thread::sleep(Duration::from_millis(linger));
+        let detail = "the end".to_owned();
+        self.events.tell(Event { name: Name::RebuildFinished, leg: Some(LegId::B), detail });
         let clean = self.directory.join("clean");
         std::fs::write(&clean, "")
             .map_err(|cause| Error::new(format!("cannot write {}", clean.display())).because(cause))

@@ -41,6 +41,26 @@ fn a_missing_leg_shows_in_the_source_and_both_missing_is_refused() {
 }
 
 #[test]
+fn the_event_program_hears_of_the_last_event_and_a_bad_one_is_refused() {
+    let stage = Stage::new();
+    let script = stage.path("tell");
+    std::fs::write(&script, "#!/bin/sh\nsleep 0.3\nprintf '%s|' \"$@\" >\"${0%/*}/heard\"\n").unwrap();
+    let options = format!("log=log,on_event={}", script.display());
+    let said = fails(&mut stage.mirrorfs(&["mount", "a", "b", "m", "-o", &options]), 3);
+    assert!(said.contains(&format!("cannot run on_event={}", script.display())), "{said}");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    succeeds(&mut stage.mirrorfs(&["mount", "a", "b", "m", "-o", &options]));
+    succeeds(Command::new("umount").arg(stage.path("m")));
+    let expected = format!("RebuildFinished|{}|B|the end|", stage.path("m").display());
+    until("the program has heard", || {
+        std::fs::read_to_string(stage.path("heard")).is_ok_and(|heard| heard == expected)
+    });
+    assert_eq!(stage.log().matches("RebuildFinished").count(), 1, "{}", stage.log());
+    let said = fails(&mut stage.mirrorfs(&["mount", "a", "b", "m", "-o", "on_event=tell"]), 2);
+    assert!(said.contains("not an absolute path"), "{said}");
+}
+
+#[test]
 fn unmounting_takes_nothing_from_underneath() {
     let stage = Stage::new();
     succeeds(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(stage.path("m")));

@@ -8,6 +8,7 @@ pub mod create;
 pub mod examine;
 pub mod exit;
 pub mod mount;
+pub mod shell;
 pub mod size;
 pub mod status;
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::mount::MountFlags;
 
 use super::bitmap_files::{self, Files};
+use super::events::Events;
 use super::service::StartError;
 use super::{MountRequest, Service};
 use crate::error::{Error, Result};
@@ -31,7 +32,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 const PINNED_DIRECTORIES: usize = 4096;
 
 /// Opens the mirror of `request`.
-pub fn mirror(request: &MountRequest) -> std::result::Result<Arc<dyn Service>, StartError> {
+pub fn mirror(request: &MountRequest, _events: &Events) -> std::result::Result<Arc<dyn Service>, StartError> {
     let paths = request.both()?;
     let dirs = PerLeg::from_fn(|leg| open_dir(leg, paths[leg])).transpose()?;
     layout::check_pair(&dirs)?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::MountRequest;
+use super::events::Events;
 use super::status::Status;
 use crate::error::Error;
 
@@ -55,5 +56,6 @@ impl From<Error> for StartError {
 }
 
 /// Opens the mirror that a request names: locks the legs, reads their state, decides, but serves
-/// nothing yet. Called in the process that will serve, before it has any other thread.
-pub type Start = fn(&MountRequest) -> Result<Arc<dyn Service>, StartError>;
+/// nothing yet. Called in the process that will serve. What happens to the mirror is told to the events,
+/// then and later.
+pub type Start = fn(&MountRequest, &Events) -> Result<Arc<dyn Service>, StartError>;
