@@ -3,7 +3,8 @@
 //!
 //! Called like `mirrorfs`, or with `helper` as the first word like mount.mirrorfs. Leg A's file
 //! `owner` is its lock and holds its process number; `clean` is made there when it ends cleanly.
-//! `LINGER_MS` makes the clean end take that long, and tells an event when it comes.
+//! `fail` faults a leg, `re-add` writes the path it got to A's file `asked` and has the leg recovering
+//! while A has a file `copying` (each status then makes `seen`); `replace` is unknown. `LINGER_MS` makes the clean end take that long, and tells an event when it comes.
 
 #[path = "../mount-helper/arguments.rs"]
 mod arguments;
@@ -13,9 +14,10 @@ mod helper;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
@@ -23,15 +25,17 @@ use fuser::{
     Session, SessionACL,
 };
 use mirrorfs::daemon::events::{Event, Events, Name};
+use mirrorfs::daemon::request;
 use mirrorfs::daemon::status::{Leg, LegState, State, Status};
 use mirrorfs::daemon::{LegPlace, MountRequest, Service, StartError};
 use mirrorfs::error::Error;
 use mirrorfs::legs::LegId;
 use rustix::fs::FlockOperation;
+use serde_json::Value;
 
 struct Empty {
     directory: PathBuf,
-    legs: Vec<Leg>,
+    legs: Mutex<Vec<Leg>>,
     events: Events,
     _lock: File,
 }
@@ -59,14 +63,27 @@ fn start(request: &MountRequest, events: &Events) -> Result<Arc<dyn Service>, St
         id: id.to_string(),
         path: place.to_string(),
         state: LegState::InSync,
-        reason: None,
+        ..Leg::default()
     };
     Ok(Arc::new(Empty {
-        legs: request.legs.iter().map(leg).collect(),
+        legs: Mutex::new(request.legs.iter().map(leg).collect()),
         directory,
         events: events.clone(),
         _lock: lock,
     }))
+}
+
+impl Empty {
+    fn set(&self, state: LegState, request: &request::Request) -> mirrorfs::error::Result<Value> {
+        let leg = request.leg()?;
+        if let Some(path) = request.path()? {
+            let asked = self.directory.join("asked");
+            std::fs::write(&asked, path.as_os_str().as_bytes())
+                .map_err(|cause| Error::new(format!("cannot write {}", asked.display())).because(cause))?;
+        }
+        self.legs.lock().unwrap_or_else(PoisonError::into_inner)[leg as usize].state = state;
+        Ok(Value::Null)
+    }
 }
 
 impl Service for Empty {
@@ -79,7 +96,27 @@ impl Service for Empty {
     }
 
     fn status(&self) -> Status {
-        Status { state: State::Clean, legs: self.legs.clone(), ..Status::default() }
+        let mut legs = self.legs.lock().unwrap_or_else(PoisonError::into_inner);
+        let copying = self.directory.join("copying").exists();
+        if copying {
+            // A test waits for this; whether it could be written, the test sees.
+            let _ = std::fs::write(self.directory.join("seen"), "");
+        }
+        for leg in legs.iter_mut().filter(|leg| leg.state == LegState::Recovering && !copying) {
+            leg.state = LegState::InSync;
+        }
+        let equal = legs.iter().all(|leg| leg.state == LegState::InSync);
+        let state = if equal { State::Clean } else { State::Degraded };
+        Status { state, legs: legs.clone(), ..Status::default() }
+    }
+
+    fn command(&self, verb: &str, request: &request::Request) -> Option<mirrorfs::error::Result<Value>> {
+        let state = match verb {
+            "fail" => LegState::Faulted,
+            "re-add" => LegState::Recovering,
+            _ => return None,
+        };
+        Some(self.set(state, request))
     }
 
     fn shut_down(&self) -> mirrorfs::error::Result<()> {

@@ -3,6 +3,7 @@
 //! stdout is data, stderr is for people. An error is one line that says what failed and why, and
 //! one that says what to do; [`exit`] says what its number means.
 
+pub mod client;
 pub mod compare;
 pub mod create;
 pub mod examine;
@@ -11,6 +12,7 @@ pub mod mount;
 pub mod shell;
 pub mod size;
 pub mod status;
+pub mod time;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

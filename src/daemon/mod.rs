@@ -29,6 +29,7 @@ pub mod logging;
 pub mod mountinfo;
 pub mod open;
 pub mod place;
+pub mod request;
 mod served;
 pub mod service;
 pub mod signals;

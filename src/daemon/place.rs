@@ -11,6 +11,7 @@ use super::LegPlace;
 use super::attach;
 use super::control::{self, Answer};
 use super::mountinfo::{self, Mount};
+use super::request::Request;
 use crate::cli::exit::{Exit, Failure};
 use crate::error::{Error, Result};
 use crate::legs::{LegId, PerLeg};
@@ -68,7 +69,7 @@ pub fn look(mountpoint: &Path) -> Result<There> {
 pub fn is_dead(mount: &Mount) -> bool {
     // A daemon that is being killed may still be listening for an instant; only an answer, or none
     // in time, means that somebody is there.
-    let answer = control::ask_mount(mount, "status");
+    let answer = control::ask(mount, &Request::new("status"), Some(control::PATIENCE));
     match answer {
         Ok(Answer::Reply(_) | Answer::Timeout) => false,
         // No daemon in our network namespace: the kernel knows whether there is one in another.

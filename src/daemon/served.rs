@@ -46,7 +46,7 @@ impl Served {
             ops::LegState::Resyncing => (LegState::Recovering, None),
             ops::LegState::Faulted { errno: number } => (LegState::Faulted, Some(errno(number).to_string())),
         };
-        Leg { id: id.to_string(), path: self.places[id].to_string(), state, reason }
+        Leg { id: id.to_string(), path: self.places[id].to_string(), state, reason, ..Leg::default() }
     }
 }
 
