@@ -183,6 +183,70 @@ fn status_tells_live_dead_hung_and_absent_apart() {
 }
 
 #[test]
+fn verbs_reach_the_daemon_with_leg_and_path() {
+    let stage = Stage::new();
+    let said = fails(&mut stage.mirrorfs(&["fail", "m", "B"]), 4);
+    assert!(said.contains("no mirror is mounted"), "{said}");
+    stage.mount();
+    for words in [&["fail", "m", "C"][..], &["fail", "m"], &["replace", "m", "B"]] {
+        fails(&mut stage.mirrorfs(words), 2);
+    }
+    let said = fails(&mut stage.mirrorfs(&["replace", "m", "B", "c"]), 3);
+    assert!(said.contains("does not know the command \"replace\""), "{said}");
+    let said = succeeds(&mut stage.mirrorfs(&["fail", "m", "B"]));
+    assert!(said.contains(&format!("mirrorfs re-add {} B", stage.path("m").display())), "{said}");
+    let said = succeeds(&mut stage.mirrorfs(&["status", "m"]));
+    assert!(said.contains(" state: degraded") && said.contains("Leg B is out of service"), "{said}");
+    let name = std::os::unix::ffi::OsStrExt::from_bytes(b"b \xff");
+    succeeds(stage.mirrorfs(&["re-add", "m", "b"]).arg::<&std::ffi::OsStr>(name));
+    let asked = std::fs::read(stage.path("a/asked")).unwrap();
+    assert_eq!(asked, stage.path(name).into_os_string().into_encoded_bytes());
+}
+
+#[test]
+fn waiting_ends_with_a_code_for_each_end() {
+    let stage = Stage::new();
+    fails(&mut stage.mirrorfs(&["wait", "m"]), 4);
+    stage.mount();
+    assert_eq!(succeeds(&mut stage.mirrorfs(&["wait", "m"])), "");
+    succeeds(&mut stage.mirrorfs(&["fail", "m", "A"]));
+    let said = fails(&mut stage.mirrorfs(&["wait", "m"]), 9);
+    assert!(said.contains("is degraded: Leg A is out of service") && said.contains("re-add"), "{said}");
+
+    std::fs::write(stage.path("a/copying"), "").unwrap();
+    succeeds(&mut stage.mirrorfs(&["re-add", "m", "A"]));
+    let said = fails(&mut stage.mirrorfs(&["wait", "m", "--timeout", "0"]), 12);
+    assert!(said.contains("the time is over"), "{said}");
+    std::fs::remove_file(stage.path("a/seen")).unwrap();
+    let mut waiting = stage.mirrorfs(&["wait", "m"]).spawn().unwrap();
+    until("it has asked", || std::fs::remove_file(stage.path("a/seen")).is_ok());
+    assert!(waiting.try_wait().unwrap().is_none());
+    std::fs::remove_file(stage.path("a/copying")).unwrap();
+    assert!(waiting.wait().unwrap().success());
+
+    for end in ["umount", "crash"] {
+        std::fs::write(stage.path("a/copying"), "").unwrap();
+        succeeds(&mut stage.mirrorfs(&["re-add", "m", "A"]));
+        let waiting = stage.mirrorfs(&["wait", "m"]).stderr(Stdio::piped()).spawn().unwrap();
+        until("it has asked", || std::fs::remove_file(stage.path("a/seen")).is_ok());
+        match end {
+            "umount" => {
+                succeeds(Command::new("umount").arg(stage.path("m")));
+                stage.ends_cleanly();
+            }
+            _ => stage.crash(),
+        }
+        let output = waiting.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(11), "{end}: {said}");
+        assert!(said.contains("is gone"), "{said}");
+        if end == "umount" {
+            stage.mount();
+        }
+    }
+}
+
+#[test]
 fn only_the_owner_and_root_may_ask() {
     let stage = Stage::new();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
