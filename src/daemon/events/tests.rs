@@ -87,19 +87,28 @@ fn the_program_starts_with_nothing_of_the_daemons() {
 
 #[test]
 fn a_protected_daemon_starts_programs_that_are_not() {
+    /// PF_MEMALLOC_NOIO, by which the kernel knows an IO_FLUSHER.
+    const FLUSHER: u64 = 0x80000;
     let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
-    if std::fs::write("/proc/self/oom_score_adj", "-1000").is_err() {
+    let flusher = rustix::process::configure_io_flusher_behavior(true);
+    if flusher.is_err() || std::fs::write("/proc/self/oom_score_adj", "-1000").is_err() {
         eprintln!("SKIPPED: this test needs CAP_SYS_RESOURCE");
         return;
     }
     // The sleep stands for the time that any program takes to start.
-    let script = Script::new("sleep 0.2; cat /proc/self/oom_score_adj >out");
+    let script =
+        Script::new("sleep 0.2; cut -d' ' -f9 /proc/self/stat >out; cat /proc/self/oom_score_adj >>out");
     let events = script.events(QUEUE, PATIENCE);
     events.tell(event(Name::Fail, None, ""));
     let ended = events.flush(PATIENCE);
     std::fs::write("/proc/self/oom_score_adj", own).unwrap();
     assert!(ended);
-    assert_eq!(script.said(), "0\n");
+    let said = script.said();
+    let (flags, adj) = said.split_once('\n').unwrap();
+    assert_eq!((flags.parse::<u64>().unwrap() & FLUSHER, adj), (0, "0\n"));
+    let of_this_thread = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    let flags = of_this_thread.rsplit_once(") ").unwrap().1.split(' ').nth(6).unwrap();
+    assert_eq!(flags.parse::<u64>().unwrap() & FLUSHER, FLUSHER, "the kernel's flags are read rightly");
 }
 
 #[test]
