@@ -3,7 +3,8 @@
 //!
 //! Called like `mirrorfs`, or with `helper` as the first word like mount.mirrorfs. Leg A's file
 //! `owner` is its lock and holds its process number; `clean` is made there when it ends cleanly.
-//! `LINGER_MS` makes the clean end take that long.
+//! `fail` faults a leg, `re-add` writes the path it got to A's file `asked` and has the leg recovering
+//! while A has a file `copying` (each status then makes `seen`); `replace` is unknown. `LINGER_MS` makes the clean end take that long, and tells an event when it comes.
 
 #[path = "../mount-helper/arguments.rs"]
 mod arguments;
@@ -13,28 +14,35 @@ mod helper;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, INodeNo, ReplyAttr, ReplyDirectory, Request,
     Session, SessionACL,
 };
+use mirrorfs::daemon::events::{Event, Events, Name};
+use mirrorfs::daemon::request;
 use mirrorfs::daemon::status::{Leg, LegState, State, Status};
-use mirrorfs::daemon::{MountRequest, Service, StartError};
+use mirrorfs::daemon::{LegPlace, MountRequest, Service, StartError};
 use mirrorfs::error::Error;
+use mirrorfs::legs::LegId;
 use rustix::fs::FlockOperation;
+use serde_json::Value;
 
 struct Empty {
     directory: PathBuf,
-    legs: Vec<Leg>,
+    legs: Mutex<Vec<Leg>>,
+    events: Events,
     _lock: File,
 }
 
-fn start(request: &MountRequest) -> Result<Arc<dyn Service>, StartError> {
-    let directory = request.legs[mirrorfs::legs::LegId::A].clone();
+fn start(request: &MountRequest, events: &Events) -> Result<Arc<dyn Service>, StartError> {
+    let directory = request.legs[LegId::A].path().map(std::path::Path::to_owned);
+    let directory = directory.ok_or_else(|| Error::new("leg A is needed here"))?;
     let failed = |cause| Error::new(format!("cannot open leg A at {}", directory.display())).because(cause);
     let path = directory.join("owner");
     let mut lock =
@@ -51,13 +59,31 @@ fn start(request: &MountRequest) -> Result<Arc<dyn Service>, StartError> {
         write!(lock, "{}", std::process::id())
     };
     write(&mut lock).map_err(failed)?;
-    let leg = |(id, path): (mirrorfs::legs::LegId, &PathBuf)| Leg {
+    let leg = |(id, place): (LegId, &LegPlace)| Leg {
         id: id.to_string(),
-        path: path.display().to_string(),
+        path: place.to_string(),
         state: LegState::InSync,
-        reason: None,
+        ..Leg::default()
     };
-    Ok(Arc::new(Empty { legs: request.legs.iter().map(leg).collect(), directory, _lock: lock }))
+    Ok(Arc::new(Empty {
+        legs: Mutex::new(request.legs.iter().map(leg).collect()),
+        directory,
+        events: events.clone(),
+        _lock: lock,
+    }))
+}
+
+impl Empty {
+    fn set(&self, state: LegState, request: &request::Request) -> mirrorfs::error::Result<Value> {
+        let leg = request.leg()?;
+        if let Some(path) = request.path()? {
+            let asked = self.directory.join("asked");
+            std::fs::write(&asked, path.as_os_str().as_bytes())
+                .map_err(|cause| Error::new(format!("cannot write {}", asked.display())).because(cause))?;
+        }
+        self.legs.lock().unwrap_or_else(PoisonError::into_inner)[leg as usize].state = state;
+        Ok(Value::Null)
+    }
 }
 
 impl Service for Empty {
@@ -70,12 +96,34 @@ impl Service for Empty {
     }
 
     fn status(&self) -> Status {
-        Status { state: State::Clean, legs: self.legs.clone(), ..Status::default() }
+        let mut legs = self.legs.lock().unwrap_or_else(PoisonError::into_inner);
+        let copying = self.directory.join("copying").exists();
+        if copying {
+            // A test waits for this; whether it could be written, the test sees.
+            let _ = std::fs::write(self.directory.join("seen"), "");
+        }
+        for leg in legs.iter_mut().filter(|leg| leg.state == LegState::Recovering && !copying) {
+            leg.state = LegState::InSync;
+        }
+        let equal = legs.iter().all(|leg| leg.state == LegState::InSync);
+        let state = if equal { State::Clean } else { State::Degraded };
+        Status { state, legs: legs.clone(), ..Status::default() }
+    }
+
+    fn command(&self, verb: &str, request: &request::Request) -> Option<mirrorfs::error::Result<Value>> {
+        let state = match verb {
+            "fail" => LegState::Faulted,
+            "re-add" => LegState::Recovering,
+            _ => return None,
+        };
+        Some(self.set(state, request))
     }
 
     fn shut_down(&self) -> mirrorfs::error::Result<()> {
         let linger = std::env::var("LINGER_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
         std::thread::sleep(Duration::from_millis(linger));
+        let detail = "the end".to_owned();
+        self.events.tell(Event { name: Name::RebuildFinished, leg: Some(LegId::B), detail });
         let clean = self.directory.join("clean");
         std::fs::write(&clean, "")
             .map_err(|cause| Error::new(format!("cannot write {}", clean.display())).because(cause))

@@ -68,6 +68,10 @@ fn code_of(exit: Exit) -> u8 {
         | Exit::NotMounted
         | Exit::NoAnswer
         | Exit::InUse
-        | Exit::Interrupted => code::MOUNT_FAILED,
+        | Exit::Interrupted
+        | Exit::Degraded
+        | Exit::ReadOnly
+        | Exit::Gone
+        | Exit::TimedOut => code::MOUNT_FAILED,
     }
 }

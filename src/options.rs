@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::mount::MountFlags;
 
@@ -33,6 +34,24 @@ pub struct MountOptions {
     pub bitmap: Option<PathBuf>,
     /// Where a daemon in the background writes its log.
     pub log: Option<PathBuf>,
+    /// What to do when only one leg is there.
+    pub degraded: Degraded,
+    /// Run for each event; an absolute path.
+    pub on_event: Option<PathBuf>,
+    /// A leg that failed and is there again is taken back without being asked.
+    pub auto_readd: bool,
+}
+
+/// What a mount does when one leg is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Degraded {
+    /// Refuse.
+    #[default]
+    No,
+    /// Go on with the other one.
+    Yes,
+    /// Wait this long for it, then go on with the other one.
+    Wait(Duration),
 }
 
 impl Default for MountOptions {
@@ -46,6 +65,9 @@ impl Default for MountOptions {
             chunk: None,
             bitmap: None,
             log: None,
+            degraded: Degraded::No,
+            on_event: None,
+            auto_readd: false,
         }
     }
 }
@@ -93,6 +115,9 @@ enum Effect {
     Chunk,
     Bitmap,
     Log,
+    Degraded,
+    OnEvent,
+    AutoReadd,
     Nothing,
 }
 
@@ -150,6 +175,27 @@ pub const TABLE: &[MountOption] = &[
         Value::Required("FILE"),
         Effect::Log,
         "Where a daemon in the background appends its log, instead of handing it to syslog.",
+    ),
+    row(
+        Group::Mirror,
+        "degraded",
+        Value::Required("yes|no|wait[=TIME]"),
+        Effect::Degraded,
+        "What to do when only one leg is there: mount with it alone (yes), refuse (no, the default), or wait for the other one first, for 30s, 2m or another TIME (default 30s), and then mount with one alone.",
+    ),
+    row(
+        Group::Mirror,
+        "on_event",
+        Value::Required("PROGRAM"),
+        Effect::OnEvent,
+        "Run PROGRAM, an absolute path, for each event, without a shell. Its words: the event's name, the mount point, the leg (A, B or -), and what happened.",
+    ),
+    row(
+        Group::Mirror,
+        "auto_readd",
+        Value::Required("yes|no"),
+        Effect::AutoReadd,
+        "Take a leg that failed back as soon as it is there again, as re-add does (yes), or leave that to the user (no, the default).",
     ),
     row(
         Group::Fuse,
@@ -271,6 +317,9 @@ impl MountOptions {
             Effect::Chunk => self.chunk = Some(chunk_size(value)?),
             Effect::Bitmap => self.bitmap = path(),
             Effect::Log => self.log = path(),
+            Effect::Degraded => self.degraded = degraded(value)?,
+            Effect::OnEvent => self.on_event = Some(program(value)?),
+            Effect::AutoReadd => self.auto_readd = yes_or_no("auto_readd", value)?,
             Effect::Nothing => {}
         }
         Ok(())
@@ -356,6 +405,59 @@ fn split(text: &[u8]) -> Result<Vec<Vec<u8>>> {
     }
     words.retain(|word| !word.is_empty());
     Ok(words)
+}
+
+/// How long `degraded=wait` waits when it does not say.
+const WAIT_DEFAULT: Duration = Duration::from_secs(30);
+
+fn degraded(value: &[u8]) -> Result<Degraded> {
+    let time = |value: &[u8]| std::str::from_utf8(value).ok().and_then(duration);
+    let meant = match value {
+        b"no" => Some(Degraded::No),
+        b"yes" => Some(Degraded::Yes),
+        b"wait" => Some(Degraded::Wait(WAIT_DEFAULT)),
+        other => other.strip_prefix(b"wait=").and_then(time).map(Degraded::Wait),
+    };
+    meant.ok_or_else(|| {
+        Error::new(format!(
+            "mount option \"degraded={}\" is neither yes, no nor wait",
+            String::from_utf8_lossy(value)
+        ))
+        .hint("To wait for a leg, write degraded=wait=30s; a time is a number of seconds, or one with s, m or h.")
+    })
+}
+
+/// The program to run for events. Not looked for in PATH, and no directory is the current one to a daemon.
+fn program(value: &[u8]) -> Result<PathBuf> {
+    let path = PathBuf::from(OsString::from_vec(value.to_vec()));
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    Err(Error::new(format!("mount option \"on_event={}\" is not an absolute path", path.display()))
+        .hint("Give the whole path of one program, without arguments; a script can call others."))
+}
+
+fn yes_or_no(name: &str, value: &[u8]) -> Result<bool> {
+    match value {
+        b"yes" => Ok(true),
+        b"no" => Ok(false),
+        other => Err(Error::new(format!(
+            "mount option \"{name}={}\" is neither yes nor no",
+            String::from_utf8_lossy(other)
+        ))),
+    }
+}
+
+/// The time meant by `30`, `30s`, `2m` or `1h`; `None` when it is not a time or does not fit.
+pub fn duration(text: &str) -> Option<Duration> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let seconds = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    digits.parse::<u32>().ok()?.checked_mul(seconds).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
 /// Bytes of a chunk: a number with K, M or G after it, a power of two within the limits.
@@ -444,12 +546,62 @@ mod tests {
     }
 
     #[test]
+    fn degraded_says_what_to_do_with_one_leg() {
+        let wait = |seconds| Degraded::Wait(Duration::from_secs(seconds));
+        for (text, meant) in [
+            ("", Degraded::No),
+            ("degraded=no", Degraded::No),
+            ("degraded=yes", Degraded::Yes),
+            ("degraded=yes,degraded=no", Degraded::No),
+            ("degraded=wait", wait(30)),
+            ("degraded=wait=30s", wait(30)),
+            ("degraded=wait=5,ro", wait(5)),
+            ("degraded=wait=2m", wait(120)),
+            ("degraded=wait=1h", wait(3600)),
+        ] {
+            assert_eq!(parse(text).unwrap().degraded, meant, "{text}");
+        }
+        for value in [
+            "maybe",
+            "YES",
+            "wait=",
+            "wait=s",
+            "wait=-1",
+            "wait=3d",
+            "wait=1.5s",
+            "wait=9999999999",
+            "wait30",
+        ] {
+            let error = parse(&format!("degraded={value}")).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("\"degraded={value}\"")) && error.contains("wait=30s"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_program_for_events_is_an_absolute_path() {
+        let options = parse("on_event=\"/usr/bin/tell me,all\",auto_readd=yes").unwrap();
+        assert_eq!(options.on_event, Some(PathBuf::from("/usr/bin/tell me,all")));
+        assert!(options.auto_readd);
+        assert!(!parse("auto_readd=yes,auto_readd=no").unwrap().auto_readd);
+        for value in ["tell", "./tell", "bin/tell"] {
+            let error = parse(&format!("on_event={value}")).unwrap_err().to_string();
+            assert!(error.contains(&format!("\"on_event={value}\" is not an absolute path")), "{error}");
+        }
+    }
+
+    #[test]
     fn errors_name_the_option() {
         for (text, words) in [
             ("ro,frobnicate=3", "\"frobnicate\""),
             ("chunk", "chunk=SIZE"),
             ("bitmap=", "bitmap=FILE"),
             ("ro=1", "\"ro\" takes no value"),
+            ("degraded", "degraded=yes|no|wait[=TIME]"),
+            ("on_event=", "on_event=PROGRAM"),
+            ("auto_readd=1", "\"auto_readd=1\" is neither yes nor no"),
             ("log=\"/a", "not closed"),
         ] {
             let error = parse(text).unwrap_err().to_string();

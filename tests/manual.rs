@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use mirrorfs::cli::exit::Exit;
+use mirrorfs::daemon::events;
 use mirrorfs::options::TABLE;
 
 /// A page as it reads, without the escapes of roff.
@@ -80,7 +81,7 @@ fn the_pages_have_the_sections_one_looks_for() {
                 "EXAMPLES",
             ] as &[&str],
         ),
-        ("mount.mirrorfs.8", &["SYNOPSIS", "OPTIONS", "EXIT CODES", "EXAMPLES", "ENVIRONMENT"]),
+        ("mount.mirrorfs.8", &["SYNOPSIS", "OPTIONS", "EXIT CODES", "EVENTS", "EXAMPLES", "ENVIRONMENT"]),
     ] {
         let page = page(name);
         for section in sections {
@@ -96,6 +97,17 @@ fn every_exit_code_is_described() {
         let entry = format!(".TP\n.B {}\n{exit:?}. ", exit as u8);
         assert!(page.contains(&entry), "missing:\n{entry}");
     }
+}
+
+#[test]
+fn every_event_is_described_as_the_table_does() {
+    let page = page("mount.mirrorfs.8");
+    for event in events::name::TABLE {
+        let entry = format!(".TP\n.B {:?}\n{}\n", event.name, event.help);
+        assert!(page.contains(&entry), "missing or different:\n{entry}");
+    }
+    let section = page.split(".SH EVENTS").nth(1).unwrap().split("\n.SH").next().unwrap();
+    assert_eq!(section.matches("\n.TP\n").count(), events::name::TABLE.len());
 }
 
 #[test]

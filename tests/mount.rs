@@ -23,6 +23,44 @@ fn exit_code_zero_means_mounted() {
 }
 
 #[test]
+fn a_missing_leg_shows_in_the_source_and_both_missing_is_refused() {
+    let stage = Stage::new();
+    succeeds(&mut stage.mirrorfs(&["mount", "a", "missing", "m"]));
+    let source = format!(" {}:missing ", stage.path("a").display());
+    assert!(stage.mounted()[0].contains(&source), "{:?}", stage.mounted());
+    let said = fails(&mut stage.mirrorfs(&["mount", "a", "missing", "m"]), 6);
+    assert!(said.contains("already mounted"), "{said}");
+    succeeds(Command::new("umount").arg(stage.path("m")));
+    stage.ends_cleanly();
+    let said = fails(&mut stage.mirrorfs(&["mount", "missing", "missing", "m"]), 3);
+    assert!(said.contains("both legs are missing") && said.contains("./missing"), "{said}");
+    std::fs::create_dir(stage.path("missing")).unwrap();
+    succeeds(&mut stage.mirrorfs(&["mount", "a", "./missing", "m"]));
+    let source = format!(":{} ", stage.path("missing").display());
+    assert!(stage.mounted()[0].contains(&source), "{:?}", stage.mounted());
+}
+
+#[test]
+fn the_event_program_hears_of_the_last_event_and_a_bad_one_is_refused() {
+    let stage = Stage::new();
+    let script = stage.path("tell");
+    std::fs::write(&script, "#!/bin/sh\nsleep 0.3\nprintf '%s|' \"$@\" >\"${0%/*}/heard\"\n").unwrap();
+    let options = format!("log=log,on_event={}", script.display());
+    let said = fails(&mut stage.mirrorfs(&["mount", "a", "b", "m", "-o", &options]), 3);
+    assert!(said.contains(&format!("cannot run on_event={}", script.display())), "{said}");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    succeeds(&mut stage.mirrorfs(&["mount", "a", "b", "m", "-o", &options]));
+    succeeds(Command::new("umount").arg(stage.path("m")));
+    let expected = format!("RebuildFinished|{}|B|the end|", stage.path("m").display());
+    until("the program has heard", || {
+        std::fs::read_to_string(stage.path("heard")).is_ok_and(|heard| heard == expected)
+    });
+    assert_eq!(stage.log().matches("RebuildFinished").count(), 1, "{}", stage.log());
+    let said = fails(&mut stage.mirrorfs(&["mount", "a", "b", "m", "-o", "on_event=tell"]), 2);
+    assert!(said.contains("not an absolute path"), "{said}");
+}
+
+#[test]
 fn unmounting_takes_nothing_from_underneath() {
     let stage = Stage::new();
     succeeds(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(stage.path("m")));
@@ -142,6 +180,70 @@ fn status_tells_live_dead_hung_and_absent_apart() {
     stage.crash();
     let said = fails(&mut stage.mirrorfs(&["status", "m"]), 5);
     assert!(said.contains("is dead") && said.contains("Mounting it again"), "{said}");
+}
+
+#[test]
+fn verbs_reach_the_daemon_with_leg_and_path() {
+    let stage = Stage::new();
+    let said = fails(&mut stage.mirrorfs(&["fail", "m", "B"]), 4);
+    assert!(said.contains("no mirror is mounted"), "{said}");
+    stage.mount();
+    for words in [&["fail", "m", "C"][..], &["fail", "m"], &["replace", "m", "B"]] {
+        fails(&mut stage.mirrorfs(words), 2);
+    }
+    let said = fails(&mut stage.mirrorfs(&["replace", "m", "B", "c"]), 3);
+    assert!(said.contains("does not know the command \"replace\""), "{said}");
+    let said = succeeds(&mut stage.mirrorfs(&["fail", "m", "B"]));
+    assert!(said.contains(&format!("mirrorfs re-add {} B", stage.path("m").display())), "{said}");
+    let said = succeeds(&mut stage.mirrorfs(&["status", "m"]));
+    assert!(said.contains(" state: degraded") && said.contains("Leg B is out of service"), "{said}");
+    let name = std::os::unix::ffi::OsStrExt::from_bytes(b"b \xff");
+    succeeds(stage.mirrorfs(&["re-add", "m", "b"]).arg::<&std::ffi::OsStr>(name));
+    let asked = std::fs::read(stage.path("a/asked")).unwrap();
+    assert_eq!(asked, stage.path(name).into_os_string().into_encoded_bytes());
+}
+
+#[test]
+fn waiting_ends_with_a_code_for_each_end() {
+    let stage = Stage::new();
+    fails(&mut stage.mirrorfs(&["wait", "m"]), 4);
+    stage.mount();
+    assert_eq!(succeeds(&mut stage.mirrorfs(&["wait", "m"])), "");
+    succeeds(&mut stage.mirrorfs(&["fail", "m", "A"]));
+    let said = fails(&mut stage.mirrorfs(&["wait", "m"]), 9);
+    assert!(said.contains("is degraded: Leg A is out of service") && said.contains("re-add"), "{said}");
+
+    std::fs::write(stage.path("a/copying"), "").unwrap();
+    succeeds(&mut stage.mirrorfs(&["re-add", "m", "A"]));
+    let said = fails(&mut stage.mirrorfs(&["wait", "m", "--timeout", "0"]), 12);
+    assert!(said.contains("the time is over"), "{said}");
+    std::fs::remove_file(stage.path("a/seen")).unwrap();
+    let mut waiting = stage.mirrorfs(&["wait", "m"]).spawn().unwrap();
+    until("it has asked", || std::fs::remove_file(stage.path("a/seen")).is_ok());
+    assert!(waiting.try_wait().unwrap().is_none());
+    std::fs::remove_file(stage.path("a/copying")).unwrap();
+    assert!(waiting.wait().unwrap().success());
+
+    for end in ["umount", "crash"] {
+        std::fs::write(stage.path("a/copying"), "").unwrap();
+        succeeds(&mut stage.mirrorfs(&["re-add", "m", "A"]));
+        let waiting = stage.mirrorfs(&["wait", "m"]).stderr(Stdio::piped()).spawn().unwrap();
+        until("it has asked", || std::fs::remove_file(stage.path("a/seen")).is_ok());
+        match end {
+            "umount" => {
+                succeeds(Command::new("umount").arg(stage.path("m")));
+                stage.ends_cleanly();
+            }
+            _ => stage.crash(),
+        }
+        let output = waiting.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(11), "{end}: {said}");
+        assert!(said.contains("is gone"), "{said}");
+        if end == "umount" {
+            stage.mount();
+        }
+    }
 }
 
 #[test]

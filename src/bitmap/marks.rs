@@ -369,6 +369,11 @@ impl Bitmap {
         }
     }
 
+    /// That leg's copy, which is not used any more; the caller's to let go of.
+    pub fn take_copy(&self, leg: LegId) -> Option<Arc<dyn PageStore>> {
+        self.copies[self.copy_of(CopyId::Leg(leg))?].1.write().take()
+    }
+
     /// That leg has come back, with this file for a copy. It is brought up to date, durably, and used from
     /// now on. Nobody may mark anything meanwhile.
     pub fn use_again(&self, leg: LegId, store: Box<dyn PageStore>) -> io::Result<()> {

@@ -18,9 +18,9 @@ pub enum Exit {
     Usage = 2,
     /// Anything else that failed; the message says what.
     Failed = 3,
-    /// `status`: no mirror is mounted there.
+    /// No mirror is mounted there.
     NotMounted = 4,
-    /// `status`: a mirror is mounted there, but no daemon answers for it.
+    /// A mirror is mounted there, but no daemon answers for it.
     NoAnswer = 5,
     /// `mount`: the mirror is mounted already, or another process owns a leg.
     InUse = 6,
@@ -28,11 +28,19 @@ pub enum Exit {
     Interrupted = 7,
     /// No process or pipe could be had to start the daemon.
     System = 8,
+    /// `wait`: nothing is being resynced, and only one leg serves.
+    Degraded = 9,
+    /// `wait`: nothing is being resynced, and the mirror takes no changes.
+    ReadOnly = 10,
+    /// `wait`: the mirror was unmounted meanwhile, or its daemon ended.
+    Gone = 11,
+    /// `wait`: the time is over, and something is still being resynced.
+    TimedOut = 12,
 }
 
 impl Exit {
     /// Every code, for the man page's check.
-    pub const ALL: [Exit; 9] = [
+    pub const ALL: [Exit; 13] = [
         Exit::Success,
         Exit::Different,
         Exit::Usage,
@@ -42,6 +50,10 @@ impl Exit {
         Exit::InUse,
         Exit::Interrupted,
         Exit::System,
+        Exit::Degraded,
+        Exit::ReadOnly,
+        Exit::Gone,
+        Exit::TimedOut,
     ];
 }
 

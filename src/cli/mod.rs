@@ -3,13 +3,20 @@
 //! stdout is data, stderr is for people. An error is one line that says what failed and why, and
 //! one that says what to do; [`exit`] says what its number means.
 
+pub mod client;
 pub mod compare;
 pub mod create;
 pub mod examine;
 pub mod exit;
+pub mod fail;
 pub mod mount;
+pub mod re_add;
+pub mod replace;
+pub mod shell;
 pub mod size;
 pub mod status;
+pub mod time;
+pub mod wait;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -31,6 +38,10 @@ enum Command {
     Create(create::Args),
     Mount(mount::Args),
     Status(status::Args),
+    Fail(fail::Args),
+    ReAdd(re_add::Args),
+    Replace(replace::Args),
+    Wait(wait::Args),
     Examine(examine::Args),
     Compare(compare::Args),
 }
@@ -49,8 +60,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, start: Start) -> Exit
         Command::Compare(args) => compare::run(&args),
         Command::Create(args) => create::run(&args),
         Command::Examine(args) => examine::run(&args),
+        Command::Fail(args) => fail::run(&args),
         Command::Mount(args) => mount::run(args, start),
+        Command::ReAdd(args) => re_add::run(&args),
+        Command::Replace(args) => replace::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Wait(args) => wait::run(&args),
     };
     conclude(outcome)
 }

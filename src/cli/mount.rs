@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::exit::{Exit, Failure};
-use crate::daemon::{self, MountRequest, Start};
+use crate::daemon::{self, LegPlace, MountRequest, Start};
 use crate::legs::PerLeg;
 use crate::options::{self, MountOptions, Unknown};
 
@@ -16,12 +16,12 @@ use crate::options::{self, MountOptions, Unknown};
 #[derive(clap::Args)]
 #[command(after_long_help = options::help())]
 pub struct Args {
-    /// Leg A
+    /// Leg A, or "missing" to mount without it
     #[arg(value_name = "A")]
-    leg_a: PathBuf,
-    /// Leg B
+    leg_a: LegPlace,
+    /// Leg B, or "missing" to mount without it
     #[arg(value_name = "B")]
-    leg_b: PathBuf,
+    leg_b: LegPlace,
     /// Where to mount
     #[arg(value_name = "DIR")]
     mountpoint: PathBuf,

@@ -151,6 +151,18 @@ fn make_on_leg(leg: LegId, dir: &LegDir, image: &[u8]) -> Result<Box<dyn PageSto
         })
 }
 
+/// The file for a leg's copy that is about to be written as a whole: the one that is there if it has its
+/// length and no holes, else a new one.
+pub fn to_be_filled(leg: LegId, dir: &LegDir, superblock: &Superblock) -> Result<Box<dyn PageStore>> {
+    let chunk = ChunkSize::new(superblock.chunk_size).ok_or_else(|| bad_chunk(superblock.chunk_size))?;
+    let image = Bitmap::create_image(superblock.mirror, superblock.bitmap_slots, chunk);
+    let there = dir.state_dir().and_then(|state| FileStore::open(state, Path::new(layout::BITMAP)));
+    match there.and_then(|store| Ok((store.read_all()?.len() == image.len(), store))) {
+        Ok((true, store)) => Ok(Box::new(store)),
+        _ => make_on_leg(leg, dir, &image),
+    }
+}
+
 /// The file that `bitmap=` names, checked not to lie where the mount could reach it.
 fn parent_of(files: &Files<'_>, file: &Path) -> Result<(OwnedFd, PathBuf)> {
     for (leg, dir) in files.dirs.iter().filter_map(|(leg, dir)| Some((leg, dir.as_ref()?))) {

@@ -19,14 +19,15 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::mountinfo::{Device, Mount};
+use super::request::Request;
 use super::service::Service;
 use super::status::{FORMAT, Report};
 use crate::error::Error;
 
 /// Longest request or answer, in bytes.
 const LINE_MAX: u64 = 16 << 20;
-/// How long either side waits for the other.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long either side waits for the other when the answer needs no disk.
+pub const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What came back for a request.
 #[derive(Debug)]
@@ -98,14 +99,13 @@ fn answer(stream: &UnixStream, service: &dyn Service, mountpoint: &str) -> io::R
     if !asking.is_root() && asking != rustix::process::geteuid() {
         return send(stream, &json!({ "error": "only root and the mount's owner may ask" }));
     }
-    let request: Map<String, Value> = match serde_json::from_str(&line) {
+    let request: Request = match serde_json::from_str(&line) {
         Ok(request) => request,
         Err(error) => return send(stream, &json!({ "error": format!("not a request: {error}") })),
     };
-    let verb = request.get("command").and_then(Value::as_str).unwrap_or_default();
-    let reply = match verb {
+    let reply = match request.command() {
         "status" => Ok(json!(report(service, mountpoint))),
-        _ => match service.command(verb, &request) {
+        verb => match service.command(verb, &request) {
             Some(result) => result.map_err(|error| error.to_string()),
             None => Err(format!("this daemon does not know the command \"{verb}\"")),
         },
@@ -129,14 +129,9 @@ fn report(service: &dyn Service, mountpoint: &str) -> Report {
     }
 }
 
-/// Sends a request without arguments to the daemon of `mount`. An error means that the answer does
-/// not come from the mount's daemon or is not understood.
-pub fn ask_mount(mount: &Mount, command: &str) -> crate::error::Result<Answer> {
-    ask(mount, &json!({ "command": command }))
-}
-
-/// Sends `request` to the daemon of `mount`.
-pub fn ask(mount: &Mount, request: &Value) -> crate::error::Result<Answer> {
+/// Sends `request` to the daemon of `mount`, and waits for the answer, `patience` at most. An error
+/// means that the answer does not come from the mount's daemon or is not understood.
+pub fn ask(mount: &Mount, request: &Request, patience: Option<Duration>) -> crate::error::Result<Answer> {
     let failed =
         |cause| Error::new(format!("cannot ask the daemon of {}", mount.mountpoint.display())).because(cause);
     let stream = match address(&mount.device).and_then(|address| UnixStream::connect_addr(&address)) {
@@ -149,7 +144,7 @@ pub fn ask(mount: &Mount, request: &Value) -> crate::error::Result<Answer> {
         return Err(failed(crate::error::errno(libc::EPERM))
             .hint(format!("User {} has taken the name of its control socket.", daemon.as_raw())));
     }
-    match exchange(&stream, request) {
+    match exchange(&stream, request, patience) {
         Ok(line) if line.is_empty() => Ok(Answer::Nobody),
         Ok(line) => unwrap(&line).map(Answer::Reply).map_err(failed),
         Err(cause) => match cause.kind() {
@@ -160,10 +155,10 @@ pub fn ask(mount: &Mount, request: &Value) -> crate::error::Result<Answer> {
     }
 }
 
-fn exchange(stream: &UnixStream, request: &Value) -> io::Result<String> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+fn exchange(stream: &UnixStream, request: &Request, patience: Option<Duration>) -> io::Result<String> {
+    stream.set_read_timeout(patience)?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    send(stream, request)?;
+    send(stream, &json!(request))?;
     receive(stream)
 }
 

@@ -4,11 +4,13 @@
 //! run       look at the mount point          nothing changed yet, errors are printed at once
 //!   fork    parent waits at a pipe           (stays one process with -f)
 //!   harden  memory, limits, umask
+//!   events  a thread that runs the program of -o on_event
 //!   start   locks, superblocks, plan         waits for a daemon that is just ending
 //!   clear   dead mirrors off the mount point
 //!   attach  mount(2) or fusermount3
 //!   serve   "mounted" to the parent; until umount or a signal
-//!   shut_down                                legs clean, exit 0
+//!   shut_down                                legs clean
+//!   flush                                    the last events; exit 0
 //! ```
 //!
 //! The mirror itself is behind [`Service`]. ORDER: the legs are opened before a dead mirror is
@@ -19,12 +21,16 @@ pub mod attach;
 pub mod background;
 mod bitmap_files;
 pub mod control;
+pub mod events;
 pub mod fusermount;
 pub mod hardening;
+pub mod legplace;
 pub mod logging;
 pub mod mountinfo;
 pub mod open;
 pub mod place;
+pub mod request;
+mod returning;
 mod served;
 pub mod service;
 pub mod signals;
@@ -35,7 +41,9 @@ pub mod waiting;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+pub use legplace::LegPlace;
 pub use service::{Service, Start, StartError};
 
 use crate::cli::exit::Failure;
@@ -45,14 +53,18 @@ use crate::options::MountOptions;
 use attach::Attached;
 use background::{Readiness, Side};
 use control::Listening;
+use events::Events;
 use logging::Destination;
 use place::There;
+
+/// How long the last events may keep a daemon whose mount is gone.
+const LAST_EVENTS: Duration = Duration::from_secs(30);
 
 /// What to mount, where and how. Paths are absolute.
 #[derive(Clone, Debug)]
 pub struct MountRequest {
-    /// The backing directories, as the user named them.
-    pub legs: PerLeg<PathBuf>,
+    /// The backing directories, as the user named them. At least one is not missing.
+    pub legs: PerLeg<LegPlace>,
     /// The mount point, without symlinks.
     pub mountpoint: PathBuf,
     /// What `-o` said.
@@ -63,13 +75,24 @@ pub struct MountRequest {
 
 impl MountRequest {
     /// Makes all paths absolute: the daemon leaves the current directory.
-    pub fn new(legs: PerLeg<PathBuf>, mountpoint: &Path, mut options: MountOptions) -> Result<MountRequest> {
+    ///
+    /// # Errors
+    /// Both legs are missing, or a path cannot be made absolute.
+    pub fn new(legs: PerLeg<LegPlace>, mountpoint: &Path, mut options: MountOptions) -> Result<MountRequest> {
+        if legs.iter().all(|(_, place)| *place == LegPlace::Missing) {
+            return Err(Error::new("both legs are missing: there is nothing to mount")
+                .hint("Name at least one; a directory that is called \"missing\" is written ./missing."));
+        }
         let absolute = |path: PathBuf| {
             std::path::absolute(&path).map_err(|cause| {
                 Error::new(format!("cannot make {} an absolute path", path.display())).because(cause)
             })
         };
-        let legs = legs.map(absolute).transpose()?;
+        let legs = legs.map(|place| match place {
+            LegPlace::At(path) => absolute(path).map(LegPlace::At),
+            LegPlace::Missing => Ok(LegPlace::Missing),
+        });
+        let legs = legs.transpose()?;
         options.bitmap = options.bitmap.map(absolute).transpose()?;
         options.log = options.log.map(absolute).transpose()?;
         Ok(MountRequest { legs, mountpoint: place::resolve(mountpoint)?, options, foreground: false })
@@ -105,7 +128,10 @@ pub fn run(request: &MountRequest, start: Start) -> std::result::Result<(), Fail
 /// Refuses what can be refused by looking only. Also what mount(8) asks for with `-f`.
 pub fn check(request: &MountRequest) -> std::result::Result<(), Failure> {
     place::check(&request.mountpoint)?;
-    Ok(place::check_apart(&request.legs, &request.mountpoint)?)
+    if let Some(program) = &request.options.on_event {
+        events::check(program)?;
+    }
+    Ok(place::check_apart(&request.legs, &request.mountpoint, request.options.degraded)?)
 }
 
 fn live(request: &MountRequest, start: Start, readiness: &mut Readiness) -> std::result::Result<(), Failure> {
@@ -115,7 +141,20 @@ fn live(request: &MountRequest, start: Start, readiness: &mut Readiness) -> std:
     })?;
     crate::fuse::abort_on_panic();
     hardening::apply();
-    let service = waiting::start(request, start)?;
+    let events = Events::start(request.options.on_event.clone(), &request.mountpoint);
+    let outcome = open_and_serve(request, start, &events, readiness);
+    // ORDER: after the legs have been let go of, for which the next mount may be waiting.
+    events.flush(LAST_EVENTS);
+    outcome
+}
+
+fn open_and_serve(
+    request: &MountRequest,
+    start: Start,
+    events: &Events,
+    readiness: &mut Readiness,
+) -> std::result::Result<(), Failure> {
+    let service = waiting::start(request, events, start)?;
     let served = mount(request, &service).and_then(|mounted| serve(&*service, mounted, readiness));
     // FAIL-SAFE: also after a session that broke off; what could not be settled stays dirty.
     let ended = service.shut_down();

@@ -8,17 +8,19 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::mount::MountFlags;
 
 use super::bitmap_files::{self, Files};
+use super::events::Events;
 use super::service::StartError;
-use super::{MountRequest, Service};
+use super::{LegPlace, MountRequest, Service};
 use crate::error::{Error, Result};
 use crate::layout::{self, LegDir};
 use crate::legs::{DirectoryLeg, LegId, PerLeg, Timestamp};
 use crate::ops::{Mirror, Options, Parts};
+use crate::options::Degraded;
 use crate::owner::{Owner, Refused};
 use crate::superblock::{self, Found, Plan, Refusal, Superblock, SuperblockStore};
 
@@ -27,15 +29,19 @@ use super::served::Served;
 /// How long the sweeper leaves what was written in peace before it looks again.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long to wait before looking again whether a leg is there.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// Directories kept open over both legs, if the limit of descriptors allows.
 const PINNED_DIRECTORIES: usize = 4096;
 
 /// Opens the mirror of `request`.
-pub fn mirror(request: &MountRequest) -> std::result::Result<Arc<dyn Service>, StartError> {
-    let dirs = PerLeg::from_fn(|leg| open_dir(leg, &request.legs[leg]).map(Some)).transpose()?;
+pub fn mirror(request: &MountRequest, events: &Events) -> std::result::Result<Arc<dyn Service>, StartError> {
+    let paths = request.legs.clone().map(|place| place.path().unwrap_or(Path::new("missing")).to_owned());
+    let dirs = waited_for(request)?;
     check_apart(&dirs)?;
     let read_only = request.options.flags.contains(MountFlags::RDONLY);
-    judge(&read_superblocks(&dirs)?, &request.legs)?;
+    judge(&read_superblocks(&dirs)?, &paths)?;
     if !read_only {
         for (leg, dir) in there(&dirs) {
             layout::check_writable(leg, dir)?;
@@ -45,7 +51,7 @@ pub fn mirror(request: &MountRequest) -> std::result::Result<Arc<dyn Service>, S
         PerLeg::from_fn(|leg| dirs[leg].as_ref().map(|dir| own(leg, dir, read_only)).transpose())
             .transpose()?;
     // What was read before the locks were held may have been changed by the last owner since.
-    let (plan, mut superblocks) = judge(&read_superblocks(&dirs)?, &request.legs)?;
+    let (plan, mut superblocks) = judge(&read_superblocks(&dirs)?, &paths)?;
     check_chunk(request, superblocks.iter().find_map(|(_, superblock)| superblock.as_ref()))?;
     let files = Files { dirs: &dirs, elsewhere: request.options.bitmap.as_deref(), read_only, plan };
     let bitmap = bitmap_files::open(&files, &mut superblocks)?;
@@ -69,7 +75,45 @@ pub fn mirror(request: &MountRequest) -> std::result::Result<Arc<dyn Service>, S
             owners[leg].iter_mut().for_each(Owner::record);
         }
     }
-    Ok(Arc::new(Served::new(mirror, request, owners)))
+    Ok(Served::new(mirror, request, owners, events))
+}
+
+/// The directories of the legs that are there, after waiting for them as the options say.
+fn waited_for(request: &MountRequest) -> Result<PerLeg<Option<LegDir>>> {
+    let patience = match request.options.degraded {
+        Degraded::Wait(time) => time,
+        Degraded::No | Degraded::Yes => Duration::ZERO,
+    };
+    let deadline = Instant::now() + patience;
+    loop {
+        let dirs = PerLeg::from_fn(|leg| match &request.legs[leg] {
+            LegPlace::Missing => Ok(None),
+            LegPlace::At(path) if request.options.degraded == Degraded::No => open_dir(leg, path).map(Some),
+            LegPlace::At(path) => Ok(leg_at(path)),
+        });
+        let dirs = dirs.transpose()?;
+        let wanted = |leg: LegId| request.legs[leg] != LegPlace::Missing;
+        let awaited = LegId::ALL.into_iter().find(|&leg| wanted(leg) && dirs[leg].is_none());
+        let Some(leg) = awaited else { return Ok(dirs) };
+        if Instant::now() >= deadline {
+            if dirs[leg.other()].is_none() {
+                // Neither is there: say of the first one why.
+                return open_dir(leg, request.legs[leg].path().unwrap_or(Path::new("missing")))
+                    .and_then(|dir| read_superblock(leg, &dir).map(|_| dirs));
+            }
+            log::warn!("leg {leg} is not at {}: leg {} goes on alone", request.legs[leg], leg.other());
+            return Ok(dirs);
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// A directory that is a leg of some mirror. An empty one, or one with other files, is where a disk belongs
+/// that is not mounted.
+pub(super) fn leg_at(path: &Path) -> Option<LegDir> {
+    let dir = LegDir::open(path).ok()?;
+    let found = superblock::store::read(dir.as_fd()).ok()?;
+    (!matches!(found, Found::Empty | Found::NotAMirror)).then_some(dir)
 }
 
 fn there(dirs: &PerLeg<Option<LegDir>>) -> impl Iterator<Item = (LegId, &LegDir)> {
@@ -112,7 +156,7 @@ fn open_dir(leg: LegId, path: &Path) -> Result<LegDir> {
     })
 }
 
-fn read_superblock(leg: LegId, dir: &LegDir) -> Result<Found> {
+pub(super) fn read_superblock(leg: LegId, dir: &LegDir) -> Result<Found> {
     superblock::store::read(dir.as_fd()).map_err(|cause| {
         Error::new(format!("cannot read the superblock of leg {leg} at {}", dir.path().display()))
             .because(cause)
@@ -139,7 +183,7 @@ fn judge(
     Ok((plan, superblocks))
 }
 
-fn own(leg: LegId, dir: &LegDir, read_only: bool) -> std::result::Result<Owner, StartError> {
+pub(super) fn own(leg: LegId, dir: &LegDir, read_only: bool) -> std::result::Result<Owner, StartError> {
     let state_dir = dir.state_dir().map_err(|cause| cannot_open(leg, dir, cause))?;
     let owner = match read_only {
         true => Owner::exclusive_without_a_trace(state_dir.as_fd(), leg, dir.path()),
@@ -151,7 +195,7 @@ fn own(leg: LegId, dir: &LegDir, read_only: bool) -> std::result::Result<Owner, 
     })
 }
 
-fn open_store(
+pub(super) fn open_store(
     leg: LegId,
     dir: &LegDir,
     found: &Superblock,

@@ -7,12 +7,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::LegPlace;
 use super::attach;
 use super::control::{self, Answer};
 use super::mountinfo::{self, Mount};
+use super::request::Request;
 use crate::cli::exit::{Exit, Failure};
 use crate::error::{Error, Result};
 use crate::legs::{LegId, PerLeg};
+use crate::options::Degraded;
 
 /// More dead mirrors than this on one mount point are not taken away: something else is wrong.
 const STACKED_MAX: usize = 64;
@@ -66,7 +69,7 @@ pub fn look(mountpoint: &Path) -> Result<There> {
 pub fn is_dead(mount: &Mount) -> bool {
     // A daemon that is being killed may still be listening for an instant; only an answer, or none
     // in time, means that somebody is there.
-    let answer = control::ask_mount(mount, "status");
+    let answer = control::ask(mount, &Request::new("status"), Some(control::PATIENCE));
     match answer {
         Ok(Answer::Reply(_) | Answer::Timeout) => false,
         // No daemon in our network namespace: the kernel knows whether there is one in another.
@@ -126,24 +129,44 @@ fn check_directory(mountpoint: &Path) -> Result<()> {
 }
 
 /// Refuses legs and a mount point of which one lies inside another, by name or by identity: the
-/// mirror would contain itself.
-pub fn check_apart(legs: &PerLeg<PathBuf>, mountpoint: &Path) -> Result<()> {
-    for (leg, path) in legs.iter() {
-        let found = path.canonicalize().map_err(|cause| cannot_find(leg, path, cause))?;
-        if found.starts_with(mountpoint) {
-            return Err(Error::new(format!("leg {leg} at {} lies below the mount point", found.display()))
-                .hint("The mirror would hide its own leg. Mount it somewhere else."));
-        }
-        if contains(&found, mountpoint)? {
-            return Err(Error::new(format!(
-                "the mount point {} lies inside leg {leg} at {}",
-                mountpoint.display(),
-                found.display()
-            ))
-            .hint("The mirror would contain itself. Mount it somewhere else."));
+/// mirror would contain itself. A leg that cannot be found is refused too, unless the mirror may go
+/// on with the other one; it is then to be checked again when it is there.
+pub fn check_apart(legs: &PerLeg<LegPlace>, mountpoint: &Path, degraded: Degraded) -> Result<()> {
+    let mut there = Vec::new();
+    let mut not_found = None;
+    for (leg, path) in legs.iter().filter_map(|(leg, place)| Some((leg, place.path()?))) {
+        match path.canonicalize().map_err(|cause| cannot_find(leg, path, cause)) {
+            Ok(found) => there.push((leg, found)),
+            Err(error) if degraded == Degraded::No => return Err(error),
+            Err(error) => not_found = not_found.or(Some(error)),
         }
     }
-    check_legs_apart(legs)
+    if let (true, Some(error)) = (there.is_empty(), not_found) {
+        return Err(error);
+    }
+    for (leg, path) in &there {
+        check_mountpoint_apart(*leg, path, mountpoint)?;
+    }
+    match &there[..] {
+        [(_, a), (_, b)] => check_legs_apart(a, b),
+        _ => Ok(()),
+    }
+}
+
+fn check_mountpoint_apart(leg: LegId, found: &Path, mountpoint: &Path) -> Result<()> {
+    if found.starts_with(mountpoint) {
+        return Err(Error::new(format!("leg {leg} at {} lies below the mount point", found.display()))
+            .hint("The mirror would hide its own leg. Mount it somewhere else."));
+    }
+    if contains(found, mountpoint)? {
+        return Err(Error::new(format!(
+            "the mount point {} lies inside leg {leg} at {}",
+            mountpoint.display(),
+            found.display()
+        ))
+        .hint("The mirror would contain itself. Mount it somewhere else."));
+    }
+    Ok(())
 }
 
 fn cannot_find(leg: LegId, path: &Path, cause: io::Error) -> Error {
@@ -152,18 +175,14 @@ fn cannot_find(leg: LegId, path: &Path, cause: io::Error) -> Error {
         .hint("Check the path, and whether the disk that belongs there is mounted.")
 }
 
-fn check_legs_apart(legs: &PerLeg<PathBuf>) -> Result<()> {
-    for leg in LegId::ALL {
-        let (outer, inner) = (&legs[leg], &legs[leg.other()]);
-        let found = inner.canonicalize().map_err(|cause| cannot_find(leg.other(), inner, cause))?;
-        if contains(outer, &found)? {
-            let what =
-                if contains(&found, outer)? { "are the same directory" } else { "lie one inside the other" };
-            return Err(Error::new(format!("the legs {} and {} {what}", outer.display(), inner.display()))
-                .hint("Two legs need two directories apart, best on two disks."));
-        }
-    }
-    Ok(())
+fn check_legs_apart(a: &Path, b: &Path) -> Result<()> {
+    let what = match (contains(a, b)?, contains(b, a)?) {
+        (true, true) => "are the same directory",
+        (false, false) => return Ok(()),
+        _ => "lie one inside the other",
+    };
+    Err(Error::new(format!("the legs {} and {} {what}", a.display(), b.display()))
+        .hint("Two legs need two directories apart, best on two disks."))
 }
 
 /// Whether `inner`, or a directory above it, is the directory `outer`. Looks at every level's
@@ -203,14 +222,45 @@ mod tests {
             ("a", "b", "b", "leg B at"),
             ("b", "m/a", "m", "below the mount point"),
         ] {
-            let legs = PerLeg::new(top.join(a), top.join(b));
-            match check_apart(&legs, &top.join(mountpoint)) {
+            let legs = PerLeg::new(top.join(a), top.join(b)).map(LegPlace::At);
+            match check_apart(&legs, &top.join(mountpoint), Degraded::No) {
                 Ok(()) => assert_eq!(words, "", "{a} {b} {mountpoint}"),
                 Err(error) => {
                     assert!(
                         !words.is_empty() && error.to_string().contains(words),
                         "{a} {b} {mountpoint}: {error}"
                     )
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_leg_that_is_not_there_is_refused_unless_the_other_may_serve_alone() {
+        let top = tempfile::tempdir().unwrap();
+        let top = top.path().canonicalize().unwrap();
+        for dir in ["a", "m"] {
+            std::fs::create_dir_all(top.join(dir)).unwrap();
+        }
+        let at = |name: &str| LegPlace::At(top.join(name));
+        let yes = Degraded::Yes;
+        for (a, b, degraded, words) in [
+            (at("a"), at("none"), Degraded::No, "cannot find leg B"),
+            (at("none"), at("a"), Degraded::No, "cannot find leg A"),
+            (at("a"), at("none"), yes, ""),
+            (at("none"), at("a"), Degraded::Wait(std::time::Duration::ZERO), ""),
+            (at("none"), at("gone"), yes, "cannot find leg A"),
+            (LegPlace::Missing, at("gone"), yes, "cannot find leg B"),
+            (LegPlace::Missing, at("a"), Degraded::No, ""),
+            (at("a"), LegPlace::Missing, Degraded::No, ""),
+            (LegPlace::Missing, at("m"), Degraded::No, "leg B at"),
+            (at("none"), at("m"), yes, "leg B at"),
+        ] {
+            let case = format!("{a} {b} {degraded:?}");
+            match check_apart(&PerLeg::new(a, b), &top.join("m"), degraded) {
+                Ok(()) => assert_eq!(words, "", "{case}"),
+                Err(error) => {
+                    assert!(!words.is_empty() && error.to_string().contains(words), "{case}: {error}")
                 }
             }
         }

@@ -3,29 +3,45 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
+use serde_json::Value;
 
+use super::events::{Event, Events, Name};
+use super::request::Request;
 use super::status::{Counters, Dirty, Leg, LegState, Resync, State, Status};
-use super::{MountRequest, Service};
+use super::{LegPlace, MountRequest, Service, place, returning};
 use crate::error::{Error, Result, errno};
 use crate::fuse;
 use crate::legs::{DirectoryLeg, LegId, PerLeg};
-use crate::ops::{self, Mirror, MirrorState};
+use crate::ops::{self, Herald, Mirror, MirrorState, News};
+use crate::options::Degraded;
 use crate::owner::Owner;
 
 /// Event loops that answer the kernel: with one, a stat waits behind somebody's fsync.
 const EVENT_LOOPS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
 
+/// How often it is looked whether a leg has come back, and how far a resync is.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// A mirror being served. The locks on its legs end with it.
 pub struct Served {
+    this: Weak<Served>,
     mirror: Arc<Mirror<DirectoryLeg>>,
-    paths: PerLeg<PathBuf>,
+    mountpoint: PathBuf,
+    auto_readd: bool,
+    /// For `re-add` without a path, and for who waits for a leg to come back.
+    places: Mutex<PerLeg<LegPlace>>,
+    owners: Mutex<PerLeg<Option<Owner>>>,
+    /// One leg is taken in at a time.
+    readding: Mutex<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    _owners: PerLeg<Option<Owner>>,
+    events: Events,
+    ended: (Mutex<bool>, Condvar),
 }
 
 impl Served {
@@ -34,39 +50,247 @@ impl Served {
         mirror: Arc<Mirror<DirectoryLeg>>,
         request: &MountRequest,
         owners: PerLeg<Option<Owner>>,
-    ) -> Served {
-        Served { mirror, paths: request.legs.clone(), threads: Mutex::default(), _owners: owners }
+        events: &Events,
+    ) -> Arc<Served> {
+        mirror.set_herald(Arc::new(Teller { events: events.clone(), mirror: Arc::downgrade(&mirror) }));
+        Arc::new_cyclic(|this| Served {
+            this: this.clone(),
+            mirror,
+            mountpoint: request.mountpoint.clone(),
+            auto_readd: request.options.auto_readd,
+            places: Mutex::new(request.legs.clone()),
+            owners: Mutex::new(owners),
+            readding: Mutex::default(),
+            threads: Mutex::default(),
+            events: events.clone(),
+            ended: (Mutex::new(false), Condvar::new()),
+        })
     }
 
-    fn spawn(&self, name: &str, work: fn(&Mirror<DirectoryLeg>)) -> io::Result<()> {
-        let mirror = self.mirror.clone();
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&mirror))?;
-        self.threads.lock().push(thread);
+    fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
+        let mut threads = self.threads.lock();
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
         Ok(())
     }
 
-    fn leg(&self, id: LegId) -> Leg {
-        let (state, reason) = match self.mirror.leg_state(id) {
-            ops::LegState::InSync => (LegState::InSync, None),
-            ops::LegState::Resyncing => (LegState::Recovering, None),
-            ops::LegState::Lost(lost) if lost.missing => (LegState::Missing, None),
-            ops::LegState::Lost(lost) => (LegState::Faulted, Some(errno(lost.errno).to_string())),
-        };
-        Leg { id: id.to_string(), path: self.paths[id].to_string_lossy().into_owned(), state, reason }
-    }
-}
-
-impl Service for Served {
-    fn serve(&self, device: OwnedFd, mounted: &mut dyn FnMut()) -> io::Result<()> {
-        self.spawn("resync", |mirror| {
+    fn spawn_resync(&self) -> io::Result<()> {
+        let mirror = self.mirror.clone();
+        self.spawn("resync", move || {
             // The user's requests come first, for the processor too.
             if let Err(error) = rustix::process::nice(10) {
                 log::info!("the resync runs at normal priority: {error}");
             }
             mirror.resync();
+        })
+    }
+
+    fn leg(&self, id: LegId) -> Leg {
+        let stats = self.mirror.bitmap_stats();
+        let leg = Leg { id: id.to_string(), path: self.places.lock()[id].to_string(), ..Leg::default() };
+        match self.mirror.leg_state(id) {
+            ops::LegState::InSync => Leg { state: LegState::InSync, ..leg },
+            ops::LegState::Resyncing => Leg { state: LegState::Recovering, ..leg },
+            ops::LegState::Lost(lost) => Leg {
+                state: if lost.missing { LegState::Missing } else { LegState::Faulted },
+                reason: Some(match (lost.missing, lost.errno) {
+                    (true, _) => "not there when the mirror was mounted".to_owned(),
+                    (_, 0) => "taken out by hand".to_owned(),
+                    (_, number) => errno(number).to_string(),
+                }),
+                errno: (lost.errno != 0 && !lost.missing).then(|| errno(lost.errno).to_string()),
+                since: Some(lost.since.secs),
+                missing_bytes: Some(stats.dirty_chunks * self.mirror.chunk_bytes()),
+                missing_objects: Some(stats.dirty_slots),
+                ..leg
+            },
+        }
+    }
+
+    /// Takes a leg in that was left behind, at `path` or where it was.
+    fn readd(&self, leg: LegId, path: Option<PathBuf>) -> Result<()> {
+        let _one_at_a_time = self.readding.lock();
+        let survivor = leg.other();
+        let not_away = || Error::new(format!("leg {leg} is not away")).hint("\"mirrorfs status\" shows it.");
+        if !matches!(self.mirror.leg_state(leg), ops::LegState::Lost(_)) {
+            return Err(not_away());
+        }
+        let places = self.places.lock().clone();
+        let path = path.or_else(|| places[leg].path().map(Path::to_owned)).ok_or_else(|| {
+            Error::new(format!("leg {leg} was mounted as \"missing\""))
+                .hint("Say where it is: re-add DIR LEG PATH")
         })?;
-        self.spawn("sweep", |mirror| mirror.sweep_until_stopped())?;
+        let place = LegPlace::At(path.clone());
+        let legs = PerLeg::from_fn(|id| if id == leg { place.clone() } else { places[id].clone() });
+        place::check_apart(&legs, &self.mountpoint, Degraded::No)?;
+        let (Some(says), Some(other)) = (self.mirror.superblock(survivor), places[survivor].path()) else {
+            return Err(not_away());
+        };
+        // Our own lock on it, of before.
+        self.mirror.let_go(leg);
+        drop(self.owners.lock()[leg].take());
+        let (returning, owner) = returning::open(leg, &path, (other, &says))?;
+        self.mirror.take_in(returning).map_err(|cause| returning::not_taken(leg, cause))?;
+        self.owners.lock()[leg] = Some(owner);
+        self.places.lock()[leg] = place;
+        self.spawn_resync().map_err(|cause| Error::new("cannot start the resync").because(cause))
+    }
+
+    fn fail(&self, leg: LegId) -> Result<()> {
+        self.mirror.take_out(leg).map_err(|cause| {
+            let hint = match self.mirror.leg_state(leg) {
+                ops::LegState::Lost(_) => "It is out already: \"mirrorfs status\" shows since when.",
+                _ => "The mirror cannot do without it: the other leg is away, or not up to date.",
+            };
+            Error::new(format!("cannot take leg {leg} out")).because(cause).hint(hint)
+        })
+    }
+
+    /// Looks after legs that are away, and tells how far a resync is, until the mount has ended.
+    fn watch(&self) {
+        let mut watch = Watch::default();
+        loop {
+            let mut ended = self.ended.0.lock();
+            if !*ended {
+                self.ended.1.wait_for(&mut ended, LOOK);
+            }
+            if *ended {
+                return;
+            }
+            drop(ended);
+            self.look(&mut watch);
+        }
+    }
+
+    fn look(&self, watch: &mut Watch) {
+        let progress = self.mirror.progress().report();
+        let percent = (progress.bytes_done * 100).checked_div(progress.bytes_total).unwrap_or(0);
+        if progress.active
+            && let Some(name) = Name::rebuilt(watch.percent, percent)
+        {
+            self.events.tell(Event { name, leg: None, detail: format!("{percent} percent are done") });
+        }
+        watch.percent = if progress.active { percent } else { 0 };
+        for leg in LegId::ALL {
+            self.look_after(leg, &mut watch.legs[leg]);
+        }
+    }
+
+    /// Whether a leg that is away has come back: it must have been seen gone before, or it would be taken in
+    /// and fail over and over.
+    fn look_after(&self, leg: LegId, seen: &mut Seen) {
+        let ops::LegState::Lost(lost) = self.mirror.leg_state(leg) else {
+            *seen = Seen::default();
+            return;
+        };
+        let survivor = self.mirror.superblock(leg.other());
+        let place = self.places.lock()[leg].clone();
+        let (Some(path), Some(survivor)) = (place.path(), survivor) else { return };
+        if lost.errno == 0 || seen.told {
+            return;
+        }
+        if !returning::is_it(leg, path, &survivor) {
+            seen.gone = true;
+        } else if seen.gone || lost.missing {
+            seen.told = true;
+            let detail = format!("it is at {} again", path.display());
+            self.events.tell(Event { name: Name::LegReturned, leg: Some(leg), detail });
+            if self.auto_readd
+                && let Err(error) = self.readd(leg, None)
+            {
+                log::error!("leg {leg} is not taken back: {error}");
+            }
+        }
+    }
+}
+
+/// What the watch has seen.
+#[derive(Default)]
+struct Watch {
+    percent: u64,
+    legs: PerLeg<Seen>,
+}
+
+/// Of a leg that is away.
+#[derive(Default)]
+struct Seen {
+    gone: bool,
+    told: bool,
+}
+
+/// Passes the mirror's news on as events, and lets go of a leg that was left behind.
+struct Teller {
+    events: Events,
+    mirror: Weak<Mirror<DirectoryLeg>>,
+}
+
+impl Teller {
+    fn say(&self, name: Name, leg: Option<LegId>, detail: impl Into<String>) {
+        self.events.tell(Event { name, leg, detail: detail.into() });
+    }
+}
+
+impl Herald for Teller {
+    fn tell(&self, news: News) {
+        match news {
+            News::Left { leg, errno: number, recovering } => {
+                let name = if recovering { Name::FailSpare } else { Name::Fail };
+                let why =
+                    if number == 0 { "taken out by hand".to_owned() } else { errno(number).to_string() };
+                self.say(name, Some(leg), why);
+                self.say(Name::DegradedArray, Some(leg), format!("leg {} goes on alone", leg.other()));
+                if let Some(mirror) = self.mirror.upgrade() {
+                    // What is open on a leg that hangs may never be closed: nobody waits for this.
+                    let letting_go = std::thread::Builder::new().name("let-go".to_owned());
+                    if let Err(error) = letting_go.spawn(move || mirror.let_go(leg)) {
+                        log::warn!("leg {leg} stays open: {error}");
+                    }
+                }
+            }
+            News::Recovering(leg) => {
+                self.say(Name::RebuildStarted, Some(leg), "it is made equal to the other leg")
+            }
+            News::Recovered { leg, returned, because: None } => {
+                self.say(Name::RebuildFinished, Some(leg), "all is done");
+                if returned {
+                    self.say(Name::SpareActive, Some(leg), "it is up to date");
+                }
+            }
+            News::Recovered { leg, because: Some(why), .. } => {
+                self.say(Name::RebuildFinished, Some(leg), format!("broken off: {why}"));
+            }
+            News::ReadOnly(reason) => self.say(Name::ReadOnly, None, reason),
+            News::ReadError { leg, file, errno: number } => {
+                self.say(Name::ReadError, Some(leg), format!("{file}: {}", errno(number)));
+            }
+        }
+    }
+}
+
+impl Service for Served {
+    fn serve(&self, device: OwnedFd, mounted: &mut dyn FnMut()) -> io::Result<()> {
+        self.spawn_resync()?;
+        let mirror = self.mirror.clone();
+        self.spawn("sweep", move || mirror.sweep_until_stopped())?;
+        let this = self.this.clone();
+        self.spawn("watch", move || this.upgrade().into_iter().for_each(|this| this.watch()))?;
+        for leg in LegId::ALL {
+            if matches!(self.mirror.leg_state(leg), ops::LegState::Lost(_)) {
+                let detail = format!("not there at the mount; leg {} goes on alone", leg.other());
+                self.events.tell(Event { name: Name::DegradedArray, leg: Some(leg), detail });
+            }
+        }
         fuse::serve(self.mirror.clone(), device, EVENT_LOOPS, mounted)
+    }
+
+    fn command(&self, verb: &str, request: &Request) -> Option<Result<Value>> {
+        let done = match verb {
+            "fail" => request.leg().and_then(|leg| self.fail(leg)),
+            "re-add" => request.leg().and_then(|leg| self.readd(leg, request.path()?)),
+            _ => return None,
+        };
+        Some(done.map(|()| Value::Null))
     }
 
     fn status(&self) -> Status {
@@ -106,8 +330,11 @@ impl Service for Served {
     }
 
     fn shut_down(&self) -> Result<()> {
+        *self.ended.0.lock() = true;
+        self.ended.1.notify_all();
         self.mirror.stop();
-        for thread in self.threads.lock().drain(..) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
             if thread.join().is_err() {
                 log::error!("a thread behind the mount ended with a panic");
             }

@@ -5,9 +5,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::MountRequest;
+use super::events::Events;
+use super::request::Request;
 use super::status::Status;
 use crate::error::Error;
 
@@ -23,9 +25,9 @@ pub trait Service: Send + Sync {
     fn status(&self) -> Status;
 
     /// A request over the control socket that the daemon does not know itself: `None` when the
-    /// mirror does not know it either.
-    fn command(&self, verb: &str, arguments: &Map<String, Value>) -> Option<crate::error::Result<Value>> {
-        let _ = (verb, arguments);
+    /// mirror does not know it either. Takes as long as it takes, on a thread of its own.
+    fn command(&self, verb: &str, request: &Request) -> Option<crate::error::Result<Value>> {
+        let _ = (verb, request);
         None
     }
 
@@ -55,5 +57,6 @@ impl From<Error> for StartError {
 }
 
 /// Opens the mirror that a request names: locks the legs, reads their state, decides, but serves
-/// nothing yet. Called in the process that will serve, before it has any other thread.
-pub type Start = fn(&MountRequest) -> Result<Arc<dyn Service>, StartError>;
+/// nothing yet. Called in the process that will serve. What happens to the mirror is told to the events,
+/// then and later.
+pub type Start = fn(&MountRequest, &Events) -> Result<Arc<dyn Service>, StartError>;

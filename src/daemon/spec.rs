@@ -1,18 +1,19 @@
 //! The legs as one word, `A:B`: the first field of an fstab line and the source that mount(8)
 //! shows.
 //!
-//! A colon inside a path is written `\:`, a backslash `\\`. Pure. Invariant: what [`join`] makes,
-//! [`split`] takes apart into the same paths, whatever bytes they hold.
+//! A colon inside a path is written `\:`, a backslash `\\`; the word `missing` is a leg that is not
+//! there. Pure. Invariant: what [`join`] makes, [`split`] takes apart into the same places, whatever
+//! bytes they hold.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
 
+use super::LegPlace;
 use crate::error::{Error, Result};
 use crate::legs::PerLeg;
 
-/// The two paths in `A:B`.
-pub fn split(spec: &OsStr) -> Result<PerLeg<PathBuf>> {
+/// The two legs in `A:B`.
+pub fn split(spec: &OsStr) -> Result<PerLeg<LegPlace>> {
     let mut paths = vec![Vec::new()];
     let mut bytes = spec.as_bytes().iter().copied().peekable();
     while let Some(byte) = bytes.next() {
@@ -25,22 +26,22 @@ pub fn split(spec: &OsStr) -> Result<PerLeg<PathBuf>> {
     }
     match <[Vec<u8>; 2]>::try_from(paths) {
         Ok([a, b]) if !a.is_empty() && !b.is_empty() => {
-            Ok(PerLeg::new(a, b).map(|path| PathBuf::from(OsString::from_vec(path))))
+            Ok(PerLeg::new(a, b).map(|word| LegPlace::from(OsString::from_vec(word))))
         }
         _ => Err(Error::new(format!("\"{}\" does not name two legs", spec.display())).hint(
-            "Write A:B, the paths of both legs; a colon inside a path is written \\: and a backslash \\\\.",
+            "Write A:B, the paths of both legs, or missing for one; a colon inside a path is written \\: and a backslash \\\\.",
         )),
     }
 }
 
-/// `A:B` for these paths.
-pub fn join(legs: &PerLeg<PathBuf>) -> OsString {
+/// `A:B` for these places.
+pub fn join(legs: &PerLeg<LegPlace>) -> OsString {
     let mut spec = Vec::new();
-    for (_, path) in legs.iter() {
+    for (_, place) in legs.iter() {
         if !spec.is_empty() {
             spec.push(b':');
         }
-        for &byte in path.as_os_str().as_bytes() {
+        for &byte in place.word().as_bytes() {
             if matches!(byte, b':' | b'\\') {
                 spec.push(b'\\');
             }
@@ -63,8 +64,8 @@ mod tests {
             (b"/a\\:x:/b\\\\", b"/a:x", b"/b\\"),
         ] {
             let legs = split(OsStr::from_bytes(spec)).unwrap();
-            assert_eq!(legs[LegId::A].as_os_str().as_bytes(), a);
-            assert_eq!(legs[LegId::B].as_os_str().as_bytes(), b);
+            assert_eq!(legs[LegId::A].word().as_bytes(), a);
+            assert_eq!(legs[LegId::B].word().as_bytes(), b);
             assert_eq!(join(&legs).as_bytes(), spec);
         }
     }
@@ -72,7 +73,17 @@ mod tests {
     #[test]
     fn a_single_backslash_stays() {
         let legs = split(OsStr::new("/a\\x:/b")).unwrap();
-        assert_eq!(legs[LegId::A], PathBuf::from("/a\\x"));
+        assert_eq!(legs[LegId::A].word(), "/a\\x");
+    }
+
+    #[test]
+    fn a_missing_leg_is_told_from_a_directory_called_so() {
+        let legs = split(OsStr::new("/a:missing")).unwrap();
+        assert_eq!((legs[LegId::A].path().is_some(), &legs[LegId::B]), (true, &LegPlace::Missing));
+        assert_eq!(join(&legs), "/a:missing");
+        let legs = split(OsStr::new("missing:./missing")).unwrap();
+        assert_eq!((&legs[LegId::A], legs[LegId::B].path().is_some()), (&LegPlace::Missing, true));
+        assert_eq!(join(&legs), "missing:./missing");
     }
 
     #[test]

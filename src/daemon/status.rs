@@ -59,10 +59,11 @@ pub enum State {
 }
 
 /// A leg in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LegState {
     /// Up to date.
+    #[default]
     InSync,
     /// Being brought up to date.
     Recovering,
@@ -75,7 +76,8 @@ pub enum LegState {
 }
 
 /// One leg.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Leg {
     /// `A` or `B`.
     pub id: String,
@@ -85,6 +87,18 @@ pub struct Leg {
     pub state: LegState,
     /// What went wrong, for people.
     pub reason: Option<String>,
+    /// Since when it is in that state, in seconds since 1970.
+    pub since: Option<i64>,
+    /// The system's error that took it out, in words: `Input/output error`.
+    pub errno: Option<String>,
+    /// How much it misses, at most, in bytes of data.
+    pub missing_bytes: Option<u64>,
+    /// How many objects it misses something of.
+    pub missing_objects: Option<u64>,
+    /// Times it could not read what it holds, since the mount; the other leg answered.
+    pub read_errors: u64,
+    /// Where that was last; bytes that are not UTF-8 are replaced.
+    pub last_read_error: Option<String>,
 }
 
 /// What the bitmap has set.
@@ -136,7 +150,7 @@ mod tests {
                     id: "A".to_owned(),
                     path: "/a".to_owned(),
                     state: LegState::InSync,
-                    reason: None,
+                    ..Leg::default()
                 }],
                 ..Status::default()
             },
@@ -165,5 +179,18 @@ mod tests {
         }
         assert_eq!(json["state"], "active");
         assert_eq!(json["legs"][0]["state"], "in_sync");
+        for key in ["since", "errno", "missing_bytes", "missing_objects", "last_read_error"] {
+            assert!(json["legs"][0].get(key).is_some_and(serde_json::Value::is_null), "{key} in {json}");
+        }
+        assert_eq!(json["legs"][0]["read_errors"], 0);
+    }
+
+    #[test]
+    fn the_report_of_a_daemon_that_knows_fewer_keys_is_understood() {
+        let leg: Leg =
+            serde_json::from_str(r#"{"id":"A","path":"/a","state":"faulted","reason":null}"#).unwrap();
+        let expected =
+            Leg { id: "A".to_owned(), path: "/a".to_owned(), state: LegState::Faulted, ..Leg::default() };
+        assert_eq!(leg, expected);
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::events::Events;
 use super::mountinfo::{self, Mount};
 use super::{MountRequest, Service, Start, StartError, place, spec};
 use crate::cli::exit::{Exit, Failure};
@@ -19,10 +20,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 const LOOK_EVERY: u32 = 10;
 
 /// Opens the mirror; while its legs belong to a daemon that has no mount any more, tries again.
-pub fn start(request: &MountRequest, start: Start) -> Result<Arc<dyn Service>, Failure> {
+pub fn start(request: &MountRequest, events: &Events, start: Start) -> Result<Arc<dyn Service>, Failure> {
     let deadline = Instant::now() + PATIENCE;
     for attempt in 0.. {
-        let (holder, error) = match start(request) {
+        let (holder, error) = match start(request, events) {
             Ok(service) => return Ok(service),
             Err(StartError::Failed(error)) => return Err(error.into()),
             Err(StartError::Held { holder, error }) => (holder, error),
@@ -53,8 +54,8 @@ fn is_at_work(request: &MountRequest, holder: Option<u32>) -> bool {
 /// Whether a mount is one of the request's legs, whatever they were called when it was made.
 fn is_of(request: &MountRequest, mount: &Mount) -> bool {
     let Ok(legs) = spec::split(&mount.source) else { return false };
-    legs.iter().any(|(_, theirs)| {
-        request.legs.iter().any(|(_, ours)| {
+    legs.iter().filter_map(|(_, theirs)| theirs.path()).any(|theirs| {
+        request.legs.iter().filter_map(|(_, ours)| ours.path()).any(|ours| {
             ours == theirs
                 || matches!((ours.canonicalize(), theirs.canonicalize()), (Ok(ours), Ok(theirs)) if ours == theirs)
         })

@@ -41,10 +41,9 @@ impl<L: Leg> OpenFile<L> {
         self.files[leg].lock().get_or_insert_with(|| Arc::new(file)).clone()
     }
 
-    /// The leg is another one from now on.
-    fn forget(&self, leg: LegId) {
-        let gone = self.files[leg].lock().take();
-        drop(gone);
+    /// The leg is another one from now on; what was open is the caller's to close.
+    fn forget(&self, leg: LegId) -> Option<Arc<L::File>> {
+        self.files[leg].lock().take()
     }
 }
 
@@ -117,13 +116,14 @@ impl<L: Leg> Handles<L> {
         }
     }
 
-    /// What is open on `leg` is of no use any more: another directory has taken that leg's place.
-    pub fn forget_leg(&self, leg: LegId) {
-        for open in self.open.read().values() {
-            if let Open::File(file) = open {
-                file.forget(leg);
-            }
-        }
+    /// What is open on `leg` is of no use any more. It is the caller's to close.
+    pub fn take_leg(&self, leg: LegId) -> Vec<Arc<L::File>> {
+        let open = self.open.read();
+        let files = open.values().filter_map(|open| match open {
+            Open::File(file) => file.forget(leg),
+            Open::Dir(_) => None,
+        });
+        files.collect()
     }
 
     /// Takes the number back and returns what was open; whoever still uses it keeps it alive.

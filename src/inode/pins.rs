@@ -10,7 +10,7 @@ use crate::legs::LegId;
 use crate::sync::{Mutex, Rank};
 
 /// Which object of which leg. The second number tells objects apart that had one inode number in turn.
-type Key = (u64, u64, LegId);
+pub type Key = (u64, u64, LegId);
 
 /// The cache. Holds at most twice `half` nodes.
 pub struct Pins<N> {
@@ -61,17 +61,14 @@ impl<N: Clone> Pins<N> {
         drop(gone);
     }
 
-    /// Lets go of all nodes of a leg.
-    pub fn forget_leg(&self, leg: LegId) {
+    /// Takes all nodes of a leg out, for the caller to let go of.
+    pub fn take_leg(&self, leg: LegId) -> [HashMap<Key, N>; 2] {
         let mut generations = self.generations.lock();
-        let gone = generations.each_mut().map(|map| {
+        generations.each_mut().map(|map| {
             let (gone, kept) = std::mem::take(map).into_iter().partition(|((_, _, of), _)| *of == leg);
             *map = kept;
-            let gone: HashMap<Key, N> = gone;
             gone
-        });
-        drop(generations);
-        drop(gone);
+        })
     }
 
     /// Adds to the young generation; returns what falls out, to be closed without the lock.

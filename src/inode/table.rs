@@ -173,14 +173,18 @@ impl<L: Leg> Table<L> {
     pub fn forget_leg(&self, leg: LegId, root: Identity) {
         let objects: Vec<_> = self.state.lock().objects.values().cloned().collect();
         for object in objects {
-            let gone = object.with_names(|names| {
+            object.with_names(|names| {
                 names.identities[leg] = (object.ino == Ino::ROOT).then_some(root);
                 names.absent[leg] = names.gone;
                 names.born_alone = false;
-                names.pinned[leg].take()
             });
-            drop(gone);
         }
+    }
+
+    /// What is held open on a leg; the caller's to let go of.
+    pub fn take_leg(&self, leg: LegId) -> Vec<L::Node> {
+        let objects: Vec<_> = self.state.lock().objects.values().cloned().collect();
+        objects.iter().filter_map(|object| object.with_names(|names| names.pinned[leg].take())).collect()
     }
 
     /// The kernel gives `count` lookups back.

@@ -39,6 +39,8 @@ impl<L: Leg> Mirror<L> {
     /// Takes the leg in. On success it takes part in every change, and [`resync`](Self::resync) is to be called
     /// at once, on another thread: changes wait until that has made the names equal.
     ///
+    /// What was still open on the leg as it was before is closed when this returns.
+    ///
     /// # Errors
     /// EBUSY if that leg is not away, EROFS if the mirror is read-only, or what failed; the leg is then as
     /// it was, away.
@@ -49,13 +51,15 @@ impl<L: Leg> Mirror<L> {
             return Err(errno(libc::EBUSY));
         }
         self.gate.close();
-        let taken = {
+        let (taken, held) = {
             let _nobody_is_inside = self.inside.write();
             // Whoever found the leg broken has let changes in, which waited for it.
             self.turning.wait_for_all();
             self.gate.close();
-            self.take_in_alone(returning)
+            let held = self.take_leg(leg);
+            (self.take_in_alone(returning), held)
         };
+        drop(held);
         if taken.is_err() {
             self.bitmap.stop_using(leg);
             self.bitmap.set_away(Some(leg));
@@ -68,8 +72,6 @@ impl<L: Leg> Mirror<L> {
         let Returning { leg, directory, superblock, bitmap, compare_all } = returning;
         let root = directory.identity(&directory.root())?;
         *self.legs[leg].write() = Some(directory);
-        self.pins.forget_leg(leg);
-        self.handles.forget_leg(leg);
         self.table.forget_leg(leg, root);
         if compare_all {
             self.bitmap.set_compare_all(self)?;
@@ -81,6 +83,7 @@ impl<L: Leg> Mirror<L> {
         }
         // ORDER: in the bitmap of both before the superblocks say that the leg is recovered by it.
         self.unequal.store(true, Ordering::Release);
+        self.returned.store(true, Ordering::Relaxed);
         self.progress.restart();
         let taken = self.health.take_in(leg, superblock);
         taken.map_err(|failed| {

@@ -9,10 +9,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::Mirror;
 use super::health::Left;
 use super::outcome::{Class, class};
+use super::{Mirror, News};
 use crate::error::errno;
 use crate::legs::{Leg, LegId, PerLeg};
 use crate::sync::{Condvar, Mutex, Rank};
@@ -188,7 +189,7 @@ impl<L: Leg> Mirror<L> {
             }
             Err(error) => {
                 if self.may_lose(leg) {
-                    self.health.set_read_only(format!(
+                    self.turn_read_only(format!(
                         "leg {leg} failed ({}), and that cannot be recorded on leg {survivor} ({error}); unmount, \
                          see to both, and mount again: the legs are then made equal",
                         errno(number)
@@ -204,13 +205,39 @@ impl<L: Leg> Mirror<L> {
         }
         // What was waiting for the legs to be equal need not wait any more: one of them counts.
         self.gate.open();
+        let recovering = self.unequal.swap(false, Ordering::AcqRel);
         drop(under_way);
-        log::error!(
-            "leg {leg} failed ({}): leg {survivor} goes on alone, and what leg {leg} misses is recorded; see to \
-             leg {leg}, then bring it back",
-            errno(number)
-        );
+        self.tell(News::Left { leg, errno: number, recovering });
         Ok(())
+    }
+
+    /// Takes a leg out by hand.
+    ///
+    /// # Errors
+    /// EBUSY if the mirror cannot do without it: it is the last one, or the other one is not complete.
+    pub fn take_out(&self, leg: LegId) -> io::Result<()> {
+        if !self.may_lose(leg) {
+            return Err(errno(libc::EBUSY));
+        }
+        self.fault(leg, 0)
+    }
+
+    /// Lets go of all that is open on a leg that was left behind, so that its filesystem can be unmounted. May
+    /// wait for that leg for ever, if it hangs.
+    pub fn let_go(&self, leg: LegId) {
+        let held = {
+            // Who takes it in again waits for this, or has done so before.
+            let _inside = self.inside.read();
+            self.health.lost(leg).map(|_| self.take_leg(leg))
+        };
+        drop(held);
+    }
+
+    /// All that is open on a leg.
+    pub(super) fn take_leg(&self, leg: LegId) -> impl Sized + use<L> {
+        let opened = (self.handles.take_leg(leg), self.table.take_leg(leg), self.pins.take_leg(leg));
+        let state = (self.bitmap.take_copy(leg), self.health.let_go(leg));
+        (opened, state, self.legs[leg].write().take())
     }
 
     /// Makes `to` the source.

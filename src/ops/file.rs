@@ -242,7 +242,7 @@ impl<L: Leg> Mirror<L> {
             (Err(error), Ok(())) => Err(error),
             (Err(error), Err(theirs)) => {
                 if [&error, &theirs].iter().all(|error| class(number(error)) == Class::Failure) {
-                    self.health.set_read_only(format!(
+                    self.turn_read_only(format!(
                         "neither leg keeps what is written (leg {source}: {error}; leg {other}: {theirs}); \
                          unmount, see to both, and mount again"
                     ));

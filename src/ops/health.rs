@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::errno;
 use crate::legs::{LegId, PerLeg, Timestamp};
-use crate::superblock::{FoundSide, NotWritten, PeerState, Superblocks};
+use crate::superblock::{FoundSide, NotWritten, PeerState, Superblock, SuperblockStore, Superblocks};
 use crate::sync::{Mutex, Rank};
 
 /// How a leg is.
@@ -125,7 +125,6 @@ impl Health {
     /// Lets no further change in.
     pub fn set_read_only(&self, reason: String) {
         let mut state = self.state.lock();
-        log::error!("the mirror is read-only from now on: {reason}");
         state.reason.get_or_insert(reason);
         self.read_only.store(true, Ordering::Release);
     }
@@ -183,6 +182,16 @@ impl Health {
         state.lost[leg] = None;
         self.in_service[leg].store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Lets go of the superblock of a leg that was left behind.
+    pub fn let_go(&self, leg: LegId) -> Option<Box<dyn SuperblockStore>> {
+        self.state.lock().superblocks.as_mut()?.let_go(leg)
+    }
+
+    /// What a leg's superblock says.
+    pub fn superblock(&self, leg: LegId) -> Option<Superblock> {
+        self.state.lock().superblocks.as_ref()?.get(leg).cloned()
     }
 
     /// While a leg is away: from when on what was born on the other one was perhaps not born on it.

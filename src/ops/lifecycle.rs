@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::failover::Turning;
 use super::health::{Health, Lost};
-use super::{Invalidate, LegState, Mirror, MirrorState, gate::Gate};
+use super::{Invalidate, LegState, Mirror, MirrorState, News, gate::Gate};
 use crate::bitmap::{Bitmap, CopyId, Host, IdleSlot, Stats};
 use crate::error::errno;
 use crate::inode::{Handles, Numbering, Pins, Table};
 use crate::legs::{Identity, Leg, LegId, PerLeg, Timestamp};
 use crate::resync::{Outcome, Progress, Resync, ResyncHost, Scope};
-use crate::superblock::{FoundSide, Plan, Superblocks, Work};
+use crate::superblock::{FoundSide, Plan, Superblock, Superblocks, Work};
 use crate::sync::{Condvar, Mutex, Rank, RwLock};
 
 /// What a mirror is put together from: two legs that are locked, read and judged to belong together, or
@@ -123,9 +123,11 @@ impl<L: Leg> Mirror<L> {
             rename: Mutex::new(Rank::Rename, ()),
             progress: Progress::default(),
             unequal: AtomicBool::new(work),
+            returned: AtomicBool::new(plan.stale.is_some()),
             stop: Stop::new(),
             requests: AtomicU64::new(0),
             invalidate: OnceLock::new(),
+            herald: OnceLock::new(),
             legs: legs.map(|leg| RwLock::new(Rank::Leaf, leg)),
             bitmap,
             options,
@@ -146,15 +148,25 @@ impl<L: Leg> Mirror<L> {
             return;
         }
         let target = self.source().other();
-        if let Err(error) = self.try_resync()
+        self.tell(News::Recovering(target));
+        let tried = self.try_resync();
+        let because = match &tried {
+            Err(error) => Some(error.to_string()),
+            Ok(()) if self.stop.is_asked() => {
+                Some("the mirror is being unmounted; the next mount goes on".into())
+            }
+            Ok(()) if !self.is_equal() => Some(format!("leg {target} is away")),
+            Ok(()) => None,
+        };
+        self.tell(News::Recovered { leg: target, returned: self.returned(), because });
+        if let Err(error) = tried
             && self.health.in_service(target)
         {
-            log::error!("making leg {target} equal failed: {error}");
             if let Err(error) = self.fault(target, error.raw_os_error().unwrap_or(libc::EIO)) {
                 let reason = format!(
                     "the resync failed ({error}); see to the legs, unmount and mount again: it then starts anew"
                 );
-                self.health.set_read_only(reason);
+                self.turn_read_only(reason);
             }
         }
         self.progress.stopped();
@@ -242,6 +254,11 @@ impl<L: Leg> Mirror<L> {
         }
     }
 
+    /// Whether the leg that is made equal had been away, and was not only behind by a crash.
+    fn returned(&self) -> bool {
+        self.returned.load(Ordering::Relaxed)
+    }
+
     /// Why the mirror is read-only, if it is.
     pub fn reason(&self) -> Option<String> {
         self.health.reason()
@@ -254,6 +271,16 @@ impl<L: Leg> Mirror<L> {
             None if !self.is_equal() && leg != self.source() => LegState::Resyncing,
             _ => LegState::InSync,
         }
+    }
+
+    /// Bytes that one bit of the bitmap stands for.
+    pub fn chunk_bytes(&self) -> u64 {
+        self.bitmap.chunk_size().bytes()
+    }
+
+    /// What a leg's superblock says; `None` when the leg is not there.
+    pub fn superblock(&self, leg: LegId) -> Option<Superblock> {
+        self.health.superblock(leg)
     }
 
     /// The bitmap's counters.

@@ -20,6 +20,7 @@
 //! | `health` | which legs serve, faults, read-only, superblocks |
 //! | `failover` | going on without a leg that failed, asking both and judging who is broken |
 //! | `comeback` | taking a leg in again |
+//! | `news` | what is told when the state changes |
 //! | `gate` | changes wait until the namespace is resynced |
 //! | `sweep` | settling times, syncing, clearing bits |
 //! | `lifecycle` | start, resync behind the mount, shutdown |
@@ -37,6 +38,7 @@ mod health;
 mod inode_read;
 mod inode_write;
 mod lifecycle;
+mod news;
 pub mod outcome;
 mod repair;
 mod resolve;
@@ -58,6 +60,7 @@ pub use comeback::Returning;
 pub use dir_read::DirItem;
 pub use health::{LegState, Lost, MirrorState};
 pub use lifecycle::{Options, Parts};
+pub use news::{Herald, News};
 
 /// A mounted mirror over two legs. All its methods take the errno of what failed from where it
 /// failed and give it back raw.
@@ -78,11 +81,14 @@ pub struct Mirror<L: Leg> {
     progress: Progress,
     /// Something of what a crash left dirty has not been made equal yet.
     unequal: AtomicBool,
+    /// The leg that is made equal had been away.
+    returned: AtomicBool,
     stop: lifecycle::Stop,
     options: Options,
     /// Counts requests, so that the resync can see whether the user is waiting for the disks.
     requests: AtomicU64,
     invalidate: std::sync::OnceLock<Arc<dyn Invalidate>>,
+    herald: std::sync::OnceLock<Arc<dyn Herald>>,
 }
 
 /// On whose behalf a request is made.

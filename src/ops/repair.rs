@@ -15,7 +15,7 @@ impl<L: Leg> Mirror<L> {
     pub(super) fn repair(&self, intent: &WriteIntent<'_>, wrong: LegId, touched: &[Touch<'_, L>]) {
         if let Err(error) = self.try_repair(intent, wrong, touched) {
             let what = touched.first().map_or(0, |touch| touch.object.ino.0);
-            self.health.set_read_only(format!(
+            self.turn_read_only(format!(
                 "the legs differ in inode {what} and leg {wrong} cannot be repaired ({error}); unmount and mount again"
             ));
         }

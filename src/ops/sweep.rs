@@ -122,14 +122,14 @@ impl<L: Leg> Host for Mirror<L> {
             CopyId::Leg(leg) => {
                 log::error!("leg {leg}: cannot write the bitmap: {error}");
                 self.fault(leg, number).inspect_err(|_| {
-                    self.health.set_read_only(format!(
+                    self.turn_read_only(format!(
                         "the bitmap on leg {leg} cannot be written ({error}), and no other copy is in use; unmount, see \
                          to that leg, and mount again"
                     ));
                 })
             }
             CopyId::Single => {
-                self.health.set_read_only(format!("the bitmap cannot be written ({error})"));
+                self.turn_read_only(format!("the bitmap cannot be written ({error})"));
                 Err(errno(libc::EROFS))
             }
         }

@@ -179,6 +179,14 @@ impl Superblocks {
         self.lost.is_none() && survivor.is_some_and(|side| side.now.source != Some(leg))
     }
 
+    /// Lets go of the file of the leg that was left behind, for the caller to close.
+    pub fn let_go(&mut self, leg: LegId) -> Option<Box<dyn SuperblockStore>> {
+        if self.lost != Some(leg) {
+            return None;
+        }
+        self.sides[leg].take().map(|side| side.store)
+    }
+
     fn go_on_alone(&mut self, survivor: LegId, cause: i32, born: Option<Timestamp>) -> io::Result<()> {
         let other = self.sides[survivor.other()].as_ref().map(|side| side.now.events);
         let mut next = self.side(survivor)?.now.clone();

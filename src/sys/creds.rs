@@ -48,6 +48,13 @@ fn this_thread() -> io::Result<Thread> {
     Ok(thread)
 }
 
+/// Gives the calling thread a umask that no other thread shares, for the programs that it starts.
+pub fn own_umask(umask: Mode) -> io::Result<()> {
+    this_thread()?;
+    rustix::process::umask(umask);
+    Ok(())
+}
+
 /// An identity that the calling thread has borrowed; given back when this is dropped.
 pub struct Borrowed {
     own: Thread,
