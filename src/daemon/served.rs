@@ -52,8 +52,7 @@ impl Served {
         owners: PerLeg<Option<Owner>>,
         events: &Events,
     ) -> Arc<Served> {
-        mirror.set_herald(Arc::new(Teller { events: events.clone(), mirror: Arc::downgrade(&mirror) }));
-        Arc::new_cyclic(|this| Served {
+        let served = Arc::new_cyclic(|this| Served {
             this: this.clone(),
             mirror,
             mountpoint: request.mountpoint.clone(),
@@ -64,7 +63,10 @@ impl Served {
             threads: Mutex::default(),
             events: events.clone(),
             ended: (Mutex::new(false), Condvar::new()),
-        })
+        });
+        let teller = Teller { events: events.clone(), served: served.this.clone() };
+        served.mirror.set_herald(Arc::new(teller));
+        served
     }
 
     fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -127,14 +129,26 @@ impl Served {
         let (Some(says), Some(other)) = (self.mirror.superblock(survivor), places[survivor].path()) else {
             return Err(not_away());
         };
-        // Our own lock on it, of before.
-        self.mirror.let_go(leg);
-        drop(self.owners.lock()[leg].take());
+        self.close(leg);
         let (returning, owner) = returning::open(leg, &path, (other, &says))?;
         self.mirror.take_in(returning).map_err(|cause| returning::not_taken(leg, cause))?;
         self.owners.lock()[leg] = Some(owner);
         self.places.lock()[leg] = place;
         self.spawn_resync().map_err(|cause| Error::new("cannot start the resync").because(cause))
+    }
+
+    /// Lets go of a leg that was left behind, so that its filesystem can be unmounted and repaired.
+    fn let_go(&self, leg: LegId) {
+        let _nobody_takes_it_in = self.readding.lock();
+        if matches!(self.mirror.leg_state(leg), ops::LegState::Lost(_)) {
+            self.close(leg);
+        }
+    }
+
+    fn close(&self, leg: LegId) {
+        self.mirror.let_go(leg);
+        let owner = self.owners.lock()[leg].take();
+        drop(owner);
     }
 
     fn fail(&self, leg: LegId) -> Result<()> {
@@ -222,7 +236,7 @@ struct Seen {
 /// Passes the mirror's news on as events, and lets go of a leg that was left behind.
 struct Teller {
     events: Events,
-    mirror: Weak<Mirror<DirectoryLeg>>,
+    served: Weak<Served>,
 }
 
 impl Teller {
@@ -240,12 +254,13 @@ impl Herald for Teller {
                     if number == 0 { "taken out by hand".to_owned() } else { errno(number).to_string() };
                 self.say(name, Some(leg), why);
                 self.say(Name::DegradedArray, Some(leg), format!("leg {} goes on alone", leg.other()));
-                if let Some(mirror) = self.mirror.upgrade() {
-                    // What is open on a leg that hangs may never be closed: nobody waits for this.
-                    let letting_go = std::thread::Builder::new().name("let-go".to_owned());
-                    if let Err(error) = letting_go.spawn(move || mirror.let_go(leg)) {
-                        log::warn!("leg {leg} stays open: {error}");
-                    }
+                // What is open on a leg that hangs may never be closed: nobody waits for this.
+                let served = self.served.clone();
+                let letting_go = std::thread::Builder::new().name("let-go".to_owned());
+                if let Err(error) = letting_go
+                    .spawn(move || served.upgrade().into_iter().for_each(|served| served.let_go(leg)))
+                {
+                    log::warn!("leg {leg} stays open: {error}");
                 }
             }
             News::Recovering(leg) => {

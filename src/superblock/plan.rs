@@ -129,7 +129,8 @@ pub fn plan(found: &PerLeg<Found>) -> Result<Plan, Refusal> {
     let legs = PerLeg::from_fn(|leg| superblock_of(leg, &found[leg])).transpose()?;
     belong_together(&legs)?;
     match left_behind(&legs)? {
-        Some(stale) => recovery(&legs, stale, recorded_source(&legs)?),
+        // What it says of an older resync was over when the other one went on.
+        Some(stale) => recovery(&legs, stale, legs[stale.other()].source),
         None => within_a_generation(&legs),
     }
 }

@@ -1,0 +1,289 @@
+//! One leg serves: taken out, missing at the mount, failed, brought back while programs are at work. What
+//! the other leg missed is copied, and nothing else; a split brain is seen.
+//!
+//! Needs root, /dev/fuse, mkfs.ext4 and mkfs.xfs.
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::filesystem::attach;
+use common::mirror::{mirrorfs, said};
+use common::process::{must, run};
+use common::raw::shut_down_filesystem;
+use common::{Filesystem, TestMirror, can_mount, wait_for};
+
+const LEGS: [(&str, &str); 2] = [("A", "a"), ("B", "b")];
+
+fn other(leg: &str) -> &'static str {
+    if leg == "A" { "B" } else { "A" }
+}
+
+fn verb(test: &TestMirror, words: &[&str], path: Option<&Path>) -> Output {
+    run(mirrorfs().arg(words[0]).arg(&test.mnt).args(&words[1..]).args(path))
+}
+
+/// `mirrorfs fail`, `re-add` and so on; fails the test if that fails.
+fn order(test: &TestMirror, words: &[&str], path: Option<&Path>) {
+    let output = verb(test, words, path);
+    assert!(output.status.success(), "{words:?}: {}", said(&output));
+}
+
+fn state(test: &TestMirror) -> String {
+    test.status()["state"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Waits until both legs are up to date, as a user would.
+fn wait_until_whole(test: &TestMirror) {
+    let output = verb(test, &["wait"], None);
+    assert!(output.status.success(), "wait: {}", said(&output));
+}
+
+/// Mounts with one leg only.
+fn mount_without(test: &TestMirror, leg: &str) -> Output {
+    let place =
+        |name: &str, path: &Path| if name == leg { Path::new("missing").to_owned() } else { path.to_owned() };
+    let mut command = mirrorfs();
+    command.arg("mount").arg(place("A", &test.a)).arg(place("B", &test.b)).arg(&test.mnt);
+    run(&mut command)
+}
+
+fn detach(test: &TestMirror) {
+    let _ = rustix::mount::unmount(&test.mnt, rustix::mount::UnmountFlags::DETACH);
+}
+
+/// A tree of every kind of object.
+fn make_tree(root: &Path) {
+    fs::create_dir_all(root.join("deep/er")).expect("mkdir");
+    for number in 0..20 {
+        fs::write(root.join(format!("deep/file{number}")), vec![number as u8; 5000]).expect("write");
+    }
+    fs::hard_link(root.join("deep/file0"), root.join("deep/er/linked")).expect("link");
+    std::os::unix::fs::symlink("file1", root.join("deep/symlink")).expect("symlink");
+    fs::write(root.join("large"), vec![7; 3 << 20]).expect("write");
+}
+
+/// Changes of every kind to that tree.
+fn change_tree(root: &Path) {
+    fs::write(root.join("deep/file2"), "changed").expect("write");
+    File::options()
+        .write(true)
+        .open(root.join("large"))
+        .unwrap()
+        .write_all_at(b"patched", 2 << 20)
+        .expect("write");
+    fs::rename(root.join("deep/er"), root.join("moved")).expect("rename");
+    fs::rename(root.join("deep/file3"), root.join("moved/file3")).expect("rename");
+    fs::remove_file(root.join("deep/file4")).expect("unlink");
+    fs::remove_file(root.join("deep/file5")).expect("unlink");
+    fs::write(root.join("deep/file5"), "another one").expect("write");
+    fs::hard_link(root.join("deep/file6"), root.join("six")).expect("link");
+    fs::remove_file(root.join("deep/file0")).expect("unlink");
+    fs::create_dir(root.join("new")).expect("mkdir");
+    fs::write(root.join("new/born"), vec![9; 2 << 20]).expect("write");
+    rustix::fs::chmod(root.join("deep/file7"), 0o640.into()).expect("chmod");
+    fs::remove_file(root.join("deep/symlink")).expect("unlink");
+    std::os::unix::fs::symlink("file8", root.join("deep/symlink")).expect("symlink");
+}
+
+#[test]
+fn a_leg_taken_out_is_brought_back_with_what_it_missed() {
+    if !can_mount() {
+        return;
+    }
+    for filesystem in [Filesystem::Ext4, Filesystem::Xfs] {
+        for (leg, _) in LEGS {
+            println!("{leg} on {filesystem:?}");
+            let test = TestMirror::on("takenout", filesystem, "");
+            make_tree(&test.mnt);
+            test.wait_until_clean();
+            order(&test, &["fail", leg], None);
+            assert_eq!(state(&test), "degraded");
+            change_tree(&test.mnt);
+            let open = File::create(test.mnt.join("open")).expect("create");
+            open.write_all_at(&[1; 5000], 0).expect("write");
+            order(&test, &["re-add", leg], None);
+            open.write_all_at(&[2; 5000], 100).expect("an open file goes on");
+            wait_until_whole(&test);
+            assert_eq!(test.status()["legs"][usize::from(leg == "B")]["state"], "in_sync");
+            fs::write(test.mnt.join("after"), "both").expect("write");
+            drop(open);
+            test.umount_and_compare();
+        }
+    }
+}
+
+#[test]
+fn renamed_directories_and_large_files_are_not_copied() {
+    if !can_mount() {
+        return;
+    }
+    for (leg, name) in LEGS {
+        let test = TestMirror::on("renamed", Filesystem::Ext4, "");
+        fs::create_dir(test.mnt.join("dir")).expect("mkdir");
+        fs::write(test.mnt.join("dir/big"), vec![5; 64 << 20]).expect("write");
+        test.wait_until_clean();
+        test.umount();
+        let before = fs::metadata(test.scratch().join(name).join("dir/big")).expect("stat").ino();
+        // Nobody has asked what these are on the leg that is away: they are known by their place.
+        assert!(mount_without(&test, leg).status.success());
+        fs::rename(test.mnt.join("dir"), test.mnt.join("renamed")).expect("rename");
+        let file = File::options().write(true).open(test.mnt.join("renamed/big")).expect("open");
+        file.write_all_at(b"one write", 10 << 20).expect("write");
+        drop(file);
+        fs::rename(test.mnt.join("renamed/big"), test.mnt.join("big")).expect("rename");
+        test.umount();
+        test.mount();
+        test.wait_until_resynced();
+        let read = test.counter("resync_bytes_read");
+        assert!(read < 32 << 20, "{read} bytes were read for one chunk");
+        test.umount_and_compare();
+        let after = fs::metadata(test.scratch().join(name).join("big")).expect("stat").ino();
+        assert_eq!(before, after, "the same object, moved and not copied");
+    }
+}
+
+#[test]
+fn a_missing_leg_is_no_reason_not_to_mount_when_told_so() {
+    if !can_mount() {
+        return;
+    }
+    for (leg, name) in LEGS {
+        let mut test = TestMirror::on("missing", Filesystem::Ext4, "");
+        make_tree(&test.mnt);
+        test.umount();
+        let path = test.scratch().join(name);
+        must(Command::new("umount").arg(&path));
+        let refused = run(&mut test.mount_command());
+        assert!(!refused.status.success() && said(&refused).contains("empty"), "{}", said(&refused));
+        test.mirror_mut().options = "degraded=yes".to_owned();
+        test.mount();
+        let status = test.status();
+        assert_eq!(status["state"], "degraded");
+        assert_eq!(status["legs"][usize::from(leg == "B")]["state"], "missing", "{status}");
+        change_tree(&test.mnt);
+        // A crash while one leg is away changes nothing of that.
+        test.kill();
+        detach(&test);
+        test.mount();
+        fs::write(test.mnt.join("more"), "x").expect("write");
+        attach(&test.scratch().join(format!("{name}.img")), &path);
+        order(&test, &["re-add", leg], None);
+        wait_until_whole(&test);
+        test.umount_and_compare();
+    }
+}
+
+#[test]
+fn a_leg_that_fails_under_work_is_brought_back_under_work() {
+    if !can_mount() {
+        return;
+    }
+    for (leg, name) in LEGS {
+        println!("leg {leg} fails");
+        let test = TestMirror::on("underwork", Filesystem::Xfs, "");
+        make_tree(&test.mnt);
+        let path = test.scratch().join(name);
+        let working = |dir: &str| {
+            let root = test.mnt.join(dir);
+            fs::create_dir(&root).expect("mkdir");
+            for number in 0..50 {
+                let file = root.join(number.to_string());
+                fs::write(&file, vec![number as u8; 3000]).expect("write");
+                if number % 3 == 0 {
+                    fs::rename(&file, root.join(format!("renamed{number}"))).expect("rename");
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let work = scope.spawn(|| working("before"));
+            shut_down_filesystem(&path).expect("shutdown");
+            work.join().expect("nobody notices");
+        });
+        fs::write(test.mnt.join("last"), "x").expect("write");
+        File::open(test.mnt.join("last")).and_then(|file| file.sync_all()).expect("fsync");
+        wait_for("the fault to be noticed", || state(&test) == "degraded");
+        wait_for("the leg to be let go of", || run(Command::new("umount").arg(&path)).status.success());
+        attach(&test.scratch().join(format!("{name}.img")), &path);
+        std::thread::scope(|scope| {
+            let work = scope.spawn(|| working("meanwhile"));
+            order(&test, &["re-add", leg], None);
+            work.join().expect("nobody notices");
+        });
+        wait_until_whole(&test);
+        test.umount_and_compare();
+    }
+}
+
+#[test]
+fn each_leg_written_without_the_other_is_a_split_brain() {
+    if !can_mount() {
+        return;
+    }
+    for (first, _) in LEGS {
+        let test = TestMirror::on("split", Filesystem::Plain, "");
+        fs::write(test.mnt.join("file"), "both").expect("write");
+        test.umount();
+        for missing in [first, other(first)] {
+            let output = mount_without(&test, missing);
+            assert!(output.status.success(), "{}", said(&output));
+            fs::write(test.mnt.join("file"), format!("without {missing}")).expect("write");
+            test.umount();
+        }
+        let before = [&test.a, &test.b].map(|leg| fs::read(leg.join("file")).expect("read"));
+        let refused = run(&mut test.mount_command());
+        assert!(!refused.status.success() && said(&refused).contains("diverged"), "{}", said(&refused));
+        assert_eq!(before, [&test.a, &test.b].map(|leg| fs::read(leg.join("file")).expect("read")));
+    }
+}
+
+#[test]
+fn the_last_leg_is_not_taken_out_and_what_is_not_the_leg_is_not_taken_in() {
+    if !can_mount() {
+        return;
+    }
+    let test = TestMirror::on("lastleg", Filesystem::Plain, "");
+    fs::write(test.mnt.join("file"), "x").expect("write");
+    order(&test, &["fail", "B"], None);
+    let last = verb(&test, &["fail", "A"], None);
+    assert!(!last.status.success() && said(&last).contains("cannot take leg A out"), "{}", said(&last));
+    let empty = test.scratch().dir("empty");
+    let refused = verb(&test, &["re-add", "B"], Some(&empty));
+    assert!(!refused.status.success() && said(&refused).contains("empty"), "{}", said(&refused));
+    let itself = verb(&test, &["re-add", "B"], Some(&test.a));
+    assert!(!itself.status.success() && said(&itself).contains("same directory"), "{}", said(&itself));
+    assert_eq!(state(&test), "degraded");
+    // At another path it is still the leg.
+    let elsewhere = test.scratch().join("elsewhere");
+    fs::rename(&test.b, &elsewhere).expect("rename");
+    order(&test, &["re-add", "B"], Some(&elsewhere));
+    wait_until_whole(&test);
+    let twice = verb(&test, &["re-add", "B"], None);
+    assert!(!twice.status.success() && said(&twice).contains("not away"), "{}", said(&twice));
+    test.umount();
+    fs::rename(&elsewhere, &test.b).expect("rename");
+    test.assert_equal();
+}
+
+#[test]
+fn more_objects_than_the_bitmap_has_slots_are_not_forgotten() {
+    if !can_mount() {
+        return;
+    }
+    let test = TestMirror::on("overflow", Filesystem::Plain, "");
+    for number in 0..7000 {
+        File::create(test.mnt.join(number.to_string())).expect("create");
+    }
+    test.wait_until_clean();
+    order(&test, &["fail", "B"], None);
+    for number in 0..7000 {
+        fs::write(test.mnt.join(number.to_string()), "changed").expect("no write fails for lack of room");
+    }
+    fs::write(test.mnt.join("new"), "x").expect("write");
+    order(&test, &["re-add", "B"], None);
+    wait_until_whole(&test);
+    test.umount_and_compare();
+}
