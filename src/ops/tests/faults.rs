@@ -2,22 +2,15 @@
 
 use std::ffi::OsStr;
 
-use super::world::{NOBODY, World, content, file};
+use super::world::{CALLER, NOBODY, World, content, file, sweep};
 use crate::inode::Ino;
 use crate::legs::simulated::{Call, SimLeg};
-use crate::legs::{LegId, Make};
+use crate::legs::{LegId, Make, RenameMode};
 use crate::ops::Mirror;
 use crate::resync::{Outcome, Resync, Scope};
 
 fn errno<T>(result: std::io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
-}
-
-/// Rounds enough for the sweeper to clear whatever it may.
-fn sweep(mirror: &Mirror<SimLeg>) {
-    for _ in 0..5 {
-        mirror.sweep();
-    }
 }
 
 #[test]
@@ -69,8 +62,7 @@ fn a_leg_without_its_data_is_never_copied_from_when_it_refuses_a_write() {
     let mirror = half_recovered(&world);
     resync(&mirror, || {
         let found = mirror.lookup(Ino::ROOT, OsStr::new("f")).unwrap();
-        let caller = crate::ops::Caller { uid: 0, gid: 0, pid: 1 };
-        let fh = mirror.open(found.attr.ino, libc::O_RDWR, caller).unwrap();
+        let fh = mirror.open(found.attr.ino, libc::O_RDWR, CALLER).unwrap();
         world.fail(LegId::B, Call::Fallocate, libc::ENOSPC);
         let _ = mirror.fallocate(fh, 0, 0, 11, false);
         world.heal();
@@ -113,8 +105,7 @@ fn what_was_removed_before_it_was_equal_is_copied_from_the_source() {
     let world = World::new();
     let mirror = half_recovered(&world);
     let found = mirror.lookup(Ino::ROOT, OsStr::new("f")).unwrap();
-    let caller = crate::ops::Caller { uid: 0, gid: 0, pid: 1 };
-    let from = mirror.open(found.attr.ino, libc::O_RDONLY, caller).unwrap();
+    let from = mirror.open(found.attr.ino, libc::O_RDONLY, CALLER).unwrap();
     resync(&mirror, || mirror.unlink(Ino::ROOT, OsStr::new("f")).unwrap());
     mirror.unequal.store(false, std::sync::atomic::Ordering::Release);
     let (_, to) = file(&mirror, "copy", b"");
@@ -147,4 +138,58 @@ fn a_leg_that_cannot_set_the_times_of_a_new_object_has_failed() {
     file(&mirror, "f", b"");
     world.heal();
     assert!(mirror.health.lost(LegId::B).is_some(), "its times differ, and nothing else will tell");
+}
+
+/// `m` and `t`, durable and clean.
+fn two_files(mirror: &Mirror<SimLeg>) {
+    for (name, text) in [("m", b"M"), ("t", b"T")] {
+        let (_, fh) = file(mirror, name, text);
+        mirror.fsync(fh, false).unwrap();
+        mirror.release(fh);
+    }
+    mirror.fsyncdir(Ino::ROOT).unwrap();
+    sweep(mirror);
+}
+
+fn rename_over(mirror: &Mirror<SimLeg>) -> std::io::Result<()> {
+    mirror.rename(Ino::ROOT, OsStr::new("m"), Ino::ROOT, OsStr::new("t"), RenameMode::Replace)
+}
+
+/// Whichever leg refuses, and whatever else then fails on either, as by a kill at that point.
+#[test]
+fn a_refused_rename_over_a_file_never_loses_that_file() {
+    let calls = [Call::Make, Call::Truncate, Call::Write, Call::Attributes, Call::Sync, Call::Unlink];
+    for (refusing, failing) in LegId::ALL.into_iter().flat_map(|a| LegId::ALL.map(|b| (a, b))) {
+        for (call, number) in calls.iter().flat_map(|call| [(*call, libc::EIO), (*call, libc::ENOSPC)]) {
+            let world = World::new();
+            let mirror = world.mount();
+            two_files(&mirror);
+            world.fail(refusing, Call::Rename, libc::ENOSPC);
+            world.fail(failing, call, number);
+            let _ = rename_over(&mirror);
+            world.heal();
+            world.kill(mirror);
+            let mirror = world.mount();
+            mirror.resync();
+            let now = content(&mirror, "t");
+            assert!(now == b"T" || now == b"M", "{refusing} refuses, then {call:?} on {failing}");
+            sweep(&mirror);
+            world.assert_equal();
+        }
+    }
+}
+
+#[test]
+fn a_setxattr_refused_while_data_is_resynced_leaves_the_source_as_it_was() {
+    let world = World::new();
+    let mirror = half_recovered(&world);
+    let before = mirror.lookup(Ino::ROOT, OsStr::new("f")).unwrap().attr;
+    resync(&mirror, || {
+        world.fail(LegId::B, Call::Xattr, libc::ENOSPC);
+        let set = mirror.setxattr(before.ino, OsStr::new("user.x"), b"y", 0, |_| true);
+        assert_eq!(errno(set), Some(libc::ENOSPC));
+        world.heal();
+    });
+    let after = mirror.getattr(before.ino, None).unwrap();
+    assert_eq!(after.stat.mtime, before.stat.mtime, "the refused setxattr has changed the mtime");
 }
