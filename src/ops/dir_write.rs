@@ -199,7 +199,8 @@ impl<L: Leg> Mirror<L> {
         let before = object.with_names(|names| names.identities[source]);
         let there = self.leg(source).and_then(|leg| leg.lookup(&self.node(dir, source)?, name));
         let now = there.ok().map(|found| found.0);
-        if now.is_none() || now == before {
+        let unchanged = |now: Identity| before.is_some_and(|before| before.is_same(&now));
+        if now.is_none_or(unchanged) {
             return;
         }
         object.replaced.store(true, Ordering::Release);

@@ -12,6 +12,7 @@ use super::plan::Object;
 use super::throttle::Throttle;
 use super::{Outcome, Resync, metadata};
 use crate::bitmap::SlotIndex;
+use crate::error::errno;
 use crate::legs::{Kind, Leg, LegId};
 use crate::sync::join;
 
@@ -51,6 +52,11 @@ impl<L: Leg> Resync<'_, L> {
                 Ok(())
             })?;
             if !there {
+                // FAIL-SAFE: only the source can say that it is gone.
+                if self.sides().find(self.source, &object.ids[self.source])?.is_some() {
+                    log::error!("inode {ino} of leg {} is taken for another object", self.source);
+                    return Err(errno(libc::ESTALE));
+                }
                 self.done(ino);
             }
             throttle.pace(moved, || self.host.user_operations(), || self.host.stop_requested());

@@ -71,8 +71,9 @@ pub use repair::{Name, Repair};
 /// What the resync asks of the mirror.
 pub trait ResyncHost: bitmap::Host {
     /// Runs `work` while nobody else changes the data or metadata of the object that has this
-    /// identity on the source leg. False, and nothing run, if it has lost its last name since. No lock of
-    /// the resync is held when this is called.
+    /// identity on the source leg. False, and nothing run, if it cannot be told from another object: the one
+    /// that had its number before, or has it now that this one has lost its last name. No lock of the resync is
+    /// held when this is called.
     fn with_object(&self, identity: &Identity, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<bool>;
 
     /// Asked between steps. The resync then returns [`Outcome::Stopped`] and its slots stay dirty.

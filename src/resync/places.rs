@@ -118,8 +118,10 @@ impl<'s, L: Leg> Places<'s, L> {
     fn find_directory(&mut self, dir: &Identity) -> io::Result<Option<L::Node>> {
         let Sides { s, t, .. } = self.sides;
         let target = self.sides.target();
-        let said =
-            self.said.get(&dir.ino).and_then(|all| all.iter().find(|(of, _)| of == dir).map(|said| said.1));
+        let said = self
+            .said
+            .get(&dir.ino)
+            .and_then(|all| all.iter().find(|(of, _)| of.is_same(dir)).map(|said| said.1));
         match said {
             Some(known) if known.is_known() => return self.sides.find(target, &known),
             Some(place) => {

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use super::areas::{Parked, delete_content};
 use super::copy::Copier;
 use super::data::Pending;
-use super::pairs::{Pairs, same};
+use super::pairs::Pairs;
 use super::places;
 use super::plan::{Object, gather, settle};
 use super::progress::Progress;
@@ -256,7 +256,7 @@ impl<'r, L: Leg> Run<'r, L> {
     /// Position of the known object that is `identity` on the source.
     pub fn known(&self, identity: &Identity) -> Option<usize> {
         let positions = self.by_source.get(&identity.ino)?;
-        positions.iter().copied().find(|&at| same(&self.objects[at].ids[self.sides.source], identity))
+        positions.iter().copied().find(|&at| self.objects[at].ids[self.sides.source].is_same(identity))
     }
 
     /// All of a file's data is to be compared: marks it so, durably, unless everything is. False if

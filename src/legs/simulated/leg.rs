@@ -181,6 +181,16 @@ impl Leg for SimLeg {
         }
         self.look(Call::Lookup, |disk| {
             let id = match identity.handle {
+                // As DirectoryLeg: a handle it cannot use is passed over, a birth is checked.
+                Some(handle) if handle.opens() != self.handles => {
+                    let birth = |object: &Object| {
+                        Handle::of_birth(Timestamp { secs: object.generation as i64, nanos: 0 })
+                    };
+                    let same = |object: &Object| {
+                        object.ino == identity.ino && (handle.opens() || birth(object) == handle)
+                    };
+                    disk.live().iter().find(|(_, object)| same(object)).map(|(id, _)| id)
+                }
                 Some(_) => {
                     let same = |object: &Object| self.identify(object) == *identity;
                     disk.live().iter().find(|(_, object)| same(object)).map(|(id, _)| id)
