@@ -77,7 +77,7 @@ impl<L: Leg> Mirror<L> {
             self.bitmap.set_compare_all(self)?;
         }
         self.bitmap.set_away(None);
-        self.bitmap.need_all();
+        self.bitmap.need_all(self)?;
         if let Some(store) = bitmap {
             self.bitmap.use_again(leg, store)?;
         }

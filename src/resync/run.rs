@@ -110,8 +110,9 @@ impl<'r, L: Leg> Run<'r, L> {
         if self.everything {
             let Sides { s, t, .. } = self.sides;
             let ids = self.sides.pair(s.identity(&s.root())?, t.identity(&t.root())?);
-            let slot = self.mark(ids, Kinds::ENTRIES | Kinds::METADATA, Span::None)?;
-            let slot = slot.ok_or_else(|| errno(libc::ENOSPC))?;
+            let object = Marked { ids, hint: AtomicU64::new(0) };
+            let want = Want { object: &object, kinds: Kinds::ENTRIES | Kinds::METADATA, span: Span::None };
+            let slot = self.bitmap.mark_everything(self.host, &want)?.ok_or_else(|| errno(libc::ENOSPC))?;
             self.root = Some(slot);
             self.list(Dir { ids, slot });
         }

@@ -3,4 +3,5 @@
 
 mod faults;
 mod objects;
+mod overflow;
 mod world;
