@@ -375,6 +375,23 @@ impl Bitmap {
         awaited.map_or(Ok(()), |flush| self.wait_flushed(host, flush))
     }
 
+    /// The same, for an object that may have no slot.
+    pub fn renew(
+        &self,
+        host: &dyn Host,
+        object: &PerLeg<Identity>,
+        leg: LegId,
+        identity: Identity,
+    ) -> io::Result<()> {
+        let slot = self.state.lock().table.slots_of(object).next().map(|(index, _)| index);
+        slot.map_or(Ok(()), |slot| self.rebind(host, slot, leg, identity))
+    }
+
+    /// What its slots say that an object is on both legs, if it has any.
+    pub fn identities_of(&self, object: &PerLeg<Identity>) -> Option<PerLeg<Identity>> {
+        self.state.lock().table.slots_of(object).next().map(|(_, slot)| slot.identities)
+    }
+
     /// The resync is done with this slot: it becomes an ordinary dirty one, for the sweep to clear.
     pub fn resynced(&self, slot: SlotIndex) {
         let mut state = self.state.lock();

@@ -126,6 +126,16 @@ impl<L: Leg> Handles<L> {
         files.collect()
     }
 
+    /// The object is another inode on `leg` now: what was open there is the caller's to close.
+    pub fn forget(&self, object: &Arc<Object<L>>, leg: LegId) -> Vec<Arc<L::File>> {
+        let open = self.open.read();
+        let files = open.values().filter_map(|open| match open {
+            Open::File(file) if Arc::ptr_eq(&file.object, object) => file.forget(leg),
+            _ => None,
+        });
+        files.collect()
+    }
+
     /// Takes the number back and returns what was open; whoever still uses it keeps it alive.
     pub fn remove(&self, fh: Fh) -> Option<Arc<Object<L>>> {
         let removed = self.open.write().remove(&fh)?;

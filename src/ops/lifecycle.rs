@@ -174,10 +174,21 @@ impl<L: Leg> Mirror<L> {
     }
 
     fn try_resync(&self) -> io::Result<()> {
-        let scope = if self.bitmap.compare_all() { Scope::Everything } else { Scope::Dirty };
         let legs = self.both_legs()?;
-        let resync = Resync::new(&legs, &self.bitmap, self.source(), scope, self, &self.progress);
-        if resync.namespace_and_metadata()? == Outcome::Stopped {
+        let new = || {
+            let scope = if self.bitmap.compare_all() { Scope::Everything } else { Scope::Dirty };
+            Resync::new(&legs, &self.bitmap, self.source(), scope, self, &self.progress)
+        };
+        let told_all = !self.bitmap.compare_all();
+        let mut resync = new();
+        let mut named = resync.namespace_and_metadata();
+        if named.is_err() && told_all && self.bitmap.compare_all() {
+            // The bitmap turned out not to tell all.
+            self.progress.restart();
+            resync = new();
+            named = resync.namespace_and_metadata();
+        }
+        if named? == Outcome::Stopped {
             return Ok(());
         }
         self.gate.open();

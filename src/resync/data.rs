@@ -109,13 +109,7 @@ impl<L: Leg> Resync<'_, L> {
                 return Ok(0);
             }
             (Some(_), None) => {
-                // FAIL-SAFE: somebody took it away behind the mirror's back. Its slots stay dirty.
-                log::error!(
-                    "inode {ino} of leg {} has no counterpart on leg {}",
-                    sides.source,
-                    sides.target()
-                );
-                self.pending.lock().files.remove(&ino);
+                self.counterpart_is_new(ino, &object)?;
                 return Ok(0);
             }
         };
@@ -137,6 +131,25 @@ impl<L: Leg> Resync<'_, L> {
         self.reached(ino, reached);
         self.progress.bytes_done(reached - within.start);
         Ok(reached - within.start)
+    }
+
+    /// The target has no such object any more. Either it was made anew there, when a removal was taken back, and its
+    /// slot says so; or somebody took it away behind the mirror's back.
+    ///
+    /// # Errors
+    /// ESTALE, and everything is to be compared next time: which names it had is not known.
+    fn counterpart_is_new(&self, ino: u64, object: &Object) -> io::Result<()> {
+        let target = self.source.other();
+        let now = self.bitmap.identities_of(&object.ids).map(|ids| ids[target]);
+        if let Some(now) = now.filter(|now| *now != object.ids[target]) {
+            if let Some(object) = self.pending.lock().files.get_mut(&ino) {
+                object.ids[target] = now;
+            }
+            return Ok(());
+        }
+        log::error!("inode {ino} of leg {} has no counterpart on leg {target}", self.source);
+        self.bitmap.set_compare_all(self.host)?;
+        Err(errno(libc::ESTALE))
     }
 
     fn pending_file(&self, ino: u64) -> Option<(Object, Option<SlotIndex>)> {

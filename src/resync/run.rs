@@ -199,7 +199,10 @@ impl<'r, L: Leg> Run<'r, L> {
         let mut pending = Pending::default();
         self.progress.expect_objects(self.objects.len() as u64);
         for object in std::mem::take(&mut self.objects) {
-            let found = self.sides.find(self.sides.source, &object.ids[self.sides.source])?;
+            let (found, counterpart) = self.sides.find_both(&object.ids)?;
+            if found.is_some() && counterpart.is_none() && !self.everything {
+                return self.lost(&object);
+            }
             let Some(node) = found.filter(|_| !object.data.is_empty()) else {
                 object.slots.iter().for_each(|&slot| self.give_back(slot));
                 self.progress.object_done();
@@ -212,6 +215,19 @@ impl<'r, L: Leg> Run<'r, L> {
         pending.at_the_end.extend(self.root);
         pending.root = self.root;
         Ok(pending)
+    }
+
+    /// The source has an object that has come to no name on the target: somebody took it away there behind the
+    /// mirror's back, where nothing is dirty. Which names it had is not known, so everything is to be compared.
+    fn lost(&self, object: &Object) -> io::Result<Pending> {
+        let Sides { source, .. } = self.sides;
+        log::error!(
+            "inode {} of leg {source} has no counterpart on leg {}",
+            object.ids[source].ino,
+            source.other()
+        );
+        self.bitmap.set_compare_all(self.host)?;
+        Err(errno(libc::ESTALE))
     }
 
     fn give_back(&self, slot: SlotIndex) {

@@ -193,3 +193,38 @@ fn a_setxattr_refused_while_data_is_resynced_leaves_the_source_as_it_was() {
     let after = mirror.getattr(before.ino, None).unwrap();
     assert_eq!(after.stat.mtime, before.stat.mtime, "the refused setxattr has changed the mtime");
 }
+
+#[test]
+fn what_had_to_be_made_anew_on_the_other_leg_is_written_there() {
+    let world = World::new();
+    let mirror = half_recovered(&world);
+    let found = mirror.lookup(Ino::ROOT, OsStr::new("f")).unwrap();
+    let opened = std::cell::Cell::new(None);
+    resync(&mirror, || {
+        let fh = mirror.open(found.attr.ino, libc::O_RDWR, CALLER).unwrap();
+        opened.set(Some(fh));
+        assert_eq!(mirror.write(fh, b"another one", 0, false).unwrap(), 11);
+        world.fail(LegId::A, Call::Unlink, libc::ENOSPC);
+        assert_eq!(errno(mirror.unlink(Ino::ROOT, OsStr::new("f"))), Some(libc::ENOSPC));
+        world.heal();
+        assert_eq!(mirror.write(fh, b"A THIRD ONE", 0, false).unwrap(), 11);
+    });
+    mirror.unequal.store(false, std::sync::atomic::Ordering::Release);
+    sweep(&mirror);
+    world.assert_equal();
+    assert_eq!(mirror.write(opened.take().unwrap(), b"A FOURTH ONE", 0, false).unwrap(), 12);
+    sweep(&mirror);
+    world.assert_equal();
+}
+
+#[test]
+fn a_file_that_vanished_from_one_leg_makes_the_resync_compare_everything() {
+    let world = World::new();
+    let mirror = half_recovered(&world);
+    world.kill(mirror);
+    world.take_away(LegId::B, "f");
+    let mirror = world.mount();
+    mirror.resync();
+    assert!(mirror.health.lost(LegId::B).is_none());
+    world.assert_equal();
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::bitmap::{Bitmap, ChunkSize, Copies, Expect, PAGE_SIZE, PageIndex, PageStore};
 use crate::inode::{Fh, Ino};
+use crate::legs::simulated::image::Change;
 use crate::legs::simulated::{Call, SimDisk, SimLeg};
 use crate::legs::{Creator, Kind, Leg, LegId, OpenMode, PerLeg, Timestamp};
 use crate::ops::{Caller, Mirror, Options, Parts, Returning};
@@ -167,6 +168,12 @@ impl World {
     pub fn kill(&self, mirror: Arc<Mirror<SimLeg>>) {
         drop(mirror);
         LegId::ALL.into_iter().for_each(|leg| self.disks[leg].survive_kill());
+    }
+
+    /// Removes a file of the root behind the mirror's back.
+    pub fn take_away(&self, leg: LegId, name: &str) {
+        let place = (crate::legs::simulated::image::ROOT, name.into());
+        self.disks[leg].lock().apply(Change::Unlink { place });
     }
 
     /// Everything but the inode numbers of a leg, by path.
