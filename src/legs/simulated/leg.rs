@@ -197,7 +197,10 @@ impl Leg for SimLeg {
                 }
                 None => by_number(disk.live(), identity.ino).ok(),
             };
-            Ok(SimNode(disk.pin(id.ok_or(errno(libc::ESTALE))?)))
+            // What lives on without a name, because it is open, is gone for the mirror.
+            let named = |id: &Id| object(disk.live(), *id).is_ok_and(|object| object.names > 0);
+            let id = id.filter(named).ok_or(errno(libc::ESTALE))?;
+            Ok(SimNode(disk.pin(id)))
         })
     }
 

@@ -2,11 +2,12 @@
 
 use std::ffi::OsStr;
 
-use super::world::{World, content, file, sweep, write};
+use super::world::{CALLER, World, content, file, sweep, write};
 use crate::inode::Ino;
 use crate::legs::simulated::Call;
 use crate::legs::{Leg, LegId, RenameMode};
 use crate::resync::ResyncHost;
+use crate::sim::scheduler;
 
 #[test]
 fn what_is_gone_and_still_to_be_resynced_is_not_put_in_place_of_who_has_its_number() {
@@ -132,4 +133,32 @@ fn a_full_readdirplus_gives_back_the_lookup_it_counted() {
     // The kernel has one lookup of each, from create.
     mirror.getattr(a, None).unwrap();
     mirror.getattr(b, None).unwrap();
+}
+
+#[test]
+fn whoever_could_open_a_file_can_write_to_it_though_its_last_name_goes_meanwhile() {
+    let mut opened = 0;
+    for seed in 0..200 {
+        let could = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let seen = could.clone();
+        let report = scheduler::run(scheduler::Plan::calm(seed), move || {
+            let world = World::new();
+            let mirror = world.mount();
+            let (ino, fh) = file(&mirror, "f", b"text");
+            mirror.release(fh);
+            let opening = mirror.clone();
+            let opener = scheduler::spawn(move || {
+                (0..scheduler::choose(60)).for_each(|_| scheduler::pause());
+                let Ok(fh) = opening.open(ino, libc::O_RDWR, CALLER) else { return };
+                seen.store(true, std::sync::atomic::Ordering::Relaxed);
+                assert_eq!(opening.write(fh, b"more", 0, false).unwrap(), 4);
+            });
+            mirror.unlink(Ino::ROOT, OsStr::new("f")).unwrap();
+            opener.join();
+            assert!(!mirror.health.is_degraded());
+        });
+        assert_eq!(report.end, scheduler::End::Finished, "seed {seed}");
+        opened += u32::from(could.load(std::sync::atomic::Ordering::Relaxed));
+    }
+    assert!((20..180).contains(&opened), "{opened} of 200 could");
 }
