@@ -75,7 +75,7 @@ impl<L: Leg> Mirror<L> {
     /// Gives what was just made on the second leg the times it has on the first.
     ///
     /// # Errors
-    /// The leg has failed.
+    /// The leg has failed, or has no room for that; then it is not made.
     fn same_birth(
         &self,
         intent: &WriteIntent<'_>,
@@ -89,15 +89,22 @@ impl<L: Leg> Mirror<L> {
             *first = Some(made);
             return Ok(());
         };
-        let settled = self.leg(leg)?.set_times_of(intent, dir, name, first.atime, first.mtime);
-        match settled {
-            // No slot of its own would tell of it once the directory's is cleared.
+        let here = self.leg(leg)?;
+        // No slot of its own would tell of other times once the directory's is cleared.
+        match here.set_times_of(intent, dir, name, first.atime, first.mtime) {
+            Ok(()) => Ok(()),
             Err(error) if class(error.raw_os_error().unwrap_or(libc::EIO)) == Class::Failure => Err(error),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
+                match made.kind {
+                    Kind::Directory => here.rmdir(intent, dir, name)?,
+                    _ => here.unlink(intent, dir, name)?,
+                }
+                Err(error)
+            }
             Err(error) => {
                 log::warn!("leg {leg}: cannot set the times of a new object: {error}");
                 Ok(())
             }
-            Ok(()) => Ok(()),
         }
     }
 

@@ -41,23 +41,35 @@ impl<L: Leg> Resync<'_, L> {
     pub fn data(&self) -> io::Result<Outcome> {
         let mut copier = Copier::new(self.progress);
         let mut throttle = Throttle::new(self.host.user_operations());
-        while let Some(ino) = self.first_pending() {
+        let mut from = 0;
+        while let Some(ino) = self.pending_from(from).or_else(|| self.pending_from(0)) {
             if self.host.stop_requested() {
                 return Ok(Outcome::Stopped);
             }
+            if ino < from {
+                // All that are left could not be found.
+                throttle.rest(|| self.host.stop_requested());
+            }
+            from = ino;
             let mut moved = 0;
             let Some((object, _)) = self.pending_file(ino) else { continue };
             let there = self.host.with_object(&object.ids[self.source], &mut || {
                 moved = self.step(ino, &mut copier)?;
                 Ok(())
-            })?;
-            if !there {
-                // FAIL-SAFE: only the source can say that it is gone.
-                if self.sides().find(self.source, &object.ids[self.source])?.is_some() {
-                    log::error!("inode {ino} of leg {} is taken for another object", self.source);
-                    return Err(errno(libc::ESTALE));
+            });
+            match there {
+                // Without handles it is looked for by a walk, which renames can lead astray. Its turn comes again.
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => from = ino + 1,
+                Err(error) => return Err(error),
+                Ok(true) => {}
+                Ok(false) => {
+                    // FAIL-SAFE: only the source can say that it is gone.
+                    if self.sides().find(self.source, &object.ids[self.source])?.is_some() {
+                        log::error!("inode {ino} of leg {} is taken for another object", self.source);
+                        return Err(errno(libc::ESTALE));
+                    }
+                    self.done(ino);
                 }
-                self.done(ino);
             }
             throttle.pace(moved, || self.host.user_operations(), || self.host.stop_requested());
         }
@@ -94,8 +106,8 @@ impl<L: Leg> Resync<'_, L> {
         Ok(())
     }
 
-    fn first_pending(&self) -> Option<u64> {
-        self.pending.lock().files.keys().next().copied()
+    fn pending_from(&self, ino: u64) -> Option<u64> {
+        self.pending.lock().files.range(ino..).next().map(|(&ino, _)| ino)
     }
 
     /// One piece of one file. Returns the bytes dealt with. The object's lock is held.
