@@ -375,7 +375,18 @@ impl Bitmap {
         awaited.map_or(Ok(()), |flush| self.wait_flushed(host, flush))
     }
 
-    /// The same, for an object that may have no slot.
+    /// Calls an object of a leg otherwise in all slots. Durable on return.
+    pub fn rename(&self, host: &dyn Host, leg: LegId, old: &Identity, new: Identity) -> io::Result<()> {
+        let mut held = Held::default();
+        let mut state = self.state.lock();
+        state.table.rename(leg, old, new, &mut held);
+        let awaited = state.flush.awaited(&state.table, &held);
+        drop(state);
+        let _held = WriteIntent::new(self, held);
+        awaited.map_or(Ok(()), |flush| self.wait_flushed(host, flush))
+    }
+
+    /// As `rebind`, for an object that may have no slot.
     pub fn renew(
         &self,
         host: &dyn Host,

@@ -12,7 +12,7 @@ use crate::bitmap::{Bitmap, CopyId, Host, IdleSlot, Stats};
 use crate::error::errno;
 use crate::inode::{Handles, Numbering, Pins, Table};
 use crate::legs::{Identity, Leg, LegId, PerLeg, Timestamp};
-use crate::resync::{Outcome, Progress, Resync, ResyncHost, Scope};
+use crate::resync::{self, Outcome, Progress, Resync, ResyncHost, Scope};
 use crate::superblock::{FoundSide, Plan, Superblock, Superblocks, Work};
 use crate::sync::{Condvar, Mutex, Rank, RwLock};
 
@@ -90,6 +90,10 @@ impl<L: Leg> Mirror<L> {
         if plan.work == Work::CompareAll && !options.read_only {
             // ORDER: before the superblocks say that the other leg is being recovered by the bitmap.
             bitmap.set_compare_all(&BeforeMount)?;
+        }
+        if let Some(source) = legs[plan.source].as_ref().filter(|_| !options.read_only) {
+            // ORDER: before anything can be marked.
+            resync::renew(&**source, plan.source, &bitmap, &BeforeMount)?;
         }
         let both = plan.work != Work::Alone;
         if both && (bitmap.compare_all() || !bitmap.unresynced().is_empty()) {

@@ -38,6 +38,7 @@
 //! - `plan`, `pairs`, `spans` are pure: what is there to do, what is what, which bytes;
 //! - `entries` parks and places, `build` makes what is missing, `areas` keeps `incoming/` and `parked/`;
 //! - `metadata` and `copy` make one object equal; `data` is the phase behind the mount;
+//! - `forms` lets slots of a mount with another privilege be found;
 //! - `repair` does the same for single names and objects while mounted.
 
 mod areas;
@@ -45,6 +46,7 @@ mod build;
 mod copy;
 mod data;
 mod entries;
+mod forms;
 mod metadata;
 mod pairs;
 mod places;
@@ -65,6 +67,7 @@ use crate::legs::{Identity, Leg, LegId, PerLeg};
 use crate::sync::{Mutex, Rank};
 
 use data::Pending;
+pub use forms::renew;
 pub use progress::{Progress, ProgressReport};
 pub use repair::{Name, Repair};
 

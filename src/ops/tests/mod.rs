@@ -3,5 +3,6 @@
 
 mod faults;
 mod objects;
+mod one_leg;
 mod overflow;
 mod world;
