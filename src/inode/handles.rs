@@ -58,16 +58,18 @@ impl<L: Leg> Drop for OpenFile<L> {
 pub struct OpenDir<L: Leg> {
     /// What is open.
     pub object: Arc<Object<L>>,
-    /// The names as they were when the reading began: offsets stay what they are whatever is made or
-    /// removed meanwhile.
+    /// The names as they were when the reading began, whatever is made or removed meanwhile.
     pub listing: Mutex<Option<Arc<Vec<Entry>>>>,
+    /// Where the reading goes on: an offset, and its place in the listing.
+    pub reached: Mutex<(u64, usize)>,
 }
 
 impl<L: Leg> OpenDir<L> {
     /// A directory opened and not read yet. Counts among the object's `opens` as long as it lives.
     pub fn new(object: Arc<Object<L>>) -> Self {
         object.opens.fetch_add(1, Ordering::Relaxed);
-        OpenDir { object, listing: Mutex::new(Rank::Leaf, None) }
+        let (listing, reached) = (Mutex::new(Rank::Leaf, None), Mutex::new(Rank::Leaf, (0, 0)));
+        OpenDir { object, listing, reached }
     }
 }
 

@@ -2,6 +2,7 @@
 //! once left the legs different without a bit that says so.
 
 mod faults;
+mod listing;
 mod objects;
 mod one_leg;
 mod overflow;
