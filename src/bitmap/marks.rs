@@ -321,7 +321,9 @@ impl Bitmap {
 
     fn write_compare_all(&self, host: &dyn Host, compare_all: bool) -> io::Result<()> {
         let mut state = self.state.lock();
-        if state.table.header().compare_all == compare_all {
+        // FAIL-SAFE: since a leg has gone away, what is changed may have no slot because everything is to be compared.
+        let still_needed = !compare_all && state.table.is_away();
+        if still_needed || state.table.header().compare_all == compare_all {
             return Ok(());
         }
         state.table.set_compare_all(compare_all);
