@@ -309,7 +309,7 @@ impl<'r, L: Leg> Run<'r, L> {
         Ok(true)
     }
 
-    fn known_or_new(&mut self, ids: PerLeg<Identity>) -> usize {
+    pub fn known_or_new(&mut self, ids: PerLeg<Identity>) -> usize {
         self.known(&ids[self.sides.source]).unwrap_or_else(|| {
             self.add(Object { slots: Vec::new(), ids, kinds: Kinds::METADATA, data: Spans::none() });
             self.objects.len() - 1
