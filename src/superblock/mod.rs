@@ -6,6 +6,7 @@
 //!   plan     two superblocks -> source and work, or a refusal               pure
 //!   refusal  what a refusal tells the user                                  pure
 //!   advance  mount, fault, unmount: the order of writes that survives a crash
+//!   discard  one of two legs that have diverged is given up                 pure
 //! ```
 //!
 //! What the fields mean together:
@@ -21,6 +22,7 @@
 //!   mount goes on in the same direction.
 
 pub mod advance;
+mod discard;
 mod format;
 mod plan;
 mod refusal;
