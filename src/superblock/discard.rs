@@ -100,7 +100,8 @@ mod tests {
                 let says = PerLeg::new(a, b);
                 let legs = PerLeg::from_fn(|leg| {
                     let (generation, events, events_cleared, peer_state, source) = says[leg];
-                    let mut sb = Superblock { events, events_cleared, peer_state, source, ..base[leg].clone() };
+                    let mut sb =
+                        Superblock { events, events_cleared, peer_state, source, ..base[leg].clone() };
                     // 0: as created; 1: went on alone from there; 2: has nothing to do with it.
                     if generation > 0 {
                         sb.generation = 70 + generation + 10 * leg as u64;
@@ -141,7 +142,8 @@ mod tests {
         every_divergence(|mut legs, kept| {
             let discarded = kept.other();
             for announced_first in [true, false] {
-                let before = if announced_first { legs[discarded].announced() } else { legs[discarded].clone() };
+                let before =
+                    if announced_first { legs[discarded].announced() } else { legs[discarded].clone() };
                 legs[discarded] = before.handed_over(&legs[kept]);
                 let expected = Plan { source: kept, work: Work::CompareAll, stale: Some(discarded) };
                 assert_eq!(plan_of(&legs), Ok(expected), "{legs:?}");

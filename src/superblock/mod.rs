@@ -35,6 +35,7 @@ use crate::legs::{LegId, PerLeg, Timestamp};
 pub use advance::{FoundSide, NotWritten, SuperblockStore, Superblocks};
 pub use format::{SLOT_SIZE, SlotFault, VERSION};
 pub use plan::{DivergentBecause, Plan, Refusal, Work, plan, plan_alone};
+pub use refusal::ways_out;
 pub use store::FileStore;
 
 /// How many former generations a superblock remembers.

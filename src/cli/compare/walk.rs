@@ -24,8 +24,12 @@ pub enum Aspect {
     Links,
     /// Data, length, or a symlink's target.
     Content,
-    /// Mode, owner, times, extended attributes.
+    /// Mode, owner, extended attributes with ACLs.
     Metadata,
+    /// Modification time.
+    Time,
+    /// Access time: reading changes it.
+    AccessTime,
 }
 
 /// One name.
@@ -157,12 +161,7 @@ struct Links {
 impl Links {
     /// Whether both are further names of two objects that have been compared, and belong together on
     /// both sides alike.
-    fn met_before(
-        &mut self,
-        at: &At<'_>,
-        both: &[Object; 2],
-        witness: &mut dyn Witness,
-    ) -> io::Result<bool> {
+    fn met_before(&mut self, at: &At<'_>, both: &[Object; 2], witness: &mut dyn Witness) -> io::Result<bool> {
         let ids = [object::id(&both[0].meta), object::id(&both[1].meta)];
         let links = [both[0].meta.nlink(), both[1].meta.nlink()];
         if links == [1, 1] {
@@ -194,21 +193,27 @@ impl Links {
 
 fn compare_attributes(at: &At<'_>, both: &[Object; 2], witness: &mut dyn Witness) -> io::Result<()> {
     let [a, b] = [&both[0].meta, &both[1].meta];
-    let mut differs = |what: &str, a: String, b: String| {
-        witness.differs(at, Aspect::Metadata, &differ_in(what, a, b))
-    };
+    let mut differs =
+        |aspect, what: &str, a: String, b: String| witness.differs(at, aspect, &differ_in(what, a, b));
     if a.mode() & 0o7777 != b.mode() & 0o7777 {
-        differs("mode", format!("{:04o}", a.mode() & 0o7777), format!("{:04o}", b.mode() & 0o7777))?;
+        let mode = |mode: u32| format!("{:04o}", mode & 0o7777);
+        differs(Aspect::Metadata, "mode", mode(a.mode()), mode(b.mode()))?;
     }
     if (a.uid(), a.gid()) != (b.uid(), b.gid()) {
-        differs("owner", format!("{}:{}", a.uid(), a.gid()), format!("{}:{}", b.uid(), b.gid()))?;
+        let owner = |meta: &std::fs::Metadata| format!("{}:{}", meta.uid(), meta.gid());
+        differs(Aspect::Metadata, "owner", owner(a), owner(b))?;
     }
     let time = |secs: i64, nanos: i64| format!("{secs}.{nanos:09}");
     if (a.mtime(), a.mtime_nsec()) != (b.mtime(), b.mtime_nsec()) {
-        differs("mtime", time(a.mtime(), a.mtime_nsec()), time(b.mtime(), b.mtime_nsec()))?;
+        differs(Aspect::Time, "mtime", time(a.mtime(), a.mtime_nsec()), time(b.mtime(), b.mtime_nsec()))?;
     }
     if !a.is_symlink() && (a.atime(), a.atime_nsec()) != (b.atime(), b.atime_nsec()) {
-        differs("atime", time(a.atime(), a.atime_nsec()), time(b.atime(), b.atime_nsec()))?;
+        differs(
+            Aspect::AccessTime,
+            "atime",
+            time(a.atime(), a.atime_nsec()),
+            time(b.atime(), b.atime_nsec()),
+        )?;
     }
     let [xattrs_a, xattrs_b] = [both[0].xattrs()?, both[1].xattrs()?];
     let names: std::collections::BTreeSet<_> = xattrs_a.keys().chain(xattrs_b.keys()).collect();
@@ -216,7 +221,7 @@ fn compare_attributes(at: &At<'_>, both: &[Object; 2], witness: &mut dyn Witness
         let values = [xattrs_a.get(name), xattrs_b.get(name)];
         if values[0] != values[1] {
             let what = format!("xattr {}", String::from_utf8_lossy(name));
-            differs(&what, shown(values[0]), shown(values[1]))?;
+            differs(Aspect::Metadata, &what, shown(values[0]), shown(values[1]))?;
         }
     }
     Ok(())
@@ -247,12 +252,7 @@ fn compare_content(
     Ok(())
 }
 
-fn compare_data(
-    at: &At<'_>,
-    name: &OsStr,
-    both: &[Object; 2],
-    witness: &mut dyn Witness,
-) -> io::Result<()> {
+fn compare_data(at: &At<'_>, name: &OsStr, both: &[Object; 2], witness: &mut dyn Witness) -> io::Result<()> {
     let lens = [both[0].meta.len(), both[1].meta.len()];
     if lens[0] != lens[1] {
         witness.differs(at, Aspect::Content, &differ_in("length", lens[0], lens[1]))?;
