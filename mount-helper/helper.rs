@@ -72,6 +72,7 @@ fn code_of(exit: Exit) -> u8 {
         | Exit::Degraded
         | Exit::ReadOnly
         | Exit::Gone
-        | Exit::TimedOut => code::MOUNT_FAILED,
+        | Exit::TimedOut
+        | Exit::NotDivergent => code::MOUNT_FAILED,
     }
 }

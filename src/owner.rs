@@ -15,7 +15,7 @@ use log::debug;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::error::{self, Error};
+use crate::error::Error;
 use crate::layout;
 use crate::legs::LegId;
 
@@ -74,12 +74,12 @@ impl Owner {
 
     /// For reading a leg that is not mounted: others may read it too. `None` when it has no lock file yet,
     /// so never had an owner.
-    pub fn shared(state_dir: BorrowedFd<'_>, path: &Path) -> error::Result<Option<Owner>> {
+    pub fn shared(state_dir: BorrowedFd<'_>, path: &Path) -> Result<Option<Owner>, Refused> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = match rustix::fs::openat(state_dir, layout::LOCK, flags, Mode::empty()) {
             Ok(lock) => File::from(lock),
             Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(cannot_lock(None, path).because(error.into())),
+            Err(error) => return Err(Refused::Failed(cannot_lock(None, path).because(error.into()))),
         };
         let owner = Owner { lock, recorded: false };
         owner.take(FlockOperation::NonBlockingLockShared, None, path)?;

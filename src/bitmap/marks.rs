@@ -123,6 +123,18 @@ impl Bitmap {
         format::empty_image(&Header { mirror, slots, chunk, compare_all: false })
     }
 
+    /// The bytes of a file that tells nothing, but that everything has to be compared.
+    pub fn ignorant_image(mirror: Uuid, slots: u32, chunk: ChunkSize) -> Vec<u8> {
+        format::empty_image(&Header { mirror, slots, chunk, compare_all: true })
+    }
+
+    /// Makes a copy that has its full length such an image. Durable on return.
+    pub fn forget(store: &dyn PageStore, ignorant_image: &[u8]) -> io::Result<()> {
+        // ORDER: that everything has to be compared stands in the header before the first slot is gone.
+        store.write(PageIndex(0), &ignorant_image[..PAGE_SIZE])?;
+        store.write(PageIndex(1), &ignorant_image[PAGE_SIZE..])
+    }
+
     /// Takes over the copies and brings them to what `loaded` says. All loaded slots are dirty and
     /// needed by the resync. A copy whose file is missing, short or has holes must have been made
     /// anew before. Objects are told apart by their identity on the leg `source`. Fails if a copy

@@ -88,6 +88,11 @@ impl Kinds {
         self.0
     }
 
+    /// Whether the slot was taken while this leg was away, so by a change that the leg has missed.
+    pub fn missed_by(self, leg: LegId) -> bool {
+        self.contains(Kinds::since_away(leg))
+    }
+
     /// From the bits in the file; reserved ones are kept.
     pub(super) fn from_bits(bits: u8) -> Kinds {
         Kinds(bits)

@@ -9,8 +9,8 @@
 //! Changes nothing, access times included where this user may ask for that. Memory grows with the size of a
 //! directory and with the number of objects that have several names.
 
-mod object;
-mod walk;
+pub(super) mod object;
+pub(super) mod walk;
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -20,6 +20,7 @@ use super::exit::{Exit, Failure};
 use crate::error::{Error, Result};
 use crate::layout;
 use crate::owner::Owner;
+use walk::{Aspect, At, Witness, one_line};
 
 /// Compare two legs that are not mounted and print every difference
 #[derive(clap::Args, Clone, Debug)]
@@ -49,13 +50,35 @@ pub(super) fn run(args: &Args) -> std::result::Result<Exit, Failure> {
 /// are in use.
 pub fn compare(a: &Path, b: &Path, tell: &mut dyn FnMut(Vec<u8>)) -> Result<u64> {
     let _locks = [lock(a)?, lock(b)?];
-    let roots = [open(a)?, open(b)?];
-    let mut walk = walk::Walk::new(roots, tell);
-    match walk.run() {
-        Ok(()) => Ok(walk.differences()),
-        Err(error) => Err(Error::new(format!("cannot compare {} of the two legs", walk.path().display()))
+    let mut lines = Lines { tell, count: 0 };
+    walk([open(a)?, open(b)?], &mut lines)?;
+    Ok(lines.count)
+}
+
+/// Tells the witness of every difference between two trees.
+pub(super) fn walk(roots: [std::fs::File; 2], witness: &mut dyn Witness) -> Result<()> {
+    let mut walk = walk::Walk::new(roots, witness);
+    walk.run().map_err(|error| {
+        Error::new(format!("cannot compare {} of the two legs", walk.path().display()))
             .because(error)
-            .hint("What was printed so far is not all.")),
+            .hint("What was printed so far is not all.")
+    })
+}
+
+/// Tells differences as lines.
+struct Lines<'a> {
+    tell: &'a mut dyn FnMut(Vec<u8>),
+    count: u64,
+}
+
+impl Witness for Lines<'_> {
+    fn differs(&mut self, at: &At<'_>, _: Aspect, says: &str) -> io::Result<()> {
+        self.count += 1;
+        let mut line = one_line(at.path);
+        line.extend(b": ");
+        line.extend(says.replace('\n', "\\n").into_bytes());
+        (self.tell)(line);
+        Ok(())
     }
 }
 
@@ -66,7 +89,7 @@ fn open(path: &Path) -> Result<std::fs::File> {
 fn lock(path: &Path) -> Result<Option<Owner>> {
     let root = open(path)?;
     match layout::open_state_dir(root.as_fd()) {
-        Ok(state) => Owner::shared(state.as_fd(), path),
+        Ok(state) => Ok(Owner::shared(state.as_fd(), path)?),
         // Any directory can be compared, also one that is not a leg.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(Error::new(format!("cannot open .mirrorfs in {}", path.display())).because(error)),

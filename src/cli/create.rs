@@ -17,7 +17,7 @@
 //! Never copies over a file, never deletes one that it has not made itself. What others change in
 //! the source while it is copied may be missing: nobody may use it meanwhile.
 
-mod copy;
+pub(super) mod copy;
 mod space;
 
 use std::io::{self, Write};

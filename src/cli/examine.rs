@@ -154,7 +154,7 @@ fn read_bitmap(leg: &LegDir, state_dir: BorrowedFd<'_>, superblock: &Superblock)
 }
 
 /// The bitmap file for reading only, so that this works on a leg that is mounted read-only.
-fn read_image(state_dir: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+pub(super) fn read_image(state_dir: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(state_dir, layout::BITMAP, flags, Mode::empty())?);
     let len = file.metadata()?.len();

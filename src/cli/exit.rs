@@ -22,7 +22,7 @@ pub enum Exit {
     NotMounted = 4,
     /// A mirror is mounted there, but no daemon answers for it.
     NoAnswer = 5,
-    /// `mount`: the mirror is mounted already, or another process owns a leg.
+    /// `mount`: the mirror is mounted already. `mount`, `resolve`: another process owns a leg.
     InUse = 6,
     /// The daemon was told to end at once, by a second signal: the next mount resyncs.
     Interrupted = 7,
@@ -36,11 +36,13 @@ pub enum Exit {
     Gone = 11,
     /// `wait`: the time is over, and something is still being resynced.
     TimedOut = 12,
+    /// `resolve`: the legs have not diverged, there is nothing to resolve.
+    NotDivergent = 13,
 }
 
 impl Exit {
     /// Every code, for the man page's check.
-    pub const ALL: [Exit; 13] = [
+    pub const ALL: [Exit; 14] = [
         Exit::Success,
         Exit::Different,
         Exit::Usage,
@@ -54,6 +56,7 @@ impl Exit {
         Exit::ReadOnly,
         Exit::Gone,
         Exit::TimedOut,
+        Exit::NotDivergent,
     ];
 }
 

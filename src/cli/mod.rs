@@ -12,6 +12,7 @@ pub mod fail;
 pub mod mount;
 pub mod re_add;
 pub mod replace;
+pub mod resolve;
 pub mod shell;
 pub mod size;
 pub mod status;
@@ -41,6 +42,7 @@ enum Command {
     Fail(fail::Args),
     ReAdd(re_add::Args),
     Replace(replace::Args),
+    Resolve(resolve::Args),
     Wait(wait::Args),
     Examine(examine::Args),
     Compare(compare::Args),
@@ -64,6 +66,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, start: Start) -> Exit
         Command::Mount(args) => mount::run(args, start),
         Command::ReAdd(args) => re_add::run(&args),
         Command::Replace(args) => replace::run(&args),
+        Command::Resolve(args) => resolve::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Wait(args) => wait::run(&args),
     };

@@ -6,6 +6,7 @@
 //!   plan     two superblocks -> source and work, or a refusal               pure
 //!   refusal  what a refusal tells the user                                  pure
 //!   advance  mount, fault, unmount: the order of writes that survives a crash
+//!   discard  one of two legs that have diverged is given up                 pure
 //! ```
 //!
 //! What the fields mean together:
@@ -21,6 +22,7 @@
 //!   mount goes on in the same direction.
 
 pub mod advance;
+mod discard;
 mod format;
 mod plan;
 mod refusal;
@@ -33,6 +35,7 @@ use crate::legs::{LegId, PerLeg, Timestamp};
 pub use advance::{FoundSide, NotWritten, SuperblockStore, Superblocks};
 pub use format::{SLOT_SIZE, SlotFault, VERSION};
 pub use plan::{DivergentBecause, Plan, Refusal, Work, plan, plan_alone};
+pub use refusal::ways_out;
 pub use store::FileStore;
 
 /// How many former generations a superblock remembers.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{DivergentBecause, Geometry, Refusal, SlotFault, VERSION};
+use crate::cli::shell::quoted;
 use crate::error::{Error, errno};
 use crate::legs::{LegId, PerLeg};
 
@@ -64,7 +65,7 @@ impl Refusal {
                 id.other()
             ))
             .hint(format!("It cannot serve alone. Mount it together with leg {}.", id.other())),
-            Refusal::Divergent(because) => divergent(&both(), because),
+            Refusal::Divergent(because) => divergent(&both(), because, paths),
         }
     }
 }
@@ -102,15 +103,23 @@ fn geometry(both: &str, found: &PerLeg<Geometry>) -> Error {
         .hint("No mirrorfs writes that. Keep both as they are and compare them: mirrorfs compare A B")
 }
 
-fn divergent(both: &str, because: &DivergentBecause) -> Error {
+fn divergent(both: &str, because: &DivergentBecause, paths: &PerLeg<&Path>) -> Error {
     let why = match because {
         DivergentBecause::Generations => "neither history contains the other".to_owned(),
         DivergentBecause::BothCallTheOtherStale => "each went on without the other".to_owned(),
         DivergentBecause::WentOn(leg) => format!("leg {leg} was left behind and has changed nevertheless"),
         DivergentBecause::Sources => "they contradict each other about which one is up to date".to_owned(),
     };
-    Error::new(format!("{both} have diverged: {why}")).hint(
-        "mirrorfs does not choose. `mirrorfs compare A B` shows what differs; decide which leg's files to \
-         keep, empty the other one, remove .mirrorfs on both and use mirrorfs create --source.",
+    Error::new(format!("{both} have diverged: {why}"))
+        .hint(format!("mirrorfs does not choose. {}", ways_out(paths)))
+}
+
+/// What to do with legs that have diverged.
+pub fn ways_out(paths: &PerLeg<&Path>) -> String {
+    let [a, b] = LegId::ALL.map(|leg| quoted(paths[leg]));
+    let resolve = format!("mirrorfs resolve {a} {b}");
+    format!(
+        "To see what differs: {resolve} --list. To keep leg A's files, and leg B's aside: {resolve} --discard-leg B. \
+         To keep leg B's, and leg A's aside: {resolve} --discard-leg A"
     )
 }

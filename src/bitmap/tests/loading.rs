@@ -220,3 +220,19 @@ impl PageStore for Cut {
         self.store.write(page, bytes)
     }
 }
+
+#[test]
+fn forgetting_a_copy_says_that_everything_is_to_be_compared_before_the_first_slot_is_gone() {
+    let image = Bitmap::ignorant_image(MIRROR, SLOTS, ChunkSize::DEFAULT);
+    let whole = image_of(0..20);
+    for cut in 0..3 {
+        let store = Memory::new(whole.clone());
+        store.tear();
+        let cutting = Cut { store: store.clone(), budget: Arc::new(AtomicUsize::new(cut)) };
+        let finished = Bitmap::forget(&cutting, &image).is_ok();
+        let after = load(images(Ok(store.bytes()), Err(errno(libc::ENOENT))));
+        assert_eq!(finished, cut == 2);
+        assert!(after.compare_all || store.bytes() == whole, "after {cut} writes");
+        assert!(!finished || (after.compare_all && after.dirty().is_empty()));
+    }
+}

@@ -11,6 +11,53 @@ use std::path::{Path, PathBuf};
 use super::object::{self, Object};
 use crate::layout;
 
+/// In what the trees differ under one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Aspect {
+    /// Only the first tree has the name.
+    OnlyOnA,
+    /// Only the second one has it.
+    OnlyOnB,
+    /// Another kind of object, or another device.
+    Kind,
+    /// Which names belong to one object.
+    Links,
+    /// Data, length, or a symlink's target.
+    Content,
+    /// Mode, owner, extended attributes with ACLs.
+    Metadata,
+    /// Modification time.
+    Time,
+    /// Access time: reading changes it.
+    AccessTime,
+}
+
+/// One name.
+pub struct At<'w> {
+    /// Below the roots; empty for the roots themselves.
+    pub path: &'w Path,
+    /// The directories that have it; the roots have themselves.
+    pub dirs: &'w [File; 2],
+    /// What it names, when both trees have it.
+    pub both: Option<&'w [Object; 2]>,
+}
+
+impl At<'_> {
+    /// The name itself; `None` for the roots.
+    pub fn name(&self) -> Option<&OsStr> {
+        self.path.file_name()
+    }
+}
+
+/// Is told of what is seen.
+pub trait Witness {
+    /// The trees differ here. Called once for each difference, for one name without another in between.
+    fn differs(&mut self, at: &At<'_>, aspect: Aspect, says: &str) -> io::Result<()>;
+
+    /// A name of two objects of one kind, no directories, of which one or both have several.
+    fn has_links(&mut self, _at: &At<'_>, _both: &[Object; 2]) {}
+}
+
 /// What tells objects of one tree apart.
 type Id = (u64, u64);
 
@@ -20,12 +67,8 @@ pub struct Walk<'a> {
     above: Vec<Level>,
     names: Vec<(OsString, [bool; 2])>,
     path: PathBuf,
-    /// For each object of A with several names: the object of B that the first of them named there.
-    pairs: HashMap<Id, Id>,
-    /// The same from B to A.
-    pairs_back: HashMap<Id, Id>,
-    tell: &'a mut dyn FnMut(Vec<u8>),
-    differences: u64,
+    links: Links,
+    witness: &'a mut dyn Witness,
 }
 
 /// A directory that is not done yet.
@@ -35,31 +78,20 @@ struct Level {
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(roots: [File; 2], tell: &'a mut dyn FnMut(Vec<u8>)) -> Walk<'a> {
-        Walk {
-            here: roots,
-            above: Vec::new(),
-            names: Vec::new(),
-            path: PathBuf::new(),
-            pairs: HashMap::new(),
-            pairs_back: HashMap::new(),
-            tell,
-            differences: 0,
-        }
-    }
-
-    pub fn differences(&self) -> u64 {
-        self.differences
+    pub fn new(roots: [File; 2], witness: &'a mut dyn Witness) -> Walk<'a> {
+        let (above, names, path) = (Vec::new(), Vec::new(), PathBuf::new());
+        Walk { here: roots, above, names, path, links: Links::default(), witness }
     }
 
     /// Where the comparison is, or stopped.
     pub fn path(&self) -> &Path {
-        if self.path.as_os_str().is_empty() { Path::new(".") } else { &self.path }
+        shown_path(&self.path)
     }
 
     pub fn run(&mut self) -> io::Result<()> {
         let roots = [Object::of_dir(&self.here[0])?, Object::of_dir(&self.here[1])?];
-        self.compare_attributes(&roots)?;
+        let at = At { path: &self.path, dirs: &self.here, both: Some(&roots) };
+        compare_attributes(&at, &roots, self.witness)?;
         self.names = union(&self.here)?;
         self.names.retain(|(name, _)| !layout::is_hidden(name));
         loop {
@@ -81,39 +113,30 @@ impl<'a> Walk<'a> {
 
     /// Compares what a name names. True when it has gone down into a directory.
     fn name(&mut self, name: &OsStr, present: [bool; 2]) -> io::Result<bool> {
+        let at = At { path: &self.path, dirs: &self.here, both: None };
         if present != [true, true] {
-            let which = if present[0] { "A" } else { "B" };
-            self.differ(&format!("only on {which}"));
+            let (aspect, which) =
+                if present[0] { (Aspect::OnlyOnA, "only on A") } else { (Aspect::OnlyOnB, "only on B") };
+            self.witness.differs(&at, aspect, which)?;
             return Ok(false);
         }
         let both = [Object::open(&self.here[0], name)?, Object::open(&self.here[1], name)?];
+        let at = At { both: Some(&both), ..at };
         let kinds = [both[0].kind(), both[1].kind()];
         if kinds[0] != kinds[1] {
-            self.differ_in("kind", kinds[0], kinds[1]);
+            self.witness.differs(&at, Aspect::Kind, &differ_in("kind", kinds[0], kinds[1]))?;
             return Ok(false);
         }
-        let directory = both[0].meta.is_dir();
-        if !directory && self.met_before(&both) {
-            return Ok(false);
-        }
-        self.compare_attributes(&both)?;
-        let file_type = both[0].meta.file_type();
-        if file_type.is_file() {
-            self.compare_data(name, &both)?;
-        } else if file_type.is_symlink() {
-            let [a, b] = [both[0].target()?, both[1].target()?];
-            if a != b {
-                self.differ_in("symlink target", a.display(), b.display());
-            }
-        } else if (file_type.is_char_device() || file_type.is_block_device())
-            && both[0].meta.rdev() != both[1].meta.rdev()
-        {
-            self.differ_in("device", both[0].meta.rdev(), both[1].meta.rdev());
-        }
-        if directory {
+        if both[0].meta.is_dir() {
+            compare_attributes(&at, &both, self.witness)?;
             self.go_down(name)?;
+            return Ok(true);
         }
-        Ok(directory)
+        if !self.links.met_before(&at, &both, self.witness)? {
+            compare_attributes(&at, &both, self.witness)?;
+            compare_content(&at, name, &both, self.witness)?;
+        }
+        Ok(false)
     }
 
     fn go_down(&mut self, name: &OsStr) -> io::Result<()> {
@@ -124,97 +147,142 @@ impl<'a> Walk<'a> {
         self.above.push(Level { ids, names });
         Ok(())
     }
+}
 
+/// Objects with several names that have been met.
+#[derive(Default)]
+struct Links {
+    /// For each object of A: the object of B that the first of its names named there.
+    pairs: HashMap<Id, Id>,
+    /// The same from B to A.
+    pairs_back: HashMap<Id, Id>,
+}
+
+impl Links {
     /// Whether both are further names of two objects that have been compared, and belong together on
     /// both sides alike.
-    fn met_before(&mut self, both: &[Object; 2]) -> bool {
+    fn met_before(&mut self, at: &At<'_>, both: &[Object; 2], witness: &mut dyn Witness) -> io::Result<bool> {
         let ids = [object::id(&both[0].meta), object::id(&both[1].meta)];
         let links = [both[0].meta.nlink(), both[1].meta.nlink()];
         if links == [1, 1] {
-            return false;
+            return Ok(false);
         }
+        witness.has_links(at, both);
         let known = (self.pairs.get(&ids[0]).copied(), self.pairs_back.get(&ids[1]).copied());
         match known {
-            (Some(b), Some(a)) if b == ids[1] && a == ids[0] => true,
+            (Some(b), Some(a)) if b == ids[1] && a == ids[0] => Ok(true),
             (None, None) => {
                 self.pairs.insert(ids[0], ids[1]);
                 self.pairs_back.insert(ids[1], ids[0]);
                 if links[0] != links[1] {
-                    self.differ_in("number of names", links[0], links[1]);
+                    let says = differ_in("number of names", links[0], links[1]);
+                    witness.differs(at, Aspect::Links, &says)?;
                 }
-                false
+                Ok(false)
             }
             (known_a, known_b) => {
                 let says =
                     |known: Option<Id>| if known.is_some() { "of an earlier name" } else { "of its own" };
-                self.differ_in("hard links: object", says(known_a), says(known_b));
-                false
+                let says = differ_in("hard links: object", says(known_a), says(known_b));
+                witness.differs(at, Aspect::Links, &says)?;
+                Ok(false)
             }
         }
     }
+}
 
-    fn compare_attributes(&mut self, both: &[Object; 2]) -> io::Result<()> {
-        let [a, b] = [&both[0].meta, &both[1].meta];
-        if a.mode() & 0o7777 != b.mode() & 0o7777 {
-            self.differ_in(
-                "mode",
-                format!("{:04o}", a.mode() & 0o7777),
-                format!("{:04o}", b.mode() & 0o7777),
-            );
-        }
-        if (a.uid(), a.gid()) != (b.uid(), b.gid()) {
-            self.differ_in("owner", format!("{}:{}", a.uid(), a.gid()), format!("{}:{}", b.uid(), b.gid()));
-        }
-        let time = |secs: i64, nanos: i64| format!("{secs}.{nanos:09}");
-        if (a.mtime(), a.mtime_nsec()) != (b.mtime(), b.mtime_nsec()) {
-            self.differ_in("mtime", time(a.mtime(), a.mtime_nsec()), time(b.mtime(), b.mtime_nsec()));
-        }
-        if !a.is_symlink() && (a.atime(), a.atime_nsec()) != (b.atime(), b.atime_nsec()) {
-            self.differ_in("atime", time(a.atime(), a.atime_nsec()), time(b.atime(), b.atime_nsec()));
-        }
-        let [xattrs_a, xattrs_b] = [both[0].xattrs()?, both[1].xattrs()?];
-        let names: std::collections::BTreeSet<_> = xattrs_a.keys().chain(xattrs_b.keys()).collect();
-        for name in names {
-            let values = [xattrs_a.get(name), xattrs_b.get(name)];
-            if values[0] != values[1] {
-                let what = format!("xattr {}", String::from_utf8_lossy(name));
-                self.differ_in(&what, shown(values[0]), shown(values[1]));
-            }
-        }
-        Ok(())
+fn compare_attributes(at: &At<'_>, both: &[Object; 2], witness: &mut dyn Witness) -> io::Result<()> {
+    let [a, b] = [&both[0].meta, &both[1].meta];
+    let mut differs =
+        |aspect, what: &str, a: String, b: String| witness.differs(at, aspect, &differ_in(what, a, b));
+    if a.mode() & 0o7777 != b.mode() & 0o7777 {
+        let mode = |mode: u32| format!("{:04o}", mode & 0o7777);
+        differs(Aspect::Metadata, "mode", mode(a.mode()), mode(b.mode()))?;
     }
+    if (a.uid(), a.gid()) != (b.uid(), b.gid()) {
+        let owner = |meta: &std::fs::Metadata| format!("{}:{}", meta.uid(), meta.gid());
+        differs(Aspect::Metadata, "owner", owner(a), owner(b))?;
+    }
+    let time = |secs: i64, nanos: i64| format!("{secs}.{nanos:09}");
+    if (a.mtime(), a.mtime_nsec()) != (b.mtime(), b.mtime_nsec()) {
+        differs(Aspect::Time, "mtime", time(a.mtime(), a.mtime_nsec()), time(b.mtime(), b.mtime_nsec()))?;
+    }
+    if !a.is_symlink() && (a.atime(), a.atime_nsec()) != (b.atime(), b.atime_nsec()) {
+        differs(
+            Aspect::AccessTime,
+            "atime",
+            time(a.atime(), a.atime_nsec()),
+            time(b.atime(), b.atime_nsec()),
+        )?;
+    }
+    let [xattrs_a, xattrs_b] = [both[0].xattrs()?, both[1].xattrs()?];
+    let names: std::collections::BTreeSet<_> = xattrs_a.keys().chain(xattrs_b.keys()).collect();
+    for name in names {
+        let values = [xattrs_a.get(name), xattrs_b.get(name)];
+        if values[0] != values[1] {
+            let what = format!("xattr {}", String::from_utf8_lossy(name));
+            differs(Aspect::Metadata, &what, shown(values[0]), shown(values[1]))?;
+        }
+    }
+    Ok(())
+}
 
-    fn compare_data(&mut self, name: &OsStr, both: &[Object; 2]) -> io::Result<()> {
-        let lens = [both[0].meta.len(), both[1].meta.len()];
-        if lens[0] != lens[1] {
-            self.differ_in("length", lens[0], lens[1]);
-        }
-        let files = [object::open_file(&self.here[0], name)?, object::open_file(&self.here[1], name)?];
-        if let Some(at) = object::first_difference(&files, lens[0].min(lens[1]))? {
-            self.differ(&format!("data from byte {at}"));
-        }
-        Ok(())
+/// What is in two objects of one kind that are no directories.
+fn compare_content(
+    at: &At<'_>,
+    name: &OsStr,
+    both: &[Object; 2],
+    witness: &mut dyn Witness,
+) -> io::Result<()> {
+    let file_type = both[0].meta.file_type();
+    if file_type.is_file() {
+        return compare_data(at, name, both, witness);
     }
+    if file_type.is_symlink() {
+        let [a, b] = [both[0].target()?, both[1].target()?];
+        if a != b {
+            let says = differ_in("symlink target", a.display(), b.display());
+            witness.differs(at, Aspect::Content, &says)?;
+        }
+    }
+    let rdev = [both[0].meta.rdev(), both[1].meta.rdev()];
+    if (file_type.is_char_device() || file_type.is_block_device()) && rdev[0] != rdev[1] {
+        witness.differs(at, Aspect::Kind, &differ_in("device", rdev[0], rdev[1]))?;
+    }
+    Ok(())
+}
 
-    fn differ_in(&mut self, what: &str, a: impl std::fmt::Display, b: impl std::fmt::Display) {
-        self.differ(&format!("{what} (A: {a} B: {b})"));
+fn compare_data(at: &At<'_>, name: &OsStr, both: &[Object; 2], witness: &mut dyn Witness) -> io::Result<()> {
+    let lens = [both[0].meta.len(), both[1].meta.len()];
+    if lens[0] != lens[1] {
+        witness.differs(at, Aspect::Content, &differ_in("length", lens[0], lens[1]))?;
     }
+    let files = [object::open_file(&at.dirs[0], name)?, object::open_file(&at.dirs[1], name)?];
+    if let Some(from) = object::first_difference(&files, lens[0].min(lens[1]))? {
+        witness.differs(at, Aspect::Content, &format!("data from byte {from}"))?;
+    }
+    Ok(())
+}
 
-    fn differ(&mut self, what: &str) {
-        self.differences += 1;
-        // One difference is one line, whatever is in a name.
-        let mut line = Vec::new();
-        for &byte in self.path().as_os_str().as_bytes() {
-            match byte {
-                b'\n' => line.extend(b"\\n"),
-                b'\\' => line.extend(b"\\\\"),
-                byte => line.push(byte),
-            }
+fn differ_in(what: &str, a: impl std::fmt::Display, b: impl std::fmt::Display) -> String {
+    format!("{what} (A: {a} B: {b})")
+}
+
+fn shown_path(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
+}
+
+/// A path as one line, whatever is in a name.
+pub fn one_line(path: &Path) -> Vec<u8> {
+    let mut line = Vec::new();
+    for &byte in shown_path(path).as_os_str().as_bytes() {
+        match byte {
+            b'\n' => line.extend(b"\\n"),
+            b'\\' => line.extend(b"\\\\"),
+            byte => line.push(byte),
         }
-        line.extend(b": ");
-        line.extend(what.replace('\n', "\\n").into_bytes());
-        (self.tell)(line);
     }
+    line
 }
 
 /// Names of both directories, in descending order, with the sides that have them.
