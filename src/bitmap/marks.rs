@@ -64,6 +64,17 @@ pub struct Stats {
     pub clears: u64,
 }
 
+/// What a mark is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A change by a user.
+    Change,
+    /// What the resync has built and whose data is to follow.
+    Resync,
+    /// What stands for all when everything is compared.
+    Everything,
+}
+
 /// Everything under the bitmap's lock.
 pub struct State {
     pub(super) table: Table,
@@ -171,7 +182,7 @@ impl Bitmap {
     /// the host when room has to be made; what was set stays set.
     pub fn mark(&self, host: &dyn Host, wants: &[Want<'_>]) -> io::Result<WriteIntent<'_>> {
         loop {
-            if let Some(intent) = self.acquire(host, wants, false)? {
+            if let Some(intent) = self.acquire(host, wants, Purpose::Change)? {
                 return Ok(intent);
             }
         }
@@ -181,7 +192,14 @@ impl Bitmap {
     /// slot counts as needed by the resync. `None` when the resync may take no further slot: it must
     /// then finish that object at once, under an intent it has.
     pub fn mark_for_resync(&self, host: &dyn Host, want: &Want<'_>) -> io::Result<Option<SlotIndex>> {
-        let intent = self.acquire(host, std::slice::from_ref(want), true)?;
+        let intent = self.acquire(host, std::slice::from_ref(want), Purpose::Resync)?;
+        Ok(intent.and_then(|intent| intent.held().iter().next()))
+    }
+
+    /// The same for what stands for all that has no slot, when everything is compared: there is always room for
+    /// one such.
+    pub fn mark_everything(&self, host: &dyn Host, want: &Want<'_>) -> io::Result<Option<SlotIndex>> {
+        let intent = self.acquire(host, std::slice::from_ref(want), Purpose::Everything)?;
         Ok(intent.and_then(|intent| intent.held().iter().next()))
     }
 
@@ -189,9 +207,10 @@ impl Bitmap {
         &self,
         host: &dyn Host,
         wants: &[Want<'_>],
-        for_resync: bool,
+        purpose: Purpose,
     ) -> io::Result<Option<WriteIntent<'_>>> {
         let mut known: Vec<Option<PerLeg<Identity>>> = Vec::new();
+        let for_resync = purpose != Purpose::Change;
         loop {
             let mut held = Held::default();
             let mut state = self.state.lock();
@@ -214,7 +233,7 @@ impl Bitmap {
                 }
                 continue;
             }
-            if for_resync && !state.need(&held) {
+            if for_resync && !state.need(&held, purpose) {
                 self.let_go(&mut state, &held);
                 return Ok(None);
             }
@@ -314,7 +333,9 @@ impl Bitmap {
 
     fn write_compare_all(&self, host: &dyn Host, compare_all: bool) -> io::Result<()> {
         let mut state = self.state.lock();
-        if state.table.header().compare_all == compare_all {
+        // FAIL-SAFE: since a leg has gone away, what is changed may have no slot because everything is to be compared.
+        let still_needed = !compare_all && state.table.is_away();
+        if still_needed || state.table.header().compare_all == compare_all {
             return Ok(());
         }
         state.table.set_compare_all(compare_all);
@@ -330,11 +351,26 @@ impl Bitmap {
         needed.map(|(index, _, slot)| DirtySlot::new(index, slot)).collect()
     }
 
-    /// All that is dirty is needed by a resync from now on: a leg has come back.
-    pub fn need_all(&self) {
+    /// All that is dirty is needed by a resync from now on: a leg has come back. If that is more than it may need,
+    /// everything is compared and the rest is dropped: marks need room beside it. Nobody may mark anything
+    /// meanwhile.
+    pub fn need_all(&self, host: &dyn Host) -> io::Result<()> {
+        let too_many = |state: &State| state.table.used() > state.most_needed();
+        if too_many(&self.state.lock()) {
+            // ORDER: durable before a slot is dropped for it.
+            self.set_compare_all(host)?;
+        }
         let mut state = self.state.lock();
         let all: Vec<SlotIndex> = state.table.used_slots().map(|(index, _, _)| index).collect();
-        all.into_iter().for_each(|index| state.table.set_needed(index, true));
+        for index in all {
+            let entry = state.table.entry(index);
+            if too_many(&state) && !entry.needed && entry.intents == 0 {
+                state.table.clear(index);
+            } else {
+                state.table.set_needed(index, true);
+            }
+        }
+        Ok(())
     }
 
     /// The object behind a slot has another identity on `leg` now (it was made anew there). Holds for
@@ -351,6 +387,34 @@ impl Bitmap {
         drop(state);
         let _held = WriteIntent::new(self, held);
         awaited.map_or(Ok(()), |flush| self.wait_flushed(host, flush))
+    }
+
+    /// Calls an object of a leg otherwise in all slots. Durable on return.
+    pub fn rename(&self, host: &dyn Host, leg: LegId, old: &Identity, new: Identity) -> io::Result<()> {
+        let mut held = Held::default();
+        let mut state = self.state.lock();
+        state.table.rename(leg, old, new, &mut held);
+        let awaited = state.flush.awaited(&state.table, &held);
+        drop(state);
+        let _held = WriteIntent::new(self, held);
+        awaited.map_or(Ok(()), |flush| self.wait_flushed(host, flush))
+    }
+
+    /// As `rebind`, for an object that may have no slot.
+    pub fn renew(
+        &self,
+        host: &dyn Host,
+        object: &PerLeg<Identity>,
+        leg: LegId,
+        identity: Identity,
+    ) -> io::Result<()> {
+        let slot = self.state.lock().table.slots_of(object).next().map(|(index, _)| index);
+        slot.map_or(Ok(()), |slot| self.rebind(host, slot, leg, identity))
+    }
+
+    /// What its slots say that an object is on both legs, if it has any.
+    pub fn identities_of(&self, object: &PerLeg<Identity>) -> Option<PerLeg<Identity>> {
+        self.state.lock().table.slots_of(object).next().map(|(_, slot)| slot.identities)
     }
 
     /// The resync is done with this slot: it becomes an ordinary dirty one, for the sweep to clear.
@@ -452,9 +516,13 @@ impl State {
         Ok(())
     }
 
+    fn most_needed(&self) -> usize {
+        super::room::most_needed(self.table.header().slots)
+    }
+
     /// Says that the resync needs these; false if it may need no more.
-    fn need(&mut self, held: &Held) -> bool {
-        let most = super::room::most_needed(self.table.header().slots);
+    fn need(&mut self, held: &Held, purpose: Purpose) -> bool {
+        let most = self.most_needed() + usize::from(purpose == Purpose::Everything);
         for index in held.iter() {
             if !self.table.entry(index).needed && self.table.needed() >= most {
                 return false;

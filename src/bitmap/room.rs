@@ -10,8 +10,9 @@
 //! settle and sync them, and clears them. Slots that the resync needs cannot be cleared by anybody
 //! but the resync, so marks always have an eighth beside them. (A mark must not wait for the
 //! resync: the resync may be waiting for the lock of the object that the mark is for.) Should a
-//! third crash in a row, or two copies that contradict each other, leave more than the resync may
-//! need, `load` drops slots and has everything compared instead.
+//! third crash in a row, two copies that contradict each other, or a leg that comes back leave more than
+//! the resync may need, slots are dropped and everything is compared instead. The slot that then stands
+//! for all, the root's, is the one that the resync may take from the eighth.
 //!
 //! While a leg is away nothing can be cleared. When the table is full then, the header says, durably,
 //! that everything is to be compared, and no further mark is needed: nothing is forgotten, and no write
@@ -24,7 +25,7 @@ use std::io;
 use super::host::{Host, IdleSlot};
 use super::marks::{Bitmap, State};
 
-/// How many slots the resync may need at once.
+/// How many slots the resync may need at once, beside the one that stands for everything.
 pub fn most_needed(slots: u32) -> usize {
     let slots = slots as usize;
     slots - slots / 8

@@ -428,14 +428,26 @@ impl Table {
         }
         let all: Vec<SlotIndex> = self.slots_of(&old).map(|(index, _)| index).collect();
         for index in all {
-            self.unlink(index);
-            let entry = self.entry_mut(index);
-            let mut slot = entry.slot.take().expect("a linked slot is in use");
-            slot.identities = identities;
-            self.link(index, slot);
-            self.hold(index, held);
-            self.change(index, |_| true);
+            self.rewrite(index, identities, held);
         }
+    }
+
+    /// Calls an object of a leg otherwise in all slots; what they say of the other leg stays.
+    pub fn rename(&mut self, leg: LegId, old: &Identity, new: Identity, held: &mut Held) {
+        let all: Vec<_> = self.used_slots().map(|(index, _, slot)| (index, slot.identities)).collect();
+        for (index, mut identities) in all.into_iter().filter(|(_, identities)| identities[leg] == *old) {
+            identities[leg] = new;
+            self.rewrite(index, identities, held);
+        }
+    }
+
+    fn rewrite(&mut self, index: SlotIndex, identities: PerLeg<Identity>, held: &mut Held) {
+        self.unlink(index);
+        let mut slot = self.entry_mut(index).slot.take().expect("a linked slot is in use");
+        slot.identities = identities;
+        self.link(index, slot);
+        self.hold(index, held);
+        self.change(index, |_| true);
     }
 
     /// Frees a slot, in memory and in its page. The page is written at leisure.

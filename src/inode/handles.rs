@@ -26,8 +26,9 @@ pub struct OpenFile<L: Leg> {
 }
 
 impl<L: Leg> OpenFile<L> {
-    /// Open nowhere yet.
+    /// Open nowhere yet. Counts among the object's `opens` as long as it lives.
     pub fn new(object: Arc<Object<L>>, mode: OpenMode) -> Self {
+        object.opens.fetch_add(1, Ordering::Relaxed);
         OpenFile { object, mode, files: PerLeg::from_fn(|_| Mutex::new(Rank::Leaf, None)) }
     }
 
@@ -47,19 +48,34 @@ impl<L: Leg> OpenFile<L> {
     }
 }
 
+impl<L: Leg> Drop for OpenFile<L> {
+    fn drop(&mut self) {
+        self.object.opens.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A directory that a program has open.
 pub struct OpenDir<L: Leg> {
     /// What is open.
     pub object: Arc<Object<L>>,
-    /// The names as they were when the reading began: offsets stay what they are whatever is made or
-    /// removed meanwhile.
+    /// The names as they were when the reading began, whatever is made or removed meanwhile.
     pub listing: Mutex<Option<Arc<Vec<Entry>>>>,
+    /// Where the reading goes on: an offset, and its place in the listing.
+    pub reached: Mutex<(u64, usize)>,
 }
 
 impl<L: Leg> OpenDir<L> {
-    /// A directory opened and not read yet.
+    /// A directory opened and not read yet. Counts among the object's `opens` as long as it lives.
     pub fn new(object: Arc<Object<L>>) -> Self {
-        OpenDir { object, listing: Mutex::new(Rank::Leaf, None) }
+        object.opens.fetch_add(1, Ordering::Relaxed);
+        let (listing, reached) = (Mutex::new(Rank::Leaf, None), Mutex::new(Rank::Leaf, (0, 0)));
+        OpenDir { object, listing, reached }
+    }
+}
+
+impl<L: Leg> Drop for OpenDir<L> {
+    fn drop(&mut self) {
+        self.object.opens.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -81,8 +97,7 @@ impl<L: Leg> Default for Handles<L> {
 }
 
 impl<L: Leg> Handles<L> {
-    fn add(&self, object: &Object<L>, open: Open<L>) -> Fh {
-        object.opens.fetch_add(1, Ordering::Relaxed);
+    fn add(&self, open: Open<L>) -> Fh {
         let fh = Fh(self.next.fetch_add(1, Ordering::Relaxed));
         self.open.write().insert(fh, open);
         fh
@@ -90,14 +105,12 @@ impl<L: Leg> Handles<L> {
 
     /// Gives an open file its number.
     pub fn add_file(&self, file: OpenFile<L>) -> Fh {
-        let file = Arc::new(file);
-        self.add(&file.object.clone(), Open::File(file))
+        self.add(Open::File(Arc::new(file)))
     }
 
     /// Gives an open directory its number.
     pub fn add_dir(&self, dir: OpenDir<L>) -> Fh {
-        let dir = Arc::new(dir);
-        self.add(&dir.object.clone(), Open::Dir(dir))
+        self.add(Open::Dir(Arc::new(dir)))
     }
 
     /// The open file with this number; EBADF if there is none.
@@ -126,14 +139,22 @@ impl<L: Leg> Handles<L> {
         files.collect()
     }
 
+    /// The object is another inode on `leg` now: what was open there is the caller's to close.
+    pub fn forget(&self, object: &Arc<Object<L>>, leg: LegId) -> Vec<Arc<L::File>> {
+        let open = self.open.read();
+        let files = open.values().filter_map(|open| match open {
+            Open::File(file) if Arc::ptr_eq(&file.object, object) => file.forget(leg),
+            _ => None,
+        });
+        files.collect()
+    }
+
     /// Takes the number back and returns what was open; whoever still uses it keeps it alive.
     pub fn remove(&self, fh: Fh) -> Option<Arc<Object<L>>> {
         let removed = self.open.write().remove(&fh)?;
-        let object = match &removed {
+        Some(match &removed {
             Open::File(file) => file.object.clone(),
             Open::Dir(dir) => dir.object.clone(),
-        };
-        object.opens.fetch_sub(1, Ordering::Relaxed);
-        Some(object)
+        })
     }
 }

@@ -93,17 +93,22 @@ impl<L: Leg> Table<L> {
     /// right to it: a file of which the last name is gone, or the one that came after it.
     pub fn hold(&self, identity: &Identity) -> Option<Arc<Object<L>>> {
         let mut state = self.state.lock();
-        let ino = self.number(&state, identity.ino);
-        match state.objects.get(&ino) {
-            Some(known) => known.is(state.source, identity).then(|| known.clone()),
+        match self.numbered(&state, identity.ino) {
+            Some(known) => known.is(state.source, identity).then_some(known),
             None => Some(self.known(&mut state, identity, Kind::File)),
         }
     }
 
     /// The known object that has this inode number on the source.
     pub fn by_number(&self, number: u64) -> Option<Arc<Object<L>>> {
-        let state = self.state.lock();
-        state.objects.get(&self.number(&state, number)).cloned()
+        self.numbered(&self.state.lock(), number)
+    }
+
+    /// Since the source has changed, one whose number on it has not been seen may be shown by a number that
+    /// another one has on the source.
+    fn numbered(&self, state: &State<L>, number: u64) -> Option<Arc<Object<L>>> {
+        let seen = state.shown.as_ref().is_none_or(|shown| shown.contains_key(&number));
+        seen.then(|| state.objects.get(&self.number(state, number)).cloned())?
     }
 
     /// The number that the mount shows, or would show, for the source's own.
@@ -119,11 +124,10 @@ impl<L: Leg> Table<L> {
     }
 
     fn known(&self, state: &mut State<L>, identity: &Identity, kind: Kind) -> Arc<Object<L>> {
-        let known_number = state.shown.as_ref().is_none_or(|shown| shown.contains_key(&identity.ino));
         let mut ino = self.number(state, identity.ino);
-        match state.objects.get(&ino) {
-            Some(known) if known_number && known.is(state.source, identity) => return known.clone(),
-            Some(_) if !known_number => ino = free_number(&state.objects, identity.ino),
+        match self.numbered(state, identity.ino) {
+            Some(known) if known.is(state.source, identity) => return known,
+            None if state.objects.contains_key(&ino) => ino = free_number(&state.objects, identity.ino),
             _ => {}
         }
         if let Some(shown) = &mut state.shown {
@@ -234,6 +238,8 @@ fn free_number<T>(objects: &HashMap<Ino, T>, number: u64) -> Ino {
 impl<L: Leg> Object<L> {
     /// Whether this is the object with that identity on `leg`.
     fn is(&self, leg: LegId, identity: &Identity) -> bool {
-        self.with_names(|names| names.identities[leg] == Some(*identity) && !names.gone)
+        self.with_names(|names| {
+            names.identities[leg].is_some_and(|known| known.is_same(identity)) && !names.gone
+        })
     }
 }

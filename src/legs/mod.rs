@@ -175,6 +175,21 @@ impl Identity {
         self.handle.is_some_and(|handle| handle.opens())
     }
 
+    /// Whether both name one object of a leg. What only one of them knows does not count against it: the other
+    /// may be from a mount that had not the privilege to ask for it.
+    pub fn is_same(&self, other: &Identity) -> bool {
+        let (mine, theirs) = (self.handle, other.handle);
+        let unlike_forms = mine.is_none() || theirs.is_none() || self.opens() != other.opens();
+        let names_one = self.is_known() && other.is_known() && self.ino == other.ino;
+        self == other || (names_one && unlike_forms)
+    }
+
+    /// Of two that name one object the one that tells more: a handle, else a birth.
+    pub fn stronger(self, other: Identity) -> Identity {
+        let strength = |identity: &Identity| (identity.opens(), identity.handle.is_some());
+        if strength(&other) > strength(&self) { other } else { self }
+    }
+
     /// Whether it names an object of its leg, and not only a place or nothing.
     pub fn is_known(&self) -> bool {
         *self != Identity::UNKNOWN && self.place().is_none()

@@ -162,7 +162,12 @@ impl<L: Leg> Mirror<L> {
             Then::Fault(leg, number) => match self.fault(leg, number) {
                 Ok(()) => {}
                 // The last leg's answer is the answer, and so is that of a leg which cannot be done without.
-                Err(_) if leg == source => reply = Reply::Errno(number),
+                Err(_) if leg == source => {
+                    reply = Reply::Errno(number);
+                    if matches!(of_other, Some(Ok(_))) {
+                        self.repair(&intent, other, &touched);
+                    }
+                }
                 Err(error) => return Err(error),
             },
             Then::Repair { wrong } => self.repair(&intent, wrong, &touched),

@@ -57,7 +57,10 @@ impl<L: Leg> Mirror<L> {
             self.turning.wait_for_all();
             self.gate.close();
             let held = self.take_leg(leg);
-            (self.take_in_alone(returning), held)
+            let taken = self.take_in_alone(returning);
+            // Its filesystem can be unmounted again.
+            let not_taken = taken.is_err().then(|| self.take_leg(leg));
+            (taken, (held, not_taken))
         };
         drop(held);
         if taken.is_err() {
@@ -77,7 +80,7 @@ impl<L: Leg> Mirror<L> {
             self.bitmap.set_compare_all(self)?;
         }
         self.bitmap.set_away(None);
-        self.bitmap.need_all();
+        self.bitmap.need_all(self)?;
         if let Some(store) = bitmap {
             self.bitmap.use_again(leg, store)?;
         }

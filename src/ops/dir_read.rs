@@ -1,4 +1,8 @@
 //! Reading directories: lookup and listing, from the source.
+//!
+//! An offset in a listing is made of the name before it, not of its number: the kernel may have the first part
+//! in its cache, from a listing that somebody else has read, and ask for the rest of one that it has not begun
+//! here. Then the leg is read, and the name is looked for.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -6,7 +10,7 @@ use std::sync::Arc;
 
 use super::{Found, Mirror};
 use crate::inode::{Fh, Ino, Object, OpenDir};
-use crate::legs::{Entry, Kind, Leg};
+use crate::legs::{Entry, Kind, Leg, name_hash};
 
 /// One entry of a listing.
 #[derive(Clone, Debug)]
@@ -48,15 +52,16 @@ impl<L: Leg> Mirror<L> {
         self.release(fh);
     }
 
-    /// Lists from `offset` on (0 is the start) until `add` says that it is full. Offsets stay good
-    /// while the directory is open, whatever happens in it; a listing from 0 sees it anew.
+    /// Lists from `offset` on (0 is the start) until `add` says that it is full, and did not take the entry.
+    /// Offsets stay good while the directory is open, whatever happens in it; a listing from 0 sees it anew.
     pub fn readdir(&self, fh: Fh, offset: u64, add: &mut dyn FnMut(&DirItem) -> bool) -> io::Result<()> {
         let dir = self.handles.dir(fh)?;
-        let listing = self.listing(&dir, offset)?;
-        for item in self.items(&dir.object, &listing, offset) {
+        let (listing, start) = self.listing(&dir, offset)?;
+        for (at, item) in self.items(&dir.object, &listing).enumerate().skip(start) {
             if add(&item) {
                 break;
             }
+            *dir.reached.lock() = (item.next_offset, at + 1);
         }
         Ok(())
     }
@@ -70,8 +75,8 @@ impl<L: Leg> Mirror<L> {
         add: &mut dyn FnMut(&DirItem, Option<&Found>) -> bool,
     ) -> io::Result<()> {
         let dir = self.handles.dir(fh)?;
-        let listing = self.listing(&dir, offset)?;
-        for item in self.items(&dir.object, &listing, offset) {
+        let (listing, start) = self.listing(&dir, offset)?;
+        for (at, item) in self.items(&dir.object, &listing).enumerate().skip(start) {
             let dots = item.next_offset <= DOTS;
             let found = if dots { None } else { self.lookup(dir.object.ino, &item.name).ok() };
             if add(&item, found.as_ref()) {
@@ -80,30 +85,34 @@ impl<L: Leg> Mirror<L> {
                 }
                 break;
             }
+            *dir.reached.lock() = (item.next_offset, at + 1);
         }
         Ok(())
     }
 
-    fn listing(&self, dir: &OpenDir<L>, offset: u64) -> io::Result<Arc<Vec<Entry>>> {
-        let known = dir.listing.lock().clone();
-        match known {
-            Some(listing) if offset != 0 => Ok(listing),
-            _ => {
-                let _reading = dir.object.lock.read();
-                let listed =
-                    self.reading(|source| self.leg(source)?.read_dir(&self.node(&dir.object, source)?))?;
-                let listing = Arc::new(listed);
-                *dir.listing.lock() = Some(listing.clone());
-                Ok(listing)
+    /// The names, and which is the first to be listed, `.` and `..` counted.
+    fn listing(&self, dir: &OpenDir<L>, offset: u64) -> io::Result<(Arc<Vec<Entry>>, usize)> {
+        let known = dir.listing.lock().clone().filter(|_| offset != 0);
+        if let Some(listing) = known {
+            let reached = *dir.reached.lock();
+            let start = if reached.0 == offset { Some(reached.1) } else { place_of(&listing, offset) };
+            if let Some(start) = start {
+                return Ok((listing, start));
             }
         }
+        let _reading = dir.object.lock.read();
+        let listed = self.reading(|source| self.leg(source)?.read_dir(&self.node(&dir.object, source)?))?;
+        let listing = Arc::new(listed);
+        *dir.listing.lock() = Some(listing.clone());
+        // FAIL-SAFE: the name is gone that the first part ended with. Rather list a name twice than leave one out.
+        let start = place_of(&listing, offset).unwrap_or(DOTS as usize);
+        Ok((listing, start))
     }
 
     fn items<'a>(
         &'a self,
         dir: &'a Arc<Object<L>>,
         listing: &'a [Entry],
-        offset: u64,
     ) -> impl Iterator<Item = DirItem> + 'a {
         let parent = dir.with_names(|names| names.place.as_ref().map_or(dir.ino, |(parent, _)| parent.ino));
         let dots = [(dir.ino, "."), (parent, "..")].into_iter().enumerate().map(|(i, (ino, name))| DirItem {
@@ -112,12 +121,27 @@ impl<L: Leg> Mirror<L> {
             name: name.into(),
             next_offset: i as u64 + 1,
         });
-        let entries = listing.iter().enumerate().map(|(i, entry)| DirItem {
+        let entries = listing.iter().map(|entry| DirItem {
             ino: self.table.shown(entry.ino),
             kind: entry.kind,
             name: entry.name.clone(),
-            next_offset: DOTS + i as u64 + 1,
+            next_offset: offset_after(&entry.name),
         });
-        dots.chain(entries).skip(usize::try_from(offset).unwrap_or(usize::MAX))
+        dots.chain(entries)
     }
+}
+
+/// Where a listing goes on after this name. The kernel takes offsets of 63 bits.
+fn offset_after(name: &OsStr) -> u64 {
+    DOTS + 1 + (name_hash(name) >> 2)
+}
+
+/// How many entries of a listing stand before `offset`, `.` and `..` counted. Of two names of one offset the first
+/// counts.
+fn place_of(listing: &[Entry], offset: u64) -> Option<usize> {
+    if offset <= DOTS {
+        return Some(offset as usize);
+    }
+    let before = listing.iter().position(|entry| offset_after(&entry.name) == offset)?;
+    Some(DOTS as usize + before + 1)
 }

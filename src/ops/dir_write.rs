@@ -75,7 +75,7 @@ impl<L: Leg> Mirror<L> {
     /// Gives what was just made on the second leg the times it has on the first.
     ///
     /// # Errors
-    /// The leg has failed.
+    /// The leg has failed, or has no room for that; then it is not made.
     fn same_birth(
         &self,
         intent: &WriteIntent<'_>,
@@ -89,15 +89,22 @@ impl<L: Leg> Mirror<L> {
             *first = Some(made);
             return Ok(());
         };
-        let settled = self.leg(leg)?.set_times_of(intent, dir, name, first.atime, first.mtime);
-        match settled {
-            // No slot of its own would tell of it once the directory's is cleared.
+        let here = self.leg(leg)?;
+        // No slot of its own would tell of other times once the directory's is cleared.
+        match here.set_times_of(intent, dir, name, first.atime, first.mtime) {
+            Ok(()) => Ok(()),
             Err(error) if class(error.raw_os_error().unwrap_or(libc::EIO)) == Class::Failure => Err(error),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
+                match made.kind {
+                    Kind::Directory => here.rmdir(intent, dir, name)?,
+                    _ => here.unlink(intent, dir, name)?,
+                }
+                Err(error)
+            }
             Err(error) => {
                 log::warn!("leg {leg}: cannot set the times of a new object: {error}");
                 Ok(())
             }
-            Ok(()) => Ok(()),
         }
     }
 
@@ -163,45 +170,81 @@ impl<L: Leg> Mirror<L> {
         let dir = self.directory(parent)?;
         let _changing = dir.lock.write();
         let nodes = self.nodes(&dir)?;
-        let leaving = self.leaving(&dir, name)?;
-        let removed = match &leaving {
-            Leaving { object, keeps_a_name: true } => self
-                .change_all([Touch::lost(&dir, name), Touch::metadata(object)], |intent, leg| {
-                    act(intent, leg, nodes.on(leg)?)
-                }),
-            Leaving { .. } => {
-                self.change_all([Touch::lost(&dir, name)], |intent, leg| act(intent, leg, nodes.on(leg)?))
-            }
+        let (object, found) = self.look_up(&dir, name, 0)?;
+        let unchanged = keep_out(&object);
+        let keeps_a_name = self.leaving(&object, &found)?;
+        let act = |intent: &WriteIntent<'_>, leg: LegId| act(intent, leg, nodes.on(leg)?);
+        let removed = if keeps_a_name {
+            self.change_all([Touch::lost(&dir, name), Touch::metadata(&object)], act)
+        } else {
+            self.change_all([Touch::lost(&dir, name)], act)
         };
-        removed.inspect_err(|_| self.stayed(&leaving.object, &dir, name))?;
-        self.left(leaving, &dir, name);
+        removed.inspect_err(|_| self.stayed(&object, &dir, name))?;
+        self.left(&object, keeps_a_name, &dir, name);
+        drop(unchanged);
+        self.table.reap(Some(object));
         Ok(())
     }
 
-    /// What the name names, ready to lose it: still found on both legs by whoever uses it.
-    fn leaving(&self, dir: &Arc<Object<L>>, name: &OsStr) -> io::Result<Leaving<L>> {
-        let (object, found) = self.look_up(dir, name, 0)?;
-        let stat = found.attr.stat;
-        let keeps_a_name = stat.kind != Kind::Directory && stat.nlink > 1;
+    /// Makes an object ready to lose a name: it is still found on both legs by whoever uses it. Returns whether it
+    /// keeps another one. Its lock is held.
+    fn leaving(&self, object: &Arc<Object<L>>, found: &Found) -> io::Result<bool> {
+        let keeps_a_name = object.kind != Kind::Directory && found.attr.stat.nlink > 1;
         if keeps_a_name {
-            self.pin(&object)?;
+            self.pin(object)?;
         } else if object.opens.load(Ordering::Relaxed) > 0 || object.kind == Kind::Directory {
             // A directory is used without being opened, too: as somebody's current one.
-            self.pin_open(&object)?;
+            self.pin_open(object)?;
         }
-        Ok(Leaving { object, keeps_a_name })
+        Ok(keeps_a_name)
     }
 
-    /// The name was to be lost and is still there. If the other leg refused, the source had lost it and
-    /// has another object there, built from the other leg's: what the kernel knows is not that one.
+    /// The name was to be lost and is still there. A leg that had lost it already has another object there
+    /// now, built from the one of the leg that refused.
     fn stayed(&self, object: &Arc<Object<L>>, dir: &Arc<Object<L>>, name: &OsStr) {
         let source = self.source();
-        let before = object.with_names(|names| names.identities[source]);
-        let there = self.leg(source).and_then(|leg| leg.lookup(&self.node(dir, source)?, name));
-        let now = there.ok().map(|found| found.0);
-        if now.is_none() || now == before {
-            return;
+        for leg in LegId::ALL.into_iter().filter(|&leg| self.health.in_service(leg)) {
+            let there = self.leg(leg).and_then(|it| it.lookup(&self.node(dir, leg)?, name));
+            let Ok((now, _)) = there else { continue };
+            match object.with_names(|names| names.identities[leg]) {
+                Some(before) if before.is_same(&now) => {}
+                _ if leg == source => self.replaced(object, dir, name),
+                before => self.renewed(object, leg, before, now),
+            }
         }
+    }
+
+    /// What the other leg has of the object is another inode from now on: what is open goes on with that one.
+    /// The object's lock is held.
+    fn renewed(&self, object: &Arc<Object<L>>, leg: LegId, before: Option<Identity>, now: Identity) {
+        let old = object.with_names(|names| {
+            let old = names.identities;
+            names.identities[leg] = Some(now);
+            (old, names.pinned[leg].take())
+        });
+        self.pins.forget(object.ino.0, object.generation);
+        let closed = self.handles.forget(object, leg);
+        let marked = match (old.0[leg.other()], before) {
+            (Some(of_source), Some(before)) => {
+                let mut known = PerLeg::new(of_source, of_source);
+                known[leg] = before;
+                self.bitmap.renew(self, &known, leg, now)
+            }
+            _ => Ok(()),
+        };
+        // A resync that knows it by its old identity finds the new one in its slot.
+        let marked = marked.and_then(|()| self.mark(Touch::metadata(object)).map(drop));
+        if let Err(error) = marked {
+            self.turn_read_only(format!(
+                "inode {} of leg {leg} was made anew, and that cannot be recorded ({error}); unmount and mount again",
+                object.ino.0
+            ));
+        }
+        drop((closed, old));
+    }
+
+    /// What the kernel knows by this name is not what the source has there now.
+    fn replaced(&self, object: &Arc<Object<L>>, dir: &Arc<Object<L>>, name: &OsStr) {
         object.replaced.store(true, Ordering::Release);
         object.with_names(|names| names.gone = true);
         self.displaced(object, dir, name);
@@ -212,14 +255,12 @@ impl<L: Leg> Mirror<L> {
     }
 
     /// The name is gone.
-    fn left(&self, leaving: Leaving<L>, dir: &Arc<Object<L>>, name: &OsStr) {
-        let Leaving { object, keeps_a_name } = leaving;
-        self.displaced(&object, dir, name);
+    fn left(&self, object: &Arc<Object<L>>, keeps_a_name: bool, dir: &Arc<Object<L>>, name: &OsStr) {
+        self.displaced(object, dir, name);
         if !keeps_a_name {
             object.with_names(|names| names.gone = true);
             self.pins.forget(object.ino.0, object.generation);
         }
-        self.table.reap(Some(object));
     }
 
     /// Renames.
@@ -240,24 +281,28 @@ impl<L: Leg> Mirror<L> {
 
         let (moving, _) = self.look_up(&from, name, 0)?;
         self.pin(&moving)?;
-        let target = match self.leaving(&to, new_name) {
-            Ok(target) => Some(target),
+        let there = match self.look_up(&to, new_name, 0) {
+            Ok(there) => Some(there),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
             Err(error) => return Err(error),
         };
-        // Two names of one object: rename(2) leaves both and does nothing.
-        let marked_target = target.as_ref().map(|target| {
-            if mode == RenameMode::Exchange {
-                self.pin(&target.object)?;
+        let unchanged = there.as_ref().map(|(target, _)| keep_out(target));
+        let target = match &there {
+            Some((target, found)) => {
+                let keeps_a_name = self.leaving(target, found)?;
+                if mode == RenameMode::Exchange {
+                    self.pin(target)?;
+                }
+                Some((target, keeps_a_name))
             }
-            io::Result::Ok(&target.object)
-        });
+            None => None,
+        };
         let act = |intent: &WriteIntent<'_>, leg: LegId| {
             self.leg(leg)?.rename(intent, (from_nodes.on(leg)?, name), (to_nodes.on(leg)?, new_name), mode)
         };
         let touched = [Touch::name(&from, name), Touch::name(&to, new_name), Touch::metadata(&moving)];
-        match marked_target.transpose()? {
-            Some(target) => {
+        match target {
+            Some((target, _)) => {
                 let [from, to_name, moving] = touched;
                 let to_name = if mode == RenameMode::Replace { Touch::lost(&to, new_name) } else { to_name };
                 self.change_all([from, to_name, moving, Touch::metadata(target)], act)
@@ -269,17 +314,20 @@ impl<L: Leg> Mirror<L> {
         }
 
         match target {
-            Some(target) if Arc::ptr_eq(&target.object, &moving) => self.placed(&moving, &from, name),
-            Some(target) if mode == RenameMode::Exchange => {
+            // Two names of one object: rename(2) leaves both and does nothing.
+            Some((target, _)) if Arc::ptr_eq(target, &moving) => self.placed(&moving, &from, name),
+            Some((target, _)) if mode == RenameMode::Exchange => {
                 self.placed(&moving, &to, new_name);
-                self.placed(&target.object, &from, name);
+                self.placed(target, &from, name);
             }
-            Some(target) => {
-                self.left(target, &to, new_name);
+            Some((target, keeps_a_name)) => {
+                self.left(target, keeps_a_name, &to, new_name);
                 self.placed(&moving, &to, new_name);
             }
             None => self.placed(&moving, &to, new_name),
         }
+        drop(unchanged);
+        self.table.reap(there.map(|(target, _)| target));
         Ok(())
     }
 
@@ -305,10 +353,11 @@ impl<L: Leg> Mirror<L> {
     }
 }
 
-/// An object about to lose a name.
-struct Leaving<L: Leg> {
-    object: Arc<Object<L>>,
-    keeps_a_name: bool,
+/// Keeps those out who write to what is about to lose a name, and who open it: should a leg have to get it
+/// back, that is a copy; and whoever has it open must have been seen. What is in a directory that goes is
+/// nobody's.
+fn keep_out<L: Leg>(object: &Object<L>) -> Option<WriteGuard<'_, ()>> {
+    (object.kind != Kind::Directory).then(|| object.lock.write())
 }
 
 /// The directories of a rename, locked. Dropped in this order.

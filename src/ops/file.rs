@@ -27,7 +27,11 @@ impl<L: Leg> Mirror<L> {
         let truncate = flags & libc::O_TRUNC != 0;
         let _inside = if mode.write || truncate { Some(self.enter()?) } else { None };
         let opened = OpenFile::new(self.object(ino)?, mode);
-        self.reading(|source| self.file_on(&opened, source).map(|_| ()))?;
+        {
+            // Who takes its last name away sees that it is open, or is done before it is looked for.
+            let _keeps_its_name = opened.object.lock.read();
+            self.reading(|source| self.file_on(&opened, source).map(|_| ()))?;
+        }
         if truncate {
             let object = &opened.object;
             let _changing = object.lock.write();

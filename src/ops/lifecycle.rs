@@ -12,7 +12,7 @@ use crate::bitmap::{Bitmap, CopyId, Host, IdleSlot, Stats};
 use crate::error::errno;
 use crate::inode::{Handles, Numbering, Pins, Table};
 use crate::legs::{Identity, Leg, LegId, PerLeg, Timestamp};
-use crate::resync::{Outcome, Progress, Resync, ResyncHost, Scope};
+use crate::resync::{self, Outcome, Progress, Resync, ResyncHost, Scope};
 use crate::superblock::{FoundSide, Plan, Superblock, Superblocks, Work};
 use crate::sync::{Condvar, Mutex, Rank, RwLock};
 
@@ -90,6 +90,10 @@ impl<L: Leg> Mirror<L> {
         if plan.work == Work::CompareAll && !options.read_only {
             // ORDER: before the superblocks say that the other leg is being recovered by the bitmap.
             bitmap.set_compare_all(&BeforeMount)?;
+        }
+        if let Some(source) = legs[plan.source].as_ref().filter(|_| !options.read_only) {
+            // ORDER: before anything can be marked.
+            resync::renew(&**source, plan.source, &bitmap, &BeforeMount)?;
         }
         let both = plan.work != Work::Alone;
         if both && (bitmap.compare_all() || !bitmap.unresynced().is_empty()) {
@@ -174,10 +178,21 @@ impl<L: Leg> Mirror<L> {
     }
 
     fn try_resync(&self) -> io::Result<()> {
-        let scope = if self.bitmap.compare_all() { Scope::Everything } else { Scope::Dirty };
         let legs = self.both_legs()?;
-        let resync = Resync::new(&legs, &self.bitmap, self.source(), scope, self, &self.progress);
-        if resync.namespace_and_metadata()? == Outcome::Stopped {
+        let new = || {
+            let scope = if self.bitmap.compare_all() { Scope::Everything } else { Scope::Dirty };
+            Resync::new(&legs, &self.bitmap, self.source(), scope, self, &self.progress)
+        };
+        let told_all = !self.bitmap.compare_all();
+        let mut resync = new();
+        let mut named = resync.namespace_and_metadata();
+        if named.is_err() && told_all && self.bitmap.compare_all() {
+            // The bitmap turned out not to tell all.
+            self.progress.restart();
+            resync = new();
+            named = resync.namespace_and_metadata();
+        }
+        if named? == Outcome::Stopped {
             return Ok(());
         }
         self.gate.open();

@@ -88,7 +88,7 @@ impl<L: Leg> Mirror<L> {
     fn learn(&self, object: &Object<L>, leg: LegId, node: &L::Node) -> io::Result<()> {
         let identity = self.leg(leg)?.identity(node)?;
         object.with_names(|names| match names.identities[leg] {
-            Some(known) if known != identity => Err(errno(libc::ESTALE)),
+            Some(known) if !known.is_same(&identity) => Err(errno(libc::ESTALE)),
             _ => {
                 names.identities[leg] = Some(identity);
                 Ok(())

@@ -97,10 +97,19 @@ impl<L: Leg> Mirror<L> {
     }
 }
 
-/// What is gone has no times to settle; its directory's slot covers that it is gone.
+/// What is gone has no times to settle; its directory's slot covers that it is gone. What an ordinary user's
+/// daemon cannot find, because a directory may not be read or renames go on all the time, is nearly always gone,
+/// too; if it is not, its times differ, and nothing else.
 fn ignore_gone(result: io::Result<()>) -> io::Result<()> {
     match result {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ESTALE | libc::ENOENT)) => Ok(()),
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ESTALE | libc::ENOENT | libc::EACCES | libc::EAGAIN)
+            ) =>
+        {
+            Ok(())
+        }
         other => other,
     }
 }

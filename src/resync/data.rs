@@ -12,6 +12,7 @@ use super::plan::Object;
 use super::throttle::Throttle;
 use super::{Outcome, Resync, metadata};
 use crate::bitmap::SlotIndex;
+use crate::error::errno;
 use crate::legs::{Kind, Leg, LegId};
 use crate::sync::join;
 
@@ -40,18 +41,35 @@ impl<L: Leg> Resync<'_, L> {
     pub fn data(&self) -> io::Result<Outcome> {
         let mut copier = Copier::new(self.progress);
         let mut throttle = Throttle::new(self.host.user_operations());
-        while let Some(ino) = self.first_pending() {
+        let mut from = 0;
+        while let Some(ino) = self.pending_from(from).or_else(|| self.pending_from(0)) {
             if self.host.stop_requested() {
                 return Ok(Outcome::Stopped);
             }
+            if ino < from {
+                // All that are left could not be found.
+                throttle.rest(|| self.host.stop_requested());
+            }
+            from = ino;
             let mut moved = 0;
             let Some((object, _)) = self.pending_file(ino) else { continue };
             let there = self.host.with_object(&object.ids[self.source], &mut || {
                 moved = self.step(ino, &mut copier)?;
                 Ok(())
-            })?;
-            if !there {
-                self.done(ino);
+            });
+            match there {
+                // Without handles it is looked for by a walk, which renames can lead astray. Its turn comes again.
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => from = ino + 1,
+                Err(error) => return Err(error),
+                Ok(true) => {}
+                Ok(false) => {
+                    // FAIL-SAFE: only the source can say that it is gone.
+                    if self.sides().find(self.source, &object.ids[self.source])?.is_some() {
+                        log::error!("inode {ino} of leg {} is taken for another object", self.source);
+                        return Err(errno(libc::ESTALE));
+                    }
+                    self.done(ino);
+                }
             }
             throttle.pace(moved, || self.host.user_operations(), || self.host.stop_requested());
         }
@@ -88,8 +106,8 @@ impl<L: Leg> Resync<'_, L> {
         Ok(())
     }
 
-    fn first_pending(&self) -> Option<u64> {
-        self.pending.lock().files.keys().next().copied()
+    fn pending_from(&self, ino: u64) -> Option<u64> {
+        self.pending.lock().files.range(ino..).next().map(|(&ino, _)| ino)
     }
 
     /// One piece of one file. Returns the bytes dealt with. The object's lock is held.
@@ -103,13 +121,7 @@ impl<L: Leg> Resync<'_, L> {
                 return Ok(0);
             }
             (Some(_), None) => {
-                // FAIL-SAFE: somebody took it away behind the mirror's back. Its slots stay dirty.
-                log::error!(
-                    "inode {ino} of leg {} has no counterpart on leg {}",
-                    sides.source,
-                    sides.target()
-                );
-                self.pending.lock().files.remove(&ino);
+                self.counterpart_is_new(ino, &object)?;
                 return Ok(0);
             }
         };
@@ -131,6 +143,25 @@ impl<L: Leg> Resync<'_, L> {
         self.reached(ino, reached);
         self.progress.bytes_done(reached - within.start);
         Ok(reached - within.start)
+    }
+
+    /// The target has no such object any more. Either it was made anew there, when a removal was taken back, and its
+    /// slot says so; or somebody took it away behind the mirror's back.
+    ///
+    /// # Errors
+    /// ESTALE, and everything is to be compared next time: which names it had is not known.
+    fn counterpart_is_new(&self, ino: u64, object: &Object) -> io::Result<()> {
+        let target = self.source.other();
+        let now = self.bitmap.identities_of(&object.ids).map(|ids| ids[target]);
+        if let Some(now) = now.filter(|now| *now != object.ids[target]) {
+            if let Some(object) = self.pending.lock().files.get_mut(&ino) {
+                object.ids[target] = now;
+            }
+            return Ok(());
+        }
+        log::error!("inode {ino} of leg {} has no counterpart on leg {target}", self.source);
+        self.bitmap.set_compare_all(self.host)?;
+        Err(errno(libc::ESTALE))
     }
 
     fn pending_file(&self, ino: u64) -> Option<(Object, Option<SlotIndex>)> {

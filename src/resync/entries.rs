@@ -169,7 +169,10 @@ impl<L: Leg> Run<'_, L> {
         let Some(wanted) = look_up(s, sd, name)? else { return Ok(()) };
         let s_node = s.child(sd, name)?;
         match self.counterpart(&s_node, &wanted)? {
-            Some(node) => self.move_in(intent, &node, (td, name)),
+            Some(node) => {
+                self.move_in(intent, &node, (td, name))?;
+                if self.everything { self.look_into(&wanted) } else { Ok(()) }
+            }
             None => {
                 self.build(intent, &s_node, &wanted, name, batch)?;
                 // Its next name must find it, so it cannot wait for the others.
@@ -216,6 +219,25 @@ impl<L: Leg> Run<'_, L> {
         let place = place.ok_or_else(|| errno(libc::ESTALE))?;
         make_writable(t, intent, &parent)?;
         t.rename(intent, (&parent, &place.name), to, RenameMode::NoReplace)
+    }
+
+    /// What has been put under its name was not met there while names were parked, so nothing about it
+    /// was compared: its slots, if it has any, need not name all that differs.
+    fn look_into(&mut self, wanted: &Child) -> io::Result<()> {
+        let source = self.sides.source;
+        let Some(partner) = self.pairs.partner(source, &wanted.identity) else { return Ok(()) };
+        let ids = self.sides.pair(wanted.identity, partner);
+        match (wanted.stat.kind, self.root) {
+            (Kind::File, _) => self.want_data(ids).map(drop),
+            (Kind::Directory, Some(slot)) => {
+                self.list(Dir { ids, slot });
+                Ok(())
+            }
+            _ => {
+                self.known_or_new(ids);
+                Ok(())
+            }
+        }
     }
 
     /// What the target's object is from now on: `identity` was made for the source's `wanted`.

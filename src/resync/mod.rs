@@ -38,6 +38,7 @@
 //! - `plan`, `pairs`, `spans` are pure: what is there to do, what is what, which bytes;
 //! - `entries` parks and places, `build` makes what is missing, `areas` keeps `incoming/` and `parked/`;
 //! - `metadata` and `copy` make one object equal; `data` is the phase behind the mount;
+//! - `forms` lets slots of a mount with another privilege be found;
 //! - `repair` does the same for single names and objects while mounted.
 
 mod areas;
@@ -45,6 +46,7 @@ mod build;
 mod copy;
 mod data;
 mod entries;
+mod forms;
 mod metadata;
 mod pairs;
 mod places;
@@ -65,14 +67,16 @@ use crate::legs::{Identity, Leg, LegId, PerLeg};
 use crate::sync::{Mutex, Rank};
 
 use data::Pending;
+pub use forms::renew;
 pub use progress::{Progress, ProgressReport};
 pub use repair::{Name, Repair};
 
 /// What the resync asks of the mirror.
 pub trait ResyncHost: bitmap::Host {
     /// Runs `work` while nobody else changes the data or metadata of the object that has this
-    /// identity on the source leg. False, and nothing run, if it has lost its last name since. No lock of
-    /// the resync is held when this is called.
+    /// identity on the source leg. False, and nothing run, if it cannot be told from another object: the one
+    /// that had its number before, or has it now that this one has lost its last name. No lock of the resync is
+    /// held when this is called.
     fn with_object(&self, identity: &Identity, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<bool>;
 
     /// Asked between steps. The resync then returns [`Outcome::Stopped`] and its slots stay dirty.

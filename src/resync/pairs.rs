@@ -10,13 +10,6 @@ use std::collections::HashMap;
 
 use crate::legs::{Identity, LegId, PerLeg, Stat};
 
-/// Whether both name the same inode. A handle that only one side knows (an earlier mount had not
-/// the privilege to ask for it) does not count against it.
-pub(super) fn same(a: &Identity, b: &Identity) -> bool {
-    a.ino == b.ino
-        && (a.handle == b.handle || a.handle.is_none() || b.handle.is_none() || a.opens() != b.opens())
-}
-
 /// The known pairs, to be asked from either side.
 #[derive(Debug, Default)]
 pub(super) struct Pairs {
@@ -43,7 +36,7 @@ impl Pairs {
         let mut found = false;
         for (leg, identity) in pair.iter() {
             if let Some(partner) = self.partner(leg, identity) {
-                if !same(&partner, &pair[leg.other()]) {
+                if !partner.is_same(&pair[leg.other()]) {
                     return None;
                 }
                 found = true;
@@ -77,7 +70,7 @@ impl Pairs {
 
     fn position(&self, leg: LegId, identity: &Identity) -> Option<usize> {
         let positions = self.by_ino[leg].get(&identity.ino)?;
-        positions.iter().copied().find(|&at| same(&self.all[at][leg], identity))
+        positions.iter().copied().find(|&at| self.all[at][leg].is_same(identity))
     }
 }
 
@@ -99,7 +92,7 @@ pub(super) fn correspond(pairs: &Pairs, source: LegId, s: &Child, t: &Child) -> 
         return false;
     }
     match (pairs.partner(source, &s.identity), pairs.partner(source.other(), &t.identity)) {
-        (Some(partner), _) => same(&partner, &t.identity),
+        (Some(partner), _) => partner.is_same(&t.identity),
         (None, Some(_)) => false,
         (None, None) => true,
     }

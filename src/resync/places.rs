@@ -8,7 +8,7 @@
 //! Must come before anything on the target is moved, and changes nothing on it.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 
 use super::entries::look_up;
@@ -84,9 +84,10 @@ impl<'s, L: Leg> Places<'s, L> {
     }
 
     fn child_at(&mut self, at: &Identity) -> io::Result<Option<Child>> {
-        let Sides { s, t, .. } = self.sides;
+        let t = self.sides.t;
         let Some(place) = at.place() else { return Ok(None) };
-        if *at == Identity::at_root(&s.identity(&s.root())?) {
+        let is_root = place.name_hash == name_hash(OsStr::new("")) && self.is_root(&place.dir)?;
+        if is_root {
             let root = t.root();
             return Ok(Some(Child { identity: t.identity(&root)?, stat: t.stat(&root)? }));
         }
@@ -105,11 +106,18 @@ impl<'s, L: Leg> Places<'s, L> {
         }
     }
 
+    fn is_root(&self, dir: &Identity) -> io::Result<bool> {
+        let s = self.sides.s;
+        Ok(s.identity(&s.root())?.is_same(dir))
+    }
+
     /// What the target has for a directory of the source.
     fn directory(&mut self, dir: &Identity) -> io::Result<Option<L::Node>> {
         if let Some(known) = self.dirs.get(dir) {
             return Ok(known.clone());
         }
+        // What would lead back to itself is not found.
+        self.dirs.insert(*dir, None);
         let found = self.find_directory(dir)?;
         self.dirs.insert(*dir, found.clone());
         Ok(found)
@@ -118,8 +126,10 @@ impl<'s, L: Leg> Places<'s, L> {
     fn find_directory(&mut self, dir: &Identity) -> io::Result<Option<L::Node>> {
         let Sides { s, t, .. } = self.sides;
         let target = self.sides.target();
-        let said =
-            self.said.get(&dir.ino).and_then(|all| all.iter().find(|(of, _)| of == dir).map(|said| said.1));
+        let said = self
+            .said
+            .get(&dir.ino)
+            .and_then(|all| all.iter().find(|(of, _)| of.is_same(dir)).map(|said| said.1));
         match said {
             Some(known) if known.is_known() => return self.sides.find(target, &known),
             Some(place) => {
@@ -129,7 +139,7 @@ impl<'s, L: Leg> Places<'s, L> {
             None => {}
         }
         let Some(node) = self.sides.find(self.sides.source, dir)? else { return Ok(None) };
-        if s.identity(&s.root())? == *dir {
+        if self.is_root(dir)? {
             return Ok(Some(t.root()));
         }
         // No slot knows it: it has not been moved, so the target has it under the name that the source has.

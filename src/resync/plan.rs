@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::io;
 
-use super::pairs::same;
 use super::spans::Spans;
 use crate::bitmap::{ChunkSize, DirtySlot, Kinds, SlotIndex};
 use crate::legs::{Identity, LegId, PerLeg};
@@ -39,7 +38,14 @@ impl Object {
         }
     }
 
+    /// Adds what is known of the same object by another name: perhaps one given by a mount that could use handles
+    /// where this one could not, which then tells more.
     fn absorb(&mut self, other: Object) {
+        for leg in LegId::ALL {
+            if self.ids[leg].is_same(&other.ids[leg]) {
+                self.ids[leg] = self.ids[leg].stronger(other.ids[leg]);
+            }
+        }
         self.slots.extend(other.slots);
         self.kinds = self.kinds | other.kinds;
         self.data.add(other.data);
@@ -86,7 +92,7 @@ pub(super) fn settle(
                 continue;
             }
             let rivals = by_ino.entry(object.ids[leg].ino).or_default();
-            let rival = rivals.iter().copied().find(|&at| same(&kept[at].ids[leg], &object.ids[leg]));
+            let rival = rivals.iter().copied().find(|&at| kept[at].ids[leg].is_same(&object.ids[leg]));
             let Some(rival) = rival else {
                 rivals.push(kept.len());
                 kept.push(object);
@@ -97,7 +103,7 @@ pub(super) fn settle(
                 kept[rival].absorb(object);
                 continue;
             }
-            if same(&partner, &kept[rival].ids[leg.other()]) || !alive(leg.other(), &partner)? {
+            if partner.is_same(&kept[rival].ids[leg.other()]) || !alive(leg.other(), &partner)? {
                 kept[rival].absorb(object);
             } else if !alive(leg.other(), &kept[rival].ids[leg.other()])? {
                 kept[rival].ids = object.ids;

@@ -151,7 +151,7 @@ impl<L: Leg> Repair<'_, L> {
         let Some(partner) = run.pairs.partner(self.source, &wanted.identity) else { return Ok(()) };
         for from in places {
             let Some((_, Some(found))) = self.mismatch(run, from)? else { continue };
-            if !super::pairs::same(&found.identity, &partner) {
+            if !found.identity.is_same(&partner) {
                 continue;
             }
             let mode = if here.is_some() { RenameMode::Exchange } else { RenameMode::NoReplace };

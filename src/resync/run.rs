@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use super::areas::{Parked, delete_content};
 use super::copy::Copier;
 use super::data::Pending;
-use super::pairs::{Pairs, same};
+use super::pairs::Pairs;
 use super::places;
 use super::plan::{Object, gather, settle};
 use super::progress::Progress;
@@ -110,8 +110,9 @@ impl<'r, L: Leg> Run<'r, L> {
         if self.everything {
             let Sides { s, t, .. } = self.sides;
             let ids = self.sides.pair(s.identity(&s.root())?, t.identity(&t.root())?);
-            let slot = self.mark(ids, Kinds::ENTRIES | Kinds::METADATA, Span::None)?;
-            let slot = slot.ok_or_else(|| errno(libc::ENOSPC))?;
+            let object = Marked { ids, hint: AtomicU64::new(0) };
+            let want = Want { object: &object, kinds: Kinds::ENTRIES | Kinds::METADATA, span: Span::None };
+            let slot = self.bitmap.mark_everything(self.host, &want)?.ok_or_else(|| errno(libc::ENOSPC))?;
             self.root = Some(slot);
             self.list(Dir { ids, slot });
         }
@@ -198,7 +199,10 @@ impl<'r, L: Leg> Run<'r, L> {
         let mut pending = Pending::default();
         self.progress.expect_objects(self.objects.len() as u64);
         for object in std::mem::take(&mut self.objects) {
-            let found = self.sides.find(self.sides.source, &object.ids[self.sides.source])?;
+            let (found, counterpart) = self.sides.find_both(&object.ids)?;
+            if found.is_some() && counterpart.is_none() && !self.everything {
+                return self.lost(&object);
+            }
             let Some(node) = found.filter(|_| !object.data.is_empty()) else {
                 object.slots.iter().for_each(|&slot| self.give_back(slot));
                 self.progress.object_done();
@@ -211,6 +215,19 @@ impl<'r, L: Leg> Run<'r, L> {
         pending.at_the_end.extend(self.root);
         pending.root = self.root;
         Ok(pending)
+    }
+
+    /// The source has an object that has come to no name on the target: somebody took it away there behind the
+    /// mirror's back, where nothing is dirty. Which names it had is not known, so everything is to be compared.
+    fn lost(&self, object: &Object) -> io::Result<Pending> {
+        let Sides { source, .. } = self.sides;
+        log::error!(
+            "inode {} of leg {source} has no counterpart on leg {}",
+            object.ids[source].ino,
+            source.other()
+        );
+        self.bitmap.set_compare_all(self.host)?;
+        Err(errno(libc::ESTALE))
     }
 
     fn give_back(&self, slot: SlotIndex) {
@@ -256,7 +273,7 @@ impl<'r, L: Leg> Run<'r, L> {
     /// Position of the known object that is `identity` on the source.
     pub fn known(&self, identity: &Identity) -> Option<usize> {
         let positions = self.by_source.get(&identity.ino)?;
-        positions.iter().copied().find(|&at| same(&self.objects[at].ids[self.sides.source], identity))
+        positions.iter().copied().find(|&at| self.objects[at].ids[self.sides.source].is_same(identity))
     }
 
     /// All of a file's data is to be compared: marks it so, durably, unless everything is. False if
@@ -292,7 +309,7 @@ impl<'r, L: Leg> Run<'r, L> {
         Ok(true)
     }
 
-    fn known_or_new(&mut self, ids: PerLeg<Identity>) -> usize {
+    pub fn known_or_new(&mut self, ids: PerLeg<Identity>) -> usize {
         self.known(&ids[self.sides.source]).unwrap_or_else(|| {
             self.add(Object { slots: Vec::new(), ids, kinds: Kinds::METADATA, data: Spans::none() });
             self.objects.len() - 1

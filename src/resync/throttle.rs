@@ -13,6 +13,9 @@ const MINIMUM_RATE: u64 = 8 << 20;
 /// How long to wait before looking again whether the user has stopped.
 const SLICE: Duration = Duration::from_millis(10);
 
+/// How long to wait before looking again for what could not be found.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Paces one resync.
 pub(super) struct Throttle {
     seen: u64,
@@ -43,6 +46,15 @@ impl Throttle {
             count = user_operations();
         }
         self.seen = count;
+        self.piece_started = now();
+    }
+
+    /// Waits for what goes on to be over, for [`RETRY`] at most.
+    pub fn rest(&mut self, stop: impl Fn() -> bool) {
+        let began = now();
+        while now() - began < RETRY && !stop() {
+            self.never.wait_for(&mut self.sleeping.lock(), SLICE);
+        }
         self.piece_started = now();
     }
 }

@@ -118,13 +118,31 @@ impl Superblocks {
     }
 
     /// Takes in a leg that was lost: from here on it is the target of a recovery from the other one.
+    ///
+    /// # Errors
+    /// It stays lost. What the legs say by then makes it the stale one.
     pub fn take_in(&mut self, leg: LegId, found: FoundSide) -> Result<(), NotWritten> {
         debug_assert_eq!(self.lost, Some(leg));
+        let cause = match self.get(leg.other()).map(|says| says.peer_state) {
+            Some(PeerState::Stale { errno, .. }) => errno,
+            _ => 0,
+        };
         let (now, store) = found;
         self.tried = self.tried.max(now.events);
         self.sides[leg] = Some(Side { now, store });
         self.lost = None;
-        self.begin_recovery(leg)
+        let begun = self.begin_recovery(leg);
+        if begun.is_err() {
+            // ORDER: the survivor goes on alone again with a generation that the leg has not got, should it
+            // have taken the survivor's. Until that is written it is the target of a recovery that has begun,
+            // or as stale as before.
+            let alone = self.go_on_alone(leg.other(), cause, None);
+            (self.lost, self.sides[leg]) = (Some(leg), None);
+            if let Err(error) = alone {
+                log::error!("leg {}: cannot write the superblock: {error}", leg.other());
+            }
+        }
+        begun
     }
 
     fn begin_recovery(&mut self, stale: LegId) -> Result<(), NotWritten> {

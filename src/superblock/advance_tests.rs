@@ -350,3 +350,48 @@ fn what_was_born_alone_is_known_until_the_legs_are_equal_again() {
     mounted.resynced().unwrap();
     assert_eq!(since(&mounted), None);
 }
+
+#[test]
+fn a_leg_that_cannot_be_taken_in_stays_behind_and_never_takes_the_lead() {
+    for leg in LegId::ALL {
+        for (writes, lands) in (0..4).flat_map(|writes| [(writes, false), (writes, true)]) {
+            for stays_broken in [false, true] {
+                let medium = new_medium();
+                let (slots, plan) = find(&medium);
+                let mut mounted = mount(&medium, &slots, &plan.unwrap()).unwrap();
+                mounted.leg_failed(leg, libc::EIO, None).unwrap();
+                mounted.let_go(leg);
+                let slots = medium.lock().slots.clone();
+                (medium.lock().left, medium.lock().lands) = (writes, lands);
+                let broken = Broken { medium: medium.clone(), leg, stays_broken };
+                mounted.take_in(leg, (slots[leg].clone(), Box::new(broken))).unwrap_err();
+                medium.lock().left = u64::MAX;
+                assert_eq!(mounted.lost(), Some(leg));
+                assert!(!mounted.can_lose(leg.other()));
+                mounted.leg_failed(leg.other(), libc::EIO, None).unwrap_err();
+                let plan = find(&medium).1.unwrap();
+                assert_eq!((plan.source, plan.stale), (leg.other(), Some(leg)), "before the unmount");
+                mounted.unmount().unwrap();
+                let plan = find(&medium).1.unwrap();
+                assert_eq!((plan.source, plan.stale), (leg.other(), Some(leg)));
+            }
+        }
+    }
+}
+
+/// A leg that fails for good, or for this once: the other one can be written again then.
+struct Broken {
+    medium: Arc<Mutex<Medium>>,
+    leg: LegId,
+    stays_broken: bool,
+}
+
+impl SuperblockStore for Broken {
+    fn write(&self, superblock: &Superblock) -> io::Result<()> {
+        let written = Store(self.medium.clone(), self.leg).write(superblock);
+        if written.is_err() && !self.stays_broken {
+            self.medium.lock().left = u64::MAX;
+        }
+        written
+    }
+}

@@ -136,3 +136,17 @@ fn many_threads_in_a_small_table_all_get_room() {
     });
     assert_eq!(bitmap.stats().unresynced_slots, 48);
 }
+
+#[test]
+fn that_everything_is_to_be_compared_stays_said_when_a_leg_goes_away_before_that_is_over() {
+    let (bitmap, stores) = mirrored(SLOTS);
+    let host = Mirror::default();
+    bitmap.set_compare_all(&host).unwrap();
+    // The resync has compared all, and the leg fails before it can say so.
+    bitmap.set_away(Some(LegId::B));
+    bitmap.all_compared(&host).unwrap();
+    let object = Object::new(1);
+    drop(bitmap.mark(&host, &[object.metadata()]).unwrap());
+    let loaded = alone(&stores[LegId::A], SLOTS);
+    assert!(loaded.compare_all || says(&loaded.dirty(), &object.metadata()));
+}

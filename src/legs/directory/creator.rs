@@ -60,9 +60,15 @@ impl DirectoryLeg {
             // mkdir(2) drops suid and sgid from the mode it is given.
             let missing = mode & SET_ID & !stat.mode;
             if missing != 0 {
-                let node = self.pin_name(dir.fd(), name)?;
-                sys::file::set_mode(node.fd(), stat.mode | missing)?;
-                stat = attrs::stat(&sys::file::stat(node.fd(), OsStr::new(ITSELF))?);
+                let completed = self.pin_name(dir.fd(), name).and_then(|node| {
+                    sys::file::set_mode(node.fd(), stat.mode | missing)?;
+                    sys::file::stat(node.fd(), OsStr::new(ITSELF))
+                });
+                // What is refused has not been made.
+                let completed = completed.inspect_err(|_| {
+                    let _ = sys::file::unlink(dir.fd(), name, AtFlags::REMOVEDIR);
+                });
+                stat = attrs::stat(&completed?);
             }
         }
         Ok((identity, stat))

@@ -31,6 +31,8 @@ pub struct Index {
     made: u64,
     /// Whether nothing was renamed during the walk, which could have carried it past the walker.
     undisturbed: bool,
+    /// Directories that may not be read, by their number: what is in them is not in `places`.
+    unread: Vec<u64>,
 }
 
 struct Place {
@@ -47,6 +49,10 @@ struct Level {
 
 impl DirectoryLeg {
     /// The object with this number, of the same birth where that is known; ESTALE when the leg holds none.
+    ///
+    /// # Errors
+    /// EACCES if it is not found and may be in a directory that an ordinary user's daemon cannot read, EAGAIN if
+    /// renames go on all the time.
     pub(super) fn find_by_number(&self, identity: &Identity) -> io::Result<Node> {
         let node = self.walk_to(identity.ino)?;
         let Some(birth) = identity.handle.filter(|handle| !handle.opens()) else { return Ok(node) };
@@ -64,7 +70,7 @@ impl DirectoryLeg {
             let index = self.index()?;
             if !index.places.contains_key(&ino) {
                 if index.undisturbed && index.made == self.made.load(Ordering::Relaxed) {
-                    return Err(errno(libc::ESTALE));
+                    return Err(self.not_found(&index, ino));
                 }
             } else if let Some(node) = self.go(&index, ino)? {
                 return Ok(node);
@@ -72,6 +78,27 @@ impl DirectoryLeg {
             *self.index.lock() = None;
         }
         Err(errno(libc::EAGAIN))
+    }
+
+    /// ESTALE, if all of the leg could be read. That can change without the mirror's doing, so then the next
+    /// one who asks looks again.
+    fn not_found(&self, index: &Index, ino: u64) -> io::Error {
+        if index.unread.is_empty() {
+            return errno(libc::ESTALE);
+        }
+        *self.index.lock() = None;
+        for dir in &index.unread {
+            let names = std::iter::successors(index.places.get(dir), |place| index.places.get(&place.parent));
+            let mut names: Vec<_> = names.map(|place| place.name.as_os_str()).collect();
+            names.reverse();
+            let path = names.iter().fold(self.path.clone(), |path, name| path.join(name));
+            log::warn!(
+                "leg {}: inode {ino} is not found, and may be in {}, which cannot be read; make it readable",
+                self.id,
+                path.display()
+            );
+        }
+        errno(libc::EACCES)
     }
 
     fn index(&self) -> io::Result<Arc<Index>> {
@@ -117,18 +144,27 @@ impl DirectoryLeg {
     fn walk(&self) -> io::Result<Option<Index>> {
         let made = self.made.load(Ordering::Relaxed);
         let moved = self.moved.load(Ordering::Relaxed);
-        let mut index = Index { places: HashMap::new(), made, undisturbed: false };
+        let mut index = Index { places: HashMap::new(), made, undisturbed: false, unread: Vec::new() };
         let mut here = self.root.clone();
         let mut levels = vec![self.enter(&here, &mut index)?];
         while let Some(level) = levels.last_mut() {
             if let Some(name) = level.left.pop() {
-                let below = self.pin_name(here.fd(), &name);
-                match below.and_then(|below| Ok((self.enter(&below, &mut index)?, below))) {
-                    Ok((level, below)) => {
+                let below = match self.pin_name(here.fd(), &name) {
+                    Ok(below) => below,
+                    Err(error) if passed_by(&error) => continue,
+                    Err(error) if may_not(&error) => {
+                        index.unread.push(here.0.ino);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                match self.enter(&below, &mut index) {
+                    Ok(level) => {
                         levels.push(level);
                         here = below;
                     }
                     Err(error) if passed_by(&error) => {}
+                    Err(error) if may_not(&error) => index.unread.push(below.0.ino),
                     Err(error) => return Err(error),
                 }
                 continue;
@@ -169,7 +205,12 @@ fn went_away(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
 }
 
-/// What a walk goes past: names that went away, mounts and subvolumes, what may not be read.
+/// What a walk goes past: names that went away, mounts and subvolumes.
 fn passed_by(error: &io::Error) -> bool {
-    went_away(error) || matches!(error.raw_os_error(), Some(libc::EXDEV | libc::EACCES))
+    went_away(error) || error.raw_os_error() == Some(libc::EXDEV)
+}
+
+/// The daemon has not the privilege.
+fn may_not(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EACCES)
 }

@@ -181,13 +181,26 @@ impl Leg for SimLeg {
         }
         self.look(Call::Lookup, |disk| {
             let id = match identity.handle {
+                // As DirectoryLeg: a handle it cannot use is passed over, a birth is checked.
+                Some(handle) if handle.opens() != self.handles => {
+                    let birth = |object: &Object| {
+                        Handle::of_birth(Timestamp { secs: object.generation as i64, nanos: 0 })
+                    };
+                    let same = |object: &Object| {
+                        object.ino == identity.ino && (handle.opens() || birth(object) == handle)
+                    };
+                    disk.live().iter().find(|(_, object)| same(object)).map(|(id, _)| id)
+                }
                 Some(_) => {
                     let same = |object: &Object| self.identify(object) == *identity;
                     disk.live().iter().find(|(_, object)| same(object)).map(|(id, _)| id)
                 }
                 None => by_number(disk.live(), identity.ino).ok(),
             };
-            Ok(SimNode(disk.pin(id.ok_or(errno(libc::ESTALE))?)))
+            // What lives on without a name, because it is open, is gone for the mirror.
+            let named = |id: &Id| object(disk.live(), *id).is_ok_and(|object| object.names > 0);
+            let id = id.filter(named).ok_or(errno(libc::ESTALE))?;
+            Ok(SimNode(disk.pin(id)))
         })
     }
 

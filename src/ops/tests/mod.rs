@@ -2,5 +2,8 @@
 //! once left the legs different without a bit that says so.
 
 mod faults;
+mod listing;
 mod objects;
+mod one_leg;
+mod overflow;
 mod world;

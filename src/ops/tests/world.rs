@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use crate::bitmap::{Bitmap, ChunkSize, Copies, Expect, PAGE_SIZE, PageIndex, PageStore};
 use crate::inode::{Fh, Ino};
+use crate::legs::simulated::image::Change;
 use crate::legs::simulated::{Call, SimDisk, SimLeg};
 use crate::legs::{Creator, Kind, Leg, LegId, OpenMode, PerLeg, Timestamp};
-use crate::ops::{Mirror, Options, Parts};
-use crate::superblock::{BitmapPlace, Found, Geometry, Superblock, SuperblockStore, plan};
+use crate::ops::{Caller, Mirror, Options, Parts, Returning};
+use crate::superblock::{self, BitmapPlace, Found, Geometry, Plan, Superblock, SuperblockStore, Work};
 use crate::sync::{Mutex, Rank};
 
 pub const NOBODY: Creator = Creator { uid: 0, gid: 0, umask: 0 };
+pub const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1 };
 const SLOTS: u32 = 64;
 
 /// How many kinds of [`Call`] there are, at most.
@@ -102,18 +104,23 @@ impl World {
 
     /// Mounts. Nothing runs behind the mirror.
     pub fn mount(&self) -> Arc<Mirror<SimLeg>> {
-        let superblocks = self.superblocks.lock().clone();
-        let found =
-            PerLeg::from_fn(|leg| Found::Leg { superblock: superblocks[leg].clone(), damaged_slot: None });
-        let plan = plan(&found).expect("the legs belong together");
+        self.mount_those(&LegId::ALL)
+    }
+
+    /// Mounts those legs; what a leg misses that is not among them is not there.
+    pub fn mount_those(&self, there: &[LegId]) -> Arc<Mirror<SimLeg>> {
+        let plan = match there {
+            [alone] => superblock::plan_alone(*alone, &self.found(*alone)).expect("fit to go on alone"),
+            _ => self.plan(),
+        };
         let copies = Copies::Single(Box::new(BitmapFile(self.bitmap.clone())));
-        let mirror = superblocks[LegId::A].mirror;
+        let mirror = self.superblock(LegId::A).mirror;
         let loaded = copies.load(&Expect { mirror, slots: SLOTS, chunk: ChunkSize::MIN, stale: plan.stale });
-        let store = |leg| Box::new(SuperblockFile(self.superblocks.clone(), leg)) as Box<dyn SuperblockStore>;
+        let is_there = |leg: LegId| there.contains(&leg).then_some(leg);
         let parts = Parts {
-            legs: PerLeg::from_fn(|leg| Some(self.leg(leg))),
+            legs: PerLeg::from_fn(|leg| is_there(leg).map(|leg| self.leg(leg))),
             bitmap: Bitmap::new(copies, loaded, plan.source).unwrap(),
-            superblocks: PerLeg::from_fn(|leg| Some((superblocks[leg].clone(), store(leg)))),
+            superblocks: PerLeg::from_fn(|leg| is_there(leg).map(|leg| self.found_side(leg))),
             plan,
         };
         let options = Options {
@@ -125,10 +132,48 @@ impl World {
         Mirror::assemble(parts, options).unwrap()
     }
 
+    /// Takes a leg that was left behind in again, and makes it equal.
+    pub fn bring_back(&self, mirror: &Mirror<SimLeg>, leg: LegId) {
+        let compare_all = self.plan().work == Work::CompareAll;
+        let (directory, superblock) = (self.leg(leg), self.found_side(leg));
+        let returning = Returning { leg, directory, superblock, bitmap: None, compare_all };
+        mirror.take_in(returning).unwrap();
+        mirror.resync();
+    }
+
+    fn superblock(&self, leg: LegId) -> Superblock {
+        self.superblocks.lock()[leg].clone()
+    }
+
+    fn found(&self, leg: LegId) -> Found {
+        Found::Leg { superblock: self.superblock(leg), damaged_slot: None }
+    }
+
+    fn found_side(&self, leg: LegId) -> superblock::FoundSide {
+        (self.superblock(leg), Box::new(SuperblockFile(self.superblocks.clone(), leg)))
+    }
+
+    fn plan(&self) -> Plan {
+        superblock::plan(&PerLeg::from_fn(|leg| self.found(leg))).expect("the legs belong together")
+    }
+
+    /// Unmounts.
+    pub fn unmount(&self, mirror: Arc<Mirror<SimLeg>>) {
+        mirror.stop();
+        mirror.close().unwrap();
+        self.kill(mirror);
+    }
+
     /// The daemon was killed, or has ended.
     pub fn kill(&self, mirror: Arc<Mirror<SimLeg>>) {
         drop(mirror);
         LegId::ALL.into_iter().for_each(|leg| self.disks[leg].survive_kill());
+    }
+
+    /// Removes a file of the root behind the mirror's back.
+    pub fn take_away(&self, leg: LegId, name: &str) {
+        let place = (crate::legs::simulated::image::ROOT, name.into());
+        self.disks[leg].lock().apply(Change::Unlink { place });
     }
 
     /// Everything but the inode numbers of a leg, by path.
@@ -172,6 +217,13 @@ fn describe(leg: &SimLeg, dir: &<SimLeg as Leg>::Node, path: &str, found: &mut B
     }
 }
 
+/// Rounds enough for the sweeper to clear whatever it may.
+pub fn sweep(mirror: &Mirror<SimLeg>) {
+    for _ in 0..5 {
+        mirror.sweep();
+    }
+}
+
 /// Makes a file in the root with this content; it stays open.
 pub fn file(mirror: &Mirror<SimLeg>, name: &str, content: &[u8]) -> (Ino, Fh) {
     let (found, fh) = mirror.create(Ino::ROOT, OsStr::new(name), 0o644, NOBODY, libc::O_RDWR).unwrap();
@@ -181,11 +233,19 @@ pub fn file(mirror: &Mirror<SimLeg>, name: &str, content: &[u8]) -> (Ino, Fh) {
     (found.attr.ino, fh)
 }
 
+/// Overwrites the start of a file in the root, which the kernel then forgets.
+pub fn write(mirror: &Mirror<SimLeg>, name: &str, data: &[u8]) {
+    let found = mirror.lookup(Ino::ROOT, OsStr::new(name)).unwrap();
+    let fh = mirror.open(found.attr.ino, libc::O_RDWR, CALLER).unwrap();
+    assert_eq!(mirror.write(fh, data, 0, false).unwrap(), data.len());
+    mirror.release(fh);
+    mirror.forget(found.attr.ino, 1);
+}
+
 /// What a file in the root reads as, through the mount.
 pub fn content(mirror: &Mirror<SimLeg>, name: &str) -> Vec<u8> {
     let found = mirror.lookup(Ino::ROOT, OsStr::new(name)).unwrap();
-    let caller = crate::ops::Caller { uid: 0, gid: 0, pid: 1 };
-    let fh = mirror.open(found.attr.ino, libc::O_RDONLY, caller).unwrap();
+    let fh = mirror.open(found.attr.ino, libc::O_RDONLY, CALLER).unwrap();
     let mut data = vec![0; found.attr.stat.size as usize];
     assert_eq!(mirror.read(fh, &mut data, 0).unwrap(), data.len());
     mirror.release(fh);

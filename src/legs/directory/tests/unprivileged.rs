@@ -75,3 +75,19 @@ fn the_way_up_ends_at_the_root() {
         refused(f.leg.parent(&inner), libc::ENOENT);
     });
 }
+
+#[test]
+fn what_lies_in_a_directory_that_cannot_be_read_is_not_gone() {
+    for mode in [0o300, 0o000, 0o600] {
+        as_nobody(|f| {
+            let dir = f.directory("d");
+            let file = f.make(&dir, "f", Make::File { mode: 0o644 });
+            let identity = f.leg.identity(&file).unwrap();
+            f.leg.set_mode(&marked(), &dir, mode).unwrap();
+            let found = f.leg.find(&identity);
+            f.leg.set_mode(&marked(), &dir, 0o700).unwrap();
+            refused(found, libc::EACCES);
+            assert_eq!(f.leg.find(&identity).unwrap().0.ino, file.0.ino, "it is readable again");
+        });
+    }
+}

@@ -1,0 +1,61 @@
+//! One leg serves, and the other one comes back.
+
+use std::ffi::OsStr;
+
+use super::world::{NOBODY, World, content, file, sweep, write};
+use crate::inode::Ino;
+use crate::legs::simulated::Call;
+use crate::legs::{LegId, Make, RenameMode};
+
+#[test]
+fn a_leg_without_room_for_what_it_missed_can_be_brought_back_when_there_is_room() {
+    for leg in LegId::ALL {
+        let world = World::new();
+        let mirror = world.mount();
+        world.fail(leg, Call::Make, libc::EIO);
+        let made = mirror.make(Ino::ROOT, OsStr::new("d"), Make::Directory { mode: 0o755 }, NOBODY).unwrap();
+        world.heal();
+        file(&mirror, "large", b"text");
+        world.fail(leg, Call::Make, libc::ENOSPC);
+        world.bring_back(&mirror, leg);
+        assert!(mirror.health.lost(leg).is_some(), "it has no room");
+        // The user goes on, and makes room.
+        mirror.unlink(Ino::ROOT, OsStr::new("large")).unwrap();
+        mirror.make(made.attr.ino, OsStr::new("in d"), Make::File { mode: 0o600 }, NOBODY).unwrap();
+        world.heal();
+        world.bring_back(&mirror, leg);
+        assert!(mirror.health.lost(leg).is_none());
+        sweep(&mirror);
+        world.assert_equal();
+        world.unmount(mirror);
+        world.assert_equal();
+    }
+}
+
+/// What was marked without handles is known by another name when the next mount has them: what it says of
+/// the leg that is away counts all the same.
+#[test]
+fn what_moved_while_a_leg_was_away_is_found_there_though_the_privilege_has_changed_since() {
+    for first in [false, true] {
+        let mut world = World::new();
+        let mirror = world.mount();
+        for name in ["f", "g"] {
+            let (_, fh) = file(&mirror, name, format!("{name} {}", "old ".repeat(3000)).as_bytes());
+            mirror.release(fh);
+        }
+        sweep(&mirror);
+        world.unmount(mirror);
+        world.handles = first;
+        let mirror = world.mount_those(&[LegId::A]);
+        let (f, g) = (OsStr::new("f"), OsStr::new("g"));
+        mirror.rename(Ino::ROOT, f, Ino::ROOT, g, RenameMode::Exchange).unwrap();
+        world.kill(mirror);
+        world.handles = !first;
+        let mirror = world.mount_those(&[LegId::A]);
+        write(&mirror, "g", b"new");
+        world.bring_back(&mirror, LegId::B);
+        assert!(content(&mirror, "g").starts_with(b"newld "));
+        sweep(&mirror);
+        world.assert_equal();
+    }
+}

@@ -1,0 +1,68 @@
+//! More is dirty than the bitmap has slots for.
+
+use super::world::{World, file, sweep, write};
+use crate::legs::LegId;
+use crate::legs::simulated::SimLeg;
+use crate::ops::{Mirror, MirrorState};
+use crate::resync::{Outcome, Resync, Scope};
+
+/// Names of more files than there are slots.
+fn names() -> Vec<String> {
+    (0..80).map(|i| format!("f{i}")).collect()
+}
+
+/// All of these files, clean.
+fn with_files(world: &World) -> std::sync::Arc<Mirror<SimLeg>> {
+    let mirror = world.mount();
+    for name in names() {
+        let (ino, fh) = file(&mirror, &name, b"clean");
+        mirror.release(fh);
+        mirror.forget(ino, 1);
+    }
+    sweep(&mirror);
+    assert_eq!(mirror.bitmap_stats().dirty_slots, 0);
+    mirror
+}
+
+#[test]
+fn a_third_crash_in_a_row_is_recovered_from_by_comparing_everything() {
+    let world = World::new();
+    let mirror = with_files(&world);
+    names()[..48].iter().for_each(|name| write(&mirror, name, b"dirty"));
+    world.kill(mirror);
+    for part in [48..56, 56..64] {
+        let mirror = world.mount();
+        let legs = mirror.both_legs().unwrap();
+        let resync = Resync::new(&legs, &mirror.bitmap, LegId::A, Scope::Dirty, &*mirror, &mirror.progress);
+        assert_eq!(resync.namespace_and_metadata().unwrap(), Outcome::Done);
+        mirror.gate.open();
+        names()[part].iter().for_each(|name| write(&mirror, name, b"dirty"));
+        drop(resync);
+        world.kill(mirror);
+    }
+    let mirror = world.mount();
+    assert!(mirror.bitmap.compare_all());
+    mirror.resync();
+    assert_eq!(mirror.state(), MirrorState::Active, "{:?}", mirror.reason());
+    sweep(&mirror);
+    world.assert_equal();
+}
+
+#[test]
+fn a_leg_that_missed_more_than_fits_the_bitmap_is_brought_back_by_comparing_everything() {
+    for (before, alone) in [(0, 80), (48, 70), (48, 60)] {
+        let world = World::new();
+        let mirror = with_files(&world);
+        names()[..before].iter().for_each(|name| write(&mirror, name, b"dirty"));
+        world.kill(mirror);
+        let mirror = world.mount_those(&[LegId::A]);
+        names()[..alone].iter().for_each(|name| write(&mirror, name, b"alone"));
+        world.bring_back(&mirror, LegId::B);
+        assert_eq!(mirror.state(), MirrorState::Active, "{before} dirty, then {alone}");
+        sweep(&mirror);
+        world.assert_equal();
+        names().iter().for_each(|name| write(&mirror, name, b"after"));
+        sweep(&mirror);
+        world.assert_equal();
+    }
+}
