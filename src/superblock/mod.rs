@@ -48,7 +48,7 @@ pub enum PeerState {
     InSync,
     /// It failed, and this leg went on without it.
     Stale {
-        /// The peer's `events` when it was last in step.
+        /// The most `events` that the peer can have had when it was left behind.
         since_events: u64,
         /// Why it was left behind: the errno it gave.
         errno: i32,
