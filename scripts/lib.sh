@@ -2,6 +2,7 @@
 # What the scripts beside this file share. To be sourced by bash with `set -euo pipefail`.
 
 say() { printf '%s\n' "$*" >&2; }
+quoted() { printf '%q' "$1"; }
 die() { say "$*"; exit 1; }
 
 # need_packages PROGRAM=PACKAGE ...: installs the Debian package of each program that is missing.
@@ -25,6 +26,13 @@ need_packages() {
 # in_mountinfo_below DIR: the mount points at or below DIR, the newest first.
 mounts_below() {
     awk -v below="$1" '$5 == below || index($5, below "/") == 1 { print $5 }' /proc/self/mountinfo | tac
+}
+
+# mounted_at DIR: true when something is mounted on DIR, dead or alive. Does not look at DIR itself.
+mounted_at() {
+    local escaped
+    escaped=$(printf '%s' "$1" | sed 's/\\/\\134/g; s/ /\\040/g; s/\t/\\011/g; s/#/\\043/g')
+    wanted=$escaped awk '$5 == ENVIRON["wanted"] { found = 1 } END { exit !found }' /proc/self/mountinfo
 }
 
 # daemons_below DIR: ids of the mirrorfs processes that have DIR in their command line.

@@ -303,6 +303,76 @@ fn a_bitmap_file_that_is_not_this_mirrors_own_is_refused() {
 }
 
 #[test]
+fn a_mirror_with_its_bitmap_elsewhere_overwrites_no_other_file() {
+    let Some(test) = crashed("otherfile", "") else { return };
+    test.recover_and_compare();
+    let at = |name: &str| test.scratch().join(name);
+    let option = |name: &str| format!("bitmap={}", at(name).display());
+    assert!(mount_with(&test, &option("own")).status.success());
+    test.umount();
+    let length = fs::metadata(at("own")).expect("stat").len();
+    fs::write(at("short"), "not a bitmap").expect("write");
+    fs::write(at("long"), vec![7; length as usize]).expect("write");
+    let sparse = File::create(at("sparse")).expect("create");
+    sparse.set_len(length).expect("set_len");
+    sparse.write_all_at(b"precious", length / 2).expect("write");
+    drop(sparse);
+    for name in ["short", "long", "sparse"] {
+        let before = fs::read(at(name)).expect("read");
+        for clean in [true, false] {
+            if !clean {
+                assert!(mount_with(&test, &option("own")).status.success());
+                fs::write(test.mnt.join(name), "dirty").expect("write");
+                test.kill();
+                detach(&test);
+            }
+            refused(&test, &option(name), &[name, "not a bitmap of this mirror"]);
+            assert!(fs::read(at(name)).expect("read") == before, "{name}, clean: {clean}");
+        }
+        assert!(mount_with(&test, &option("own")).status.success());
+        test.umount();
+    }
+    test.assert_equal();
+}
+
+#[test]
+fn an_old_bitmap_file_is_known_for_old() {
+    for crash in [true, false] {
+        let Some(test) = crashed("oldfile", "") else { return };
+        test.recover_and_compare();
+        let at = |name: &str| test.scratch().join(name);
+        let option = |name: &str| format!("bitmap={}", at(name).display());
+        let mount = |name: &str| {
+            let output = mount_with(&test, &option(name));
+            assert!(output.status.success(), "{name}: {}", said(&output));
+            test.wait_until_resynced();
+        };
+        // Whole and clean, and of this mirror: only that something else has been in use since.
+        mount("first");
+        test.umount();
+        fs::copy(at("first"), at("copy")).expect("copy");
+        for (used, old) in [("first", "copy"), ("second", "first")] {
+            mount(used);
+            fs::write(test.mnt.join("since"), vec![9; 100_000]).expect("write");
+            if !crash {
+                test.umount();
+                mount(old);
+                test.umount();
+                test.assert_equal();
+                continue;
+            }
+            test.kill();
+            detach(&test);
+            plant(&test.b.join("since"), 500);
+            mount(old);
+            test.umount();
+            test.assert_equal();
+            assert_eq!(fs::read(test.b.join("since")).expect("read"), vec![9; 100_000]);
+        }
+    }
+}
+
+#[test]
 fn a_read_only_mount_changes_nothing() {
     for dirty in [false, true] {
         let Some(test) = crashed("readonly", "") else { return };

@@ -287,3 +287,35 @@ fn more_objects_than_the_bitmap_has_slots_are_not_forgotten() {
     wait_until_whole(&test);
     test.umount_and_compare();
 }
+
+#[test]
+fn a_bitmap_that_moves_while_a_leg_is_away_is_still_the_one_that_counts() {
+    if !can_mount() {
+        return;
+    }
+    for (leg, name) in LEGS {
+        let test = TestMirror::on("moves", Filesystem::Ext4, "");
+        make_tree(&test.mnt);
+        test.umount();
+        let file = test.scratch().join("elsewhere");
+        let option = format!("bitmap={}", file.display());
+        let place =
+            |is: &str, path: &Path| if is == leg { Path::new("missing").to_owned() } else { path.to_owned() };
+        let mut mount = mirrorfs();
+        mount
+            .arg("mount")
+            .arg(place("A", &test.a))
+            .arg(place("B", &test.b))
+            .arg(&test.mnt)
+            .args(["-o", &option]);
+        must(&mut mount);
+        change_tree(&test.mnt);
+        test.kill();
+        detach(&test);
+        must(mirrorfs().arg("mount").args([&test.a, &test.b, &test.mnt]).args(["-o", &option]));
+        wait_until_whole(&test);
+        test.umount();
+        test.assert_equal();
+        assert_eq!(fs::read(test.scratch().join(name).join("deep/file2")).expect("read"), b"changed");
+    }
+}

@@ -132,13 +132,15 @@ fn uninstalling_leaves_what_was_there_before() {
             .env("PATH", path)
             .env("CARGO_TARGET_DIR", scratch.path())
             .env("PREFIX", "/usr")
-            .env("DESTDIR", &root)
+            // As a packager writes it: seen from where the script is called.
+            .env("DESTDIR", "root")
+            .current_dir(scratch.path())
             .status();
         assert!(status.unwrap().success());
     };
     run(&[]);
     let installed = [
-        "usr/sbin/mirrorfs",
+        "usr/bin/mirrorfs",
         "sbin/mount.mirrorfs",
         "sbin/mount.fuse.mirrorfs",
         "usr/share/man/man8/mirrorfs.8",

@@ -9,7 +9,7 @@ use std::fs;
 use std::process::Command;
 
 use common::mirror::said;
-use common::{mounted, mounts, process, wait_for};
+use common::{Scratch, can_mount, mounted, mounts, process, wait_for};
 
 #[test]
 fn mount_replaces_a_dead_mount() {
@@ -94,4 +94,35 @@ fn sigterm_unmounts_cleanly() {
     test.mount();
     assert_eq!(test.status()["resync"]["active"], false, "it was a clean shutdown");
     test.umount_and_compare();
+}
+
+/// It prints how: kill the daemon, run it again.
+#[test]
+fn scripts_try_runs_again_over_the_mount_of_a_killed_daemon() {
+    use std::os::unix::fs::PermissionsExt;
+    if !can_mount() {
+        return;
+    }
+    let scratch = Scratch::new("try");
+    // Stands in for cargo: the program has been built.
+    let tools = scratch.dir("tools");
+    fs::write(tools.join("cargo"), "#!/bin/sh\n").expect("write");
+    fs::set_permissions(tools.join("cargo"), fs::Permissions::from_mode(0o755)).expect("chmod");
+    std::os::unix::fs::symlink(common::mirror::program(), scratch.dir("release").join("mirrorfs")).expect("link");
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").expect("PATH"));
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/try");
+    let run = || {
+        let mut command = Command::new(&script);
+        command.args(["a leg", "b", "mount point"]).current_dir(scratch.path());
+        process::must(command.env("PATH", &path).env("CARGO_TARGET_DIR", scratch.path()))
+    };
+    let said = run();
+    assert!(said.contains("a\\ leg"), "what is printed can be typed: {said}");
+    let mnt = scratch.join("mount point");
+    let kill = said.split("kill -9 ").nth(1).and_then(|rest| rest.split(' ').next()).expect("it says how");
+    process::kill_hard(kill.parse().expect("a process id"));
+    assert!(fs::read_dir(&mnt).is_err(), "dead");
+    run();
+    assert!(mnt.join("README.md").exists());
+    process::must(Command::new("umount").arg(&mnt));
 }

@@ -11,8 +11,8 @@
 //!        32   4 slots                   16   8 first chunk of the bits (a multiple of 2048)
 //!        36   4 slot size, 512          24   8 from chunk, u64::MAX: none
 //!        40   8 chunk size              32  32 birth watermarks, 16 each leg (reserved, zero)
-//!       508   4 CRC32C of 0..508        64  56 identity on A
-//!                                      120  56 identity on B
+//!        48  16 file UUID               64  56 identity on A
+//!       508   4 CRC32C of 0..508       120  56 identity on B
 //! identity 0  8 inode number           176  16 zero
 //!          8  4 handle type            192 256 chunk bits, 2048
 //!         12  1 handle length, 255: no handle   448  64 zero
@@ -58,6 +58,8 @@ pub struct Header {
     pub slots: u32,
     /// Bytes that a bit stands for.
     pub chunk: ChunkSize,
+    /// Which file elsewhere this is, as the superblocks name it; nil for a copy on a leg.
+    pub file: Uuid,
     /// The slots do not tell everything: all objects have to be compared.
     pub compare_all: bool,
 }
@@ -102,6 +104,7 @@ pub fn encode_header(header: &Header, page: &mut [u8]) {
     page[32..36].copy_from_slice(&header.slots.to_le_bytes());
     page[36..40].copy_from_slice(&(SLOT_SIZE as u32).to_le_bytes());
     page[40..48].copy_from_slice(&header.chunk.bytes().to_le_bytes());
+    page[48..64].copy_from_slice(header.file.as_bytes());
     let crc = crc32c::crc32c(&page[..HEADER_CRC]);
     page[HEADER_CRC..HEADER_CRC + 4].copy_from_slice(&crc.to_le_bytes());
 }
@@ -126,7 +129,8 @@ pub fn decode_header(file: &[u8]) -> Result<Header, BadHeader> {
         return Err(BadHeader::Damaged);
     }
     let mirror = Uuid::from_bytes(array_at(page, 16));
-    Ok(Header { mirror, slots, chunk, compare_all: u32_at(page, 12) & COMPARE_ALL != 0 })
+    let file = Uuid::from_bytes(array_at(page, 48));
+    Ok(Header { mirror, slots, chunk, file, compare_all: u32_at(page, 12) & COMPARE_ALL != 0 })
 }
 
 /// Writes one slot, CRC and all.
@@ -268,8 +272,13 @@ mod tests {
 
     #[test]
     fn a_header_comes_back_as_it_was_and_a_newer_one_is_named() {
-        let header =
-            Header { mirror: Uuid::from_u128(42), slots: 64, chunk: ChunkSize::MAX, compare_all: true };
+        let header = Header {
+            mirror: Uuid::from_u128(42),
+            slots: 64,
+            chunk: ChunkSize::MAX,
+            file: Uuid::from_u128(7),
+            compare_all: true,
+        };
         let mut page = vec![0; PAGE_SIZE];
         encode_header(&header, &mut page);
         assert_eq!(decode_header(&page), Ok(header));
@@ -346,12 +355,19 @@ mod tests {
             encode_header(header, &mut page);
             page
         };
-        let base = Header { mirror: Uuid::nil(), slots: 64, chunk: ChunkSize::MIN, compare_all: false };
+        let base = Header {
+            mirror: Uuid::nil(),
+            slots: 64,
+            chunk: ChunkSize::MIN,
+            file: Uuid::nil(),
+            compare_all: false,
+        };
         for (name, header) in [
             ("flags", Header { compare_all: true, ..base }),
             ("mirror", Header { mirror: Uuid::max(), ..base }),
             ("slots", Header { slots: MAX_SLOTS, ..base }),
             ("chunk size", Header { chunk: ChunkSize::MAX, ..base }),
+            ("file", Header { file: Uuid::max(), ..base }),
         ] {
             assert_differ_in(name, &map, &bytes(&base), &bytes(&header));
         }

@@ -27,6 +27,8 @@ pub struct Expect {
     pub slots: u32,
     /// Bytes a bit stands for.
     pub chunk: ChunkSize,
+    /// Which file elsewhere; nil for the copies on the legs.
+    pub file: Uuid,
     /// A leg that was left behind: its copy lacks what was marked since, so it does not tell what is not
     /// dirty.
     pub stale: Option<LegId>,
@@ -34,7 +36,7 @@ pub struct Expect {
 
 impl Expect {
     pub(super) fn header(&self, compare_all: bool) -> Header {
-        Header { mirror: self.mirror, slots: self.slots, chunk: self.chunk, compare_all }
+        Header { mirror: self.mirror, slots: self.slots, chunk: self.chunk, file: self.file, compare_all }
     }
 }
 
@@ -61,6 +63,8 @@ pub enum Verdict {
         /// Which.
         mirror: Uuid,
     },
+    /// Of this mirror, but the mirror has been in use with another one, or with this one, since.
+    Outdated,
     /// Written by a later version of the program.
     Newer {
         /// Its format version.
@@ -83,6 +87,7 @@ impl fmt::Display for Verdict {
             Verdict::DamagedHeader => f.write_str("has a damaged header"),
             Verdict::DamagedSlot(first) => write!(f, "has damaged slots, the first is {}", first.0),
             Verdict::Foreign { mirror } => write!(f, "belongs to another mirror, {mirror}"),
+            Verdict::Outdated => f.write_str("out of date: the mirror has been in use since"),
             Verdict::Newer { version } => write!(f, "has the later format version {version}"),
             Verdict::Unreadable { errno } => write!(f, "cannot be read: {}", crate::error::errno(*errno)),
         }
@@ -133,6 +138,26 @@ impl Loaded {
         }
     }
 
+    /// Whether a copy may be something else altogether, which must not be overwritten: it is there,
+    /// and what can be read of it does not begin as a bitmap does.
+    pub fn may_be_other_data(&self) -> bool {
+        let is_ours = |image: &[u8]| image.is_empty() || image.starts_with(&format::MAGIC);
+        let unread = |verdict: &Verdict| matches!(verdict, Verdict::Holes | Verdict::Unreadable { .. });
+        self.verdicts.iter().any(|(_, verdict)| unread(verdict))
+            || self.images.iter().any(|(_, image)| image.as_deref().is_some_and(|image| !is_ours(image)))
+    }
+
+    /// Gives the file elsewhere a new identity, which [`Bitmap::new`](super::Bitmap::new) writes: what
+    /// was copied from it before is known for old from now on.
+    pub fn renew(&mut self) {
+        self.expect.file = Uuid::new_v4();
+    }
+
+    /// Which file elsewhere this is; nil for the copies on the legs.
+    pub fn file(&self) -> Uuid {
+        self.expect.file
+    }
+
     /// Bytes that a bit stands for.
     pub fn chunk_size(&self) -> ChunkSize {
         self.expect.chunk
@@ -172,13 +197,20 @@ impl Copy {
                 return Copy::silent(Verdict::Foreign { mirror: header.mirror });
             }
             Err(BadHeader::Newer(version)) => return Copy::silent(Verdict::Newer { version }),
-            Ok(header) if header == expect.header(header.compare_all) => header,
+            Ok(header) if (Header { file: expect.file, ..header }) == expect.header(header.compare_all) => {
+                header
+            }
             _ if short => return Copy::silent(Verdict::Short { len }),
             _ => return Copy::silent(Verdict::DamagedHeader),
         };
-        let mut copy = Copy::silent(if short { Verdict::Short { len } } else { Verdict::Good });
+        let outdated = header.file != expect.file;
+        let mut copy = Copy::silent(match (short, outdated) {
+            (true, _) => Verdict::Short { len },
+            (false, true) => Verdict::Outdated,
+            (false, false) => Verdict::Good,
+        });
         copy.compare_all = header.compare_all;
-        copy.trusted = !short;
+        copy.trusted = !short && !outdated;
         for index in (0..expect.slots).map(SlotIndex) {
             // What a short file still has is added to the union; what it lacks counts as untold.
             let Some(sector) = bytes.get(format::slot_range(index)) else { break };

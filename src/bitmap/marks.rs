@@ -89,12 +89,15 @@ pub struct State {
     marks_asked: u64,
 }
 
+/// A copy, with its store as long as it can be written.
+type StoredCopy = (CopyId, RwLock<Option<Arc<dyn PageStore>>>);
+
 /// The write-intent bitmap. See the module's page.
 pub struct Bitmap {
     pub(super) state: Mutex<State>,
     pub(super) flushed: Condvar,
     pub(super) room: Condvar,
-    pub(super) copies: Vec<(CopyId, RwLock<Option<Arc<dyn PageStore>>>)>,
+    pub(super) copies: Vec<StoredCopy>,
     chunk: ChunkSize,
 }
 
@@ -120,12 +123,12 @@ impl Bitmap {
     pub fn create_image(mirror: Uuid, slots: u32, chunk: ChunkSize) -> Vec<u8> {
         let allowed = (format::MIN_SLOTS..=format::MAX_SLOTS).contains(&slots);
         assert!(allowed && (slots as usize).is_multiple_of(SLOTS_PER_PAGE), "{slots} slots cannot be");
-        format::empty_image(&Header { mirror, slots, chunk, compare_all: false })
+        format::empty_image(&Header { mirror, slots, chunk, file: Uuid::nil(), compare_all: false })
     }
 
     /// The bytes of a file that tells nothing, but that everything has to be compared.
     pub fn ignorant_image(mirror: Uuid, slots: u32, chunk: ChunkSize) -> Vec<u8> {
-        format::empty_image(&Header { mirror, slots, chunk, compare_all: true })
+        format::empty_image(&Header { mirror, slots, chunk, file: Uuid::nil(), compare_all: true })
     }
 
     /// Makes a copy that has its full length such an image. Durable on return.

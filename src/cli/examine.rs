@@ -146,7 +146,7 @@ fn read_bitmap(leg: &LegDir, state_dir: BorrowedFd<'_>, superblock: &Superblock)
         return Ok(Bitmap { place, slots, verdict, compare_all: false, dirty: Vec::new() });
     }
     let chunk = ChunkSize::new(superblock.chunk_size).ok_or_else(|| errno(libc::EINVAL))?;
-    let expect = Expect { mirror: superblock.mirror, slots, chunk, stale: None };
+    let expect = Expect { mirror: superblock.mirror, slots, chunk, file: uuid::Uuid::nil(), stale: None };
     let loaded = Loaded::from_images(vec![(CopyId::Leg(superblock.role), read_image(state_dir))], &expect);
     let verdict = loaded.verdicts.first().map(|(_, verdict)| verdict.to_string());
     let dirty = dirty::describe(leg, superblock.role, chunk, &loaded.dirty())?;

@@ -4,15 +4,20 @@
 //! |---|---|---|
 //! | on the legs | no | the two copies; one that is damaged is made anew from the union |
 //! | on the legs | FILE | FILE is made from the union of the two copies, and used from now on |
-//! | elsewhere | FILE | FILE; one that is damaged is made anew, and everything is compared |
+//! | elsewhere | FILE | FILE; one that is damaged, or not the one in use last, is made anew, and everything is compared |
 //! | elsewhere | no | after a clean unmount the legs' copies are made anew; otherwise refused |
 //! | one this, one that | | as "on the legs": a crash while the place was being changed |
+//!
+//! A file elsewhere can be an old one: a copy, or the one in use before. So it has an identity, which the
+//! superblocks name; it is renewed whenever nothing is dirty, and what they do not name tells nothing.
 //!
 //! ORDER: a new place is filled, durably, before the superblocks name it, and nothing is marked
 //! before they do. A crash in between leaves the old place with all its bits.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
 
 use crate::bitmap::{Bitmap, ChunkSize, Copies, CopyId, Expect, FileStore, Loaded, PageStore, Verdict};
 use crate::error::{Error, Result};
@@ -49,17 +54,24 @@ pub fn open(files: &Files<'_>, superblocks: &mut PerLeg<Option<Superblock>>) -> 
     let says = superblocks[source].clone().ok_or_else(|| Error::new("the source has no superblock"))?;
     let chunk = ChunkSize::new(says.chunk_size).ok_or_else(|| bad_chunk(says.chunk_size))?;
     let stale = files.plan.stale;
-    let expect = Expect { mirror: says.mirror, slots: says.bitmap_slots, chunk, stale };
-    let other = superblocks[source.other()].as_ref().map_or(says.bitmap_place, |other| other.bitmap_place);
+    let expect =
+        Expect { mirror: says.mirror, slots: says.bitmap_slots, chunk, file: says.bitmap_file, stale };
+    // What was left behind does not know where the bitmap is by now.
+    let other = superblocks[source.other()].as_ref().filter(|_| stale != Some(source.other()));
+    let other = other.map_or(says.bitmap_place, |other| other.bitmap_place);
     // A crash while the place was being changed, in either direction: nothing has been marked since,
     // and the legs' copies are complete.
     let was = if says.bitmap_place == other { says.bitmap_place } else { BitmapPlace::Leg };
-    let (copies, loaded) = match (was, files.elsewhere) {
+    let (copies, mut loaded) = match (was, files.elsewhere) {
         (BitmapPlace::Leg, None) => on_the_legs(files, &expect)?,
         (BitmapPlace::Elsewhere, Some(file)) => elsewhere(files, file, &expect)?,
         (BitmapPlace::Leg, Some(file)) => move_out(files, file, &expect)?,
         (BitmapPlace::Elsewhere, None) => move_in(files, &expect)?,
     };
+    let nothing_is_dirty = files.plan.work == Work::Nothing || was == BitmapPlace::Leg;
+    if files.elsewhere.is_some() && nothing_is_dirty && !files.read_only {
+        loaded.renew();
+    }
     let of_a_leg_that_is_there = |copy: &CopyId| match copy {
         CopyId::Leg(leg) => files.dirs[*leg].is_some(),
         CopyId::Single => true,
@@ -78,6 +90,7 @@ pub fn open(files: &Files<'_>, superblocks: &mut PerLeg<Option<Superblock>>) -> 
     for leg in LegId::ALL {
         if let Some(superblock) = &mut superblocks[leg] {
             superblock.bitmap_place = place;
+            superblock.bitmap_file = loaded.file();
         }
     }
     // A mount that must not change anything gives the bitmap nowhere to write.
@@ -96,6 +109,7 @@ fn bad_chunk(bytes: u64) -> Error {
 }
 
 fn on_the_legs(files: &Files<'_>, expect: &Expect) -> Result<(Copies, Loaded)> {
+    let expect = &Expect { file: Uuid::nil(), ..*expect };
     let stores = PerLeg::from_fn(|leg| leg_store(files, leg));
     let copies = Copies::PerLeg(stores);
     let loaded = copies.load(expect);
@@ -125,7 +139,11 @@ fn on_the_legs(files: &Files<'_>, expect: &Expect) -> Result<(Copies, Loaded)> {
 fn is_usable(verdict: Verdict) -> bool {
     matches!(
         verdict,
-        Verdict::Good | Verdict::DamagedHeader | Verdict::DamagedSlot(_) | Verdict::Foreign { .. }
+        Verdict::Good
+            | Verdict::Outdated
+            | Verdict::DamagedHeader
+            | Verdict::DamagedSlot(_)
+            | Verdict::Foreign { .. }
     )
 }
 
@@ -207,6 +225,16 @@ fn elsewhere(files: &Files<'_>, file: &Path, expect: &Expect) -> Result<(Copies,
     let copies = Copies::Single(Box::new(store));
     let loaded = copies.load(expect);
     refuse_foreign(&loaded, file)?;
+    if loaded.may_be_other_data() {
+        return Err(not_ours(file));
+    }
+    if clean && !files.read_only && matches!(loaded.verdicts.first(), Some((_, Verdict::Outdated))) {
+        // Nothing is dirty, so what an old one says does not matter.
+        let image = Bitmap::create_image(expect.mirror, expect.slots, expect.chunk);
+        let copies = Copies::Single(Box::new(locked(make_elsewhere(&dir, &name, file, &image)?, file)?));
+        let loaded = copies.load(&Expect { file: Uuid::nil(), ..*expect });
+        return Ok((copies, loaded));
+    }
     if files.read_only || loaded.verdicts.iter().all(|(_, verdict)| is_usable(*verdict)) {
         return Ok((copies, loaded));
     }
@@ -233,6 +261,11 @@ fn refuse_foreign(loaded: &Loaded, file: &Path) -> Result<()> {
     Ok(())
 }
 
+fn not_ours(file: &Path) -> Error {
+    Error::new(format!("{} exists and is not a bitmap of this mirror", file.display()))
+        .hint("Name a file that does not exist yet, or an empty one. Without its own bitmap everything is compared.")
+}
+
 fn newer(what: &str, version: u32) -> Error {
     Error::new(format!("{what} has format version {version}, which this program does not know"))
         .hint("Use the newer mirrorfs that wrote it.")
@@ -256,14 +289,16 @@ fn move_out(files: &Files<'_>, file: &Path, expect: &Expect) -> Result<(Copies, 
     if let Ok(there) = FileStore::open(&dir, &name) {
         let there = Copies::Single(Box::new(locked(there, file)?)).load(expect);
         refuse_foreign(&there, file)?;
-        if !matches!(there.verdicts.first(), Some((_, Verdict::Good | Verdict::Short { len: 0 }))) {
-            return Err(Error::new(format!("{} exists and is not a bitmap of this mirror", file.display()))
-                .hint("Name a file that does not exist yet, or an empty one."));
+        if !matches!(
+            there.verdicts.first(),
+            Some((_, Verdict::Good | Verdict::Outdated | Verdict::Short { len: 0 }))
+        ) {
+            return Err(not_ours(file));
         }
     }
     let store = locked(make_elsewhere(&dir, &name, file, &loaded.image())?, file)?;
     let copies = Copies::Single(Box::new(store));
-    let loaded = copies.load(expect);
+    let loaded = copies.load(&Expect { file: Uuid::nil(), ..*expect });
     Ok((copies, loaded))
 }
 

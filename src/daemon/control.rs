@@ -27,7 +27,7 @@ use crate::error::Error;
 /// Longest request or answer, in bytes.
 const LINE_MAX: u64 = 16 << 20;
 /// How long either side waits for the other when the answer needs no disk.
-pub const PATIENCE: Duration = Duration::from_secs(3);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What came back for a request.
 #[derive(Debug)]

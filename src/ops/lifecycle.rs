@@ -165,13 +165,12 @@ impl<L: Leg> Mirror<L> {
         self.tell(News::Recovered { leg: target, returned: self.returned(), because });
         if let Err(error) = tried
             && self.health.in_service(target)
+            && let Err(error) = self.fault(target, error.raw_os_error().unwrap_or(libc::EIO))
         {
-            if let Err(error) = self.fault(target, error.raw_os_error().unwrap_or(libc::EIO)) {
-                let reason = format!(
-                    "the resync failed ({error}); see to the legs, unmount and mount again: it then starts anew"
-                );
-                self.turn_read_only(reason);
-            }
+            let reason = format!(
+                "the resync failed ({error}); see to the legs, unmount and mount again: it then starts anew"
+            );
+            self.turn_read_only(reason);
         }
         self.progress.stopped();
         self.gate.shut();

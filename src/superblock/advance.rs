@@ -25,8 +25,8 @@
 //!
 //! ```text
 //!   F1  survivor   a generation of its own, the old one among its ancestors; events = highest ever
-//!                  tried + 1, peer stale since (the other's events as last known), events_cleared as
-//!                  it is, which is never more than that; then again into the other slot
+//!                  tried + 1, peer stale since (the highest ever tried), events_cleared as it is, which is
+//!                  never more than that; then again into the other slot
 //! ```
 //!
 //! | crash | what is found | what the next mount does |
@@ -40,7 +40,8 @@
 //! it is the target of a resync, and refused without its source.
 //!
 //! "Highest ever tried", since a write of the lost leg that reported an error may have landed: it
-//! must not have as many events as the survivor, or it would look as if it had gone on.
+//! must not have as many events as the survivor, or more than it is stale since, or it would look as if it
+//! had gone on.
 //!
 //! Never loses the source: the fault of a leg from which a resync still reads is not recorded, for
 //! the other one is not complete. That mirror can only stop.
@@ -206,10 +207,9 @@ impl Superblocks {
     }
 
     fn go_on_alone(&mut self, survivor: LegId, cause: i32, born: Option<Timestamp>) -> io::Result<()> {
-        let other = self.sides[survivor.other()].as_ref().map(|side| side.now.events);
         let mut next = self.side(survivor)?.now.clone();
         let was = next.peer_state;
-        let since_events = other.unwrap_or(next.events);
+        let since_events = self.tried;
         if !matches!(was, PeerState::Stale { .. }) {
             // O4: events_cleared stands still from here on.
             debug_assert!(next.events_cleared <= since_events, "raised before the other leg caught up");

@@ -254,6 +254,49 @@ fn each_leg_alone_is_a_split_brain_whatever_the_order_and_wherever_a_crash_falls
 }
 
 #[test]
+fn an_old_copy_of_a_leg_that_went_on_alone_has_diverged_from_the_leg_that_went_on_with_the_original() {
+    for restored in LegId::ALL {
+        for writes in [1, u64::MAX] {
+            let medium = new_medium();
+            let (old, decided) = find(&medium);
+            mount(&medium, &old, &decided.unwrap()).unwrap();
+            medium.lock().slots[restored] = old[restored].clone();
+            alone(&medium, restored, writes);
+            let divergent = Refusal::Divergent(DivergentBecause::WentOn(restored.other()));
+            assert_eq!(find(&medium).1, Err(divergent));
+        }
+    }
+}
+
+#[test]
+fn a_discarded_leg_stays_so_while_the_kept_one_goes_on_alone() {
+    for discarded in LegId::ALL {
+        let kept = discarded.other();
+        let medium = new_medium();
+        LegId::ALL.into_iter().for_each(|leg| alone(&medium, leg, u64::MAX));
+        let slots = medium.lock().slots.clone();
+        medium.lock().slots[discarded] = slots[discarded].announced();
+        alone(&medium, kept, u64::MAX);
+        assert!(matches!(find(&medium).1, Err(Refusal::Divergent(_))));
+        let slots = medium.lock().slots.clone();
+        medium.lock().slots[discarded] = slots[discarded].handed_over(&slots[kept]);
+        for writes in [1, u64::MAX, 2] {
+            let expected = Plan { source: kept, work: Work::CompareAll, stale: Some(discarded) };
+            assert_eq!(find(&medium).1, Ok(expected));
+            alone(&medium, kept, writes);
+        }
+        // Its recovery may be interrupted as any other.
+        let (slots, decided) = find(&medium);
+        for writes in 0..8 {
+            medium.lock().left = writes;
+            let _ = mount(&medium, &slots, &decided.clone().unwrap());
+            medium.lock().left = u64::MAX;
+            assert_eq!(find(&medium).1.unwrap().source, kept, "{writes} writes");
+        }
+    }
+}
+
+#[test]
 fn one_leg_alone_however_often_leaves_the_other_one_stale() {
     for one in LegId::ALL {
         let medium = new_medium();

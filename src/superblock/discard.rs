@@ -52,6 +52,7 @@ impl Superblock {
             source: Some(kept.role),
             alone_since: None,
             bitmap_place: kept.bitmap_place,
+            bitmap_file: kept.bitmap_file,
             clean: false,
             ..self.clone()
         }

@@ -26,7 +26,8 @@
 //!      184      8  chunk size in bytes
 //!      192      8  alone since: seconds since 1970 (0 unless known)
 //!      200      4  alone since: nanoseconds, and one more; 0: not known
-//!      204   3892  zero
+//!      204     16  bitmap file: UUID of the one elsewhere, zero if it is on the legs
+//!      220   3876  zero
 //! ```
 //!
 //! All fields lie in the first 512 bytes, so a write torn at a sector leaves the old slot or the new
@@ -122,6 +123,7 @@ pub fn encode(sb: &Superblock) -> Slot {
     let (secs, nanos) = sb.alone_since.map_or((0, 0), |time| (time.secs, time.nanos + 1));
     writer.put(&secs.to_le_bytes());
     writer.put(&nanos.to_le_bytes());
+    writer.put(sb.bitmap_file.as_bytes());
     let crc = crc32c::crc32c(&writer.bytes);
     writer.bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     Slot(writer.bytes)
@@ -160,6 +162,7 @@ fn decode_fields(reader: &mut Reader<'_>, place: usize) -> Result<Superblock, Sl
     let chunk_size = reader.number();
     let secs = i64::from_le_bytes(reader.take());
     let nanos = u32::from_le_bytes(reader.take());
+    let bitmap_file = Uuid::from_bytes(reader.take());
     check(nanos <= 1_000_000_000 && (nanos > 0 || secs == 0), "time since it is alone")?;
     check(reader.bytes[reader.at..].iter().all(|&byte| byte == 0), "reserved byte")?;
     check(generation != 0, "generation")?;
@@ -195,6 +198,7 @@ fn decode_fields(reader: &mut Reader<'_>, place: usize) -> Result<Superblock, Sl
             2 => BitmapPlace::Elsewhere,
             _ => return Err(SlotFault::BadField("bitmap place")),
         },
+        bitmap_file,
         clean: clean == 1,
         sequence,
     })

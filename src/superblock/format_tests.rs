@@ -24,6 +24,7 @@ fn any_superblock(random: &mut Random) -> Superblock {
         chunk_size: 1 << (16 + random.below(15)),
         bitmap_slots: 1 + random.below(1 << 31) as u32,
         bitmap_place: *random.pick(&[BitmapPlace::Leg, BitmapPlace::Elsewhere]),
+        bitmap_file: Uuid::from_u64_pair(random.number(), random.number()),
         alone_since: *random.pick(&[None, Some(time)]),
         clean: random.below(2) == 1,
         sequence: random.number(),
@@ -96,7 +97,7 @@ fn values_this_version_never_writes_are_refused_though_the_checksum_is_right() {
         (160, 2, SlotFault::BadField("events_cleared")),
         (184, 1, SlotFault::BadField("chunk size")),
         (192, 1, SlotFault::BadField("time since it is alone")),
-        (204, 1, SlotFault::BadField("reserved byte")),
+        (220, 1, SlotFault::BadField("reserved byte")),
         (4095, 1, SlotFault::BadField("reserved byte")),
     ];
     for (at, byte, fault) in cases {
@@ -143,6 +144,7 @@ fn the_byte_map_in_the_docs_is_that_of_the_code() {
         ("clean", with(|sb| sb.clean = false)),
         ("bitmap place", with(|sb| sb.bitmap_place = BitmapPlace::Elsewhere)),
         ("alone since", with(|sb| sb.alone_since = Some(Timestamp { secs: -1, nanos: 0x3b9a_c9fe }))),
+        ("bitmap file", with(|sb| sb.bitmap_file = Uuid::max())),
         ("source", with(|sb| sb.source = Some(LegId::B))),
         ("peer state", with(|sb| sb.peer_state = PeerState::Recovering)),
         ("generation", with(|sb| sb.generation = u64::MAX)),

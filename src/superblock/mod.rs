@@ -48,7 +48,7 @@ pub enum PeerState {
     InSync,
     /// It failed, and this leg went on without it.
     Stale {
-        /// The peer's `events` when it was last in step.
+        /// The most `events` that the peer can have had when it was left behind.
         since_events: u64,
         /// Why it was left behind: the errno it gave.
         errno: i32,
@@ -98,6 +98,9 @@ pub struct Superblock {
     pub bitmap_slots: u32,
     /// Where the bitmap is kept.
     pub bitmap_place: BitmapPlace,
+    /// Which file elsewhere holds the bitmap, as its header says; nil if it is on the legs. New at each
+    /// mount that finds the mirror clean.
+    pub bitmap_file: Uuid,
     /// Not mounted since this was written, and nothing was in flight then.
     pub clean: bool,
     /// Counts the writes to this leg's superblock file; the higher of two valid slots counts. Set by
@@ -137,6 +140,7 @@ impl Superblock {
             chunk_size: geometry.chunk_size,
             bitmap_slots: geometry.bitmap_slots,
             bitmap_place: geometry.bitmap_place,
+            bitmap_file: Uuid::nil(),
             clean: true,
             sequence: 0,
         })

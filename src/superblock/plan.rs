@@ -19,6 +19,7 @@
 //! | g | g | see below |
 //! | g | among A's ancestors is B's | B is stale: A went on without it |
 //! | among B's ancestors is A's | g | A is stale |
+//! | so, but the stale one's cleared > the other's "stale since" | | refused: divergent, it went on with a leg of which the other is an old copy |
 //! | otherwise | | refused: divergent |
 //!
 //! Within one generation, "ahead" is the leg with more events, `source` the recorded one of a resync:
@@ -185,10 +186,17 @@ fn left_behind(legs: &PerLeg<&Superblock>) -> Result<Option<LegId>, Refusal> {
     if a.generation == b.generation {
         return Ok(None);
     }
-    match (a.ancestors.contains(&b.generation), b.ancestors.contains(&a.generation)) {
-        (true, false) if b.peer_state == PeerState::InSync => Ok(Some(LegId::B)),
-        (false, true) if a.peer_state == PeerState::InSync => Ok(Some(LegId::A)),
-        _ => Err(Refusal::Divergent(DivergentBecause::Generations)),
+    let stale = match (a.ancestors.contains(&b.generation), b.ancestors.contains(&a.generation)) {
+        (true, false) if b.peer_state == PeerState::InSync => LegId::B,
+        (false, true) if a.peer_state == PeerState::InSync => LegId::A,
+        _ => return Err(Refusal::Divergent(DivergentBecause::Generations)),
+    };
+    // events_cleared is raised only after both legs have the new events: the one that went on would know.
+    match legs[stale.other()].peer_state {
+        PeerState::Stale { since_events, .. } if legs[stale].events_cleared > since_events => {
+            Err(Refusal::Divergent(DivergentBecause::WentOn(stale)))
+        }
+        _ => Ok(Some(stale)),
     }
 }
 

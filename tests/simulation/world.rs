@@ -115,7 +115,8 @@ impl World {
         let is_there = |leg: LegId| missing != Some(leg);
         let copies = Copies::PerLeg(PerLeg::from_fn(|leg| is_there(leg).then(|| self.bitmap(leg))));
         let mirror = self.superblock(LegId::A).mirror;
-        let expect = Expect { mirror, slots: SLOTS, chunk: CHUNK, stale: plan.stale };
+        let expect =
+            Expect { mirror, slots: SLOTS, chunk: CHUNK, file: uuid::Uuid::nil(), stale: plan.stale };
         let loaded = copies.load(&expect);
         if loaded.compare_all && missing.is_none() && !self.overflowed() {
             return Err(format!("the bitmap is damaged: {:?}", loaded.verdicts));
@@ -205,7 +206,7 @@ impl World {
     pub fn dirty_slots(&self) -> usize {
         let copies = Copies::PerLeg(PerLeg::from_fn(|leg| Some(self.bitmap(leg))));
         let mirror = self.superblock(LegId::A).mirror;
-        let expect = Expect { mirror, slots: SLOTS, chunk: CHUNK, stale: None };
+        let expect = Expect { mirror, slots: SLOTS, chunk: CHUNK, file: uuid::Uuid::nil(), stale: None };
         copies.load(&expect).dirty().len()
     }
 }

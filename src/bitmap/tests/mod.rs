@@ -21,7 +21,7 @@ pub const MIRROR: Uuid = Uuid::from_u128(0x1234);
 
 /// What a test's superblock would say.
 pub fn expect(slots: u32) -> Expect {
-    Expect { mirror: MIRROR, slots, chunk: ChunkSize::DEFAULT, stale: None }
+    Expect { mirror: MIRROR, slots, chunk: ChunkSize::DEFAULT, file: Uuid::nil(), stale: None }
 }
 
 /// A copy in memory. Clones share it.

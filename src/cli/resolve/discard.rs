@@ -183,13 +183,24 @@ impl Elsewhere {
         store.lock().map_err(|cause| what().because(cause).hint("Another mirror uses it."))?;
         let says = &superblocks[LegId::A];
         let chunk = ChunkSize::new(says.chunk_size).ok_or_else(|| what().because(errno(libc::EINVAL)))?;
-        let expect = Expect { mirror: says.mirror, slots: says.bitmap_slots, chunk, stale: None };
+        let expect = Expect {
+            mirror: says.mirror,
+            slots: says.bitmap_slots,
+            chunk,
+            file: says.bitmap_file,
+            stale: None,
+        };
         let loaded = Loaded::from_images(vec![(CopyId::Single, store.read_all())], &expect);
         match loaded.verdicts.first() {
             // An empty file is one that somebody made for us.
-            Some((_, Verdict::Good | Verdict::DamagedSlot(_) | Verdict::Short { .. } | Verdict::Holes)) => {
-                Ok(Elsewhere { path: file.to_owned(), dir, store: Some(store) })
-            }
+            Some((
+                _,
+                Verdict::Good
+                | Verdict::Outdated
+                | Verdict::DamagedSlot(_)
+                | Verdict::Short { .. }
+                | Verdict::Holes,
+            )) => Ok(Elsewhere { path: file.to_owned(), dir, store: Some(store) }),
             verdict => {
                 let verdict = verdict.map_or_else(String::new, |(_, verdict)| format!(": it {verdict}"));
                 Err(Error::new(format!("{} is not this mirror's bitmap{verdict}", file.display()))

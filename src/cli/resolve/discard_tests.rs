@@ -171,7 +171,8 @@ fn no_mark_is_left_in_any_copy_and_all_of_them_say_compare_everything() {
     split.discard(LegId::B, 3);
     let says = &split.superblocks()[LegId::A];
     let chunk = ChunkSize::new(says.chunk_size).unwrap();
-    let expect = Expect { mirror: says.mirror, slots: says.bitmap_slots, chunk, stale: None };
+    let expect =
+        Expect { mirror: says.mirror, slots: says.bitmap_slots, chunk, file: says.bitmap_file, stale: None };
     for leg in LegId::ALL {
         let loaded = Loaded::from_images(vec![(CopyId::Leg(leg), fs::read(file(leg)))], &expect);
         assert_eq!(loaded.verdicts, [(CopyId::Leg(leg), Verdict::Good)]);

@@ -46,7 +46,13 @@ impl Marks {
             return Ok(none("it is kept in a file elsewhere"));
         }
         let chunk = ChunkSize::new(says.chunk_size).ok_or_else(|| errno(libc::EINVAL))?;
-        let expect = Expect { mirror: says.mirror, slots: says.bitmap_slots, chunk, stale: None };
+        let expect = Expect {
+            mirror: says.mirror,
+            slots: says.bitmap_slots,
+            chunk,
+            file: uuid::Uuid::nil(),
+            stale: None,
+        };
         let loaded = Loaded::from_images(vec![(CopyId::Leg(says.role), read_image(state_dir))], &expect);
         let mut marks = Marks::of(&loaded.dirty(), says.role, says.alone_since);
         if loaded.compare_all {

@@ -115,7 +115,13 @@ impl World {
         };
         let copies = Copies::Single(Box::new(BitmapFile(self.bitmap.clone())));
         let mirror = self.superblock(LegId::A).mirror;
-        let loaded = copies.load(&Expect { mirror, slots: SLOTS, chunk: ChunkSize::MIN, stale: plan.stale });
+        let loaded = copies.load(&Expect {
+            mirror,
+            slots: SLOTS,
+            chunk: ChunkSize::MIN,
+            file: uuid::Uuid::nil(),
+            stale: plan.stale,
+        });
         let is_there = |leg: LegId| there.contains(&leg).then_some(leg);
         let parts = Parts {
             legs: PerLeg::from_fn(|leg| is_there(leg).map(|leg| self.leg(leg))),

@@ -33,8 +33,13 @@ impl Medium {
 
     pub fn open(&self) -> Bitmap {
         let copies = Copies::Single(Box::new(self.clone()));
-        let loaded =
-            copies.load(&Expect { mirror: Uuid::nil(), slots: SLOTS, chunk: ChunkSize::MIN, stale: None });
+        let loaded = copies.load(&Expect {
+            mirror: Uuid::nil(),
+            slots: SLOTS,
+            chunk: ChunkSize::MIN,
+            file: Uuid::nil(),
+            stale: None,
+        });
         Bitmap::new(copies, loaded, LegId::A).unwrap()
     }
 }
