@@ -108,7 +108,8 @@ fn scripts_try_runs_again_over_the_mount_of_a_killed_daemon() {
     let tools = scratch.dir("tools");
     fs::write(tools.join("cargo"), "#!/bin/sh\n").expect("write");
     fs::set_permissions(tools.join("cargo"), fs::Permissions::from_mode(0o755)).expect("chmod");
-    std::os::unix::fs::symlink(common::mirror::program(), scratch.dir("release").join("mirrorfs")).expect("link");
+    std::os::unix::fs::symlink(common::mirror::program(), scratch.dir("release").join("mirrorfs"))
+        .expect("link");
     let path = format!("{}:{}", tools.display(), std::env::var("PATH").expect("PATH"));
     let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/try");
     let run = || {

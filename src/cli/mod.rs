@@ -11,7 +11,6 @@ pub mod exit;
 pub mod fail;
 pub mod mount;
 pub mod re_add;
-pub mod replace;
 pub mod resolve;
 pub mod shell;
 pub mod size;
@@ -41,7 +40,6 @@ enum Command {
     Status(status::Args),
     Fail(fail::Args),
     ReAdd(re_add::Args),
-    Replace(replace::Args),
     Resolve(resolve::Args),
     Wait(wait::Args),
     Examine(examine::Args),
@@ -65,7 +63,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, start: Start) -> Exit
         Command::Fail(args) => fail::run(&args),
         Command::Mount(args) => mount::run(args, start),
         Command::ReAdd(args) => re_add::run(&args),
-        Command::Replace(args) => replace::run(&args),
         Command::Resolve(args) => resolve::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Wait(args) => wait::run(&args),

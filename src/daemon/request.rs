@@ -111,7 +111,7 @@ mod tests {
             assert!(error.contains(words), "{error}");
         }
         for path in [r#""srv/b""#, r#""""#, "7", "[47,256]", "[47,0]", "[98]", "{}"] {
-            let text = format!(r#"{{"command":"replace","path":{path}}}"#);
+            let text = format!(r#"{{"command":"re-add","path":{path}}}"#);
             let error = serde_json::from_str::<Request>(&text).unwrap().path().unwrap_err().to_string();
             assert!(error.contains("not an absolute path"), "{error}");
         }

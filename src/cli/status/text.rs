@@ -137,7 +137,6 @@ pub fn explain(report: &Report) -> Told {
 /// One leg serves alone. `at` is the mount point as a shell takes it.
 fn degraded(at: &str, leg: &Leg) -> Told {
     let (id, alone) = (&leg.id, if leg.id == "A" { "B" } else { "A" });
-    let replace = format!("For an empty directory in its place, type: mirrorfs replace {at} {id} PATH");
     let (what, first) = match leg.state {
         LegState::Recovering => {
             return Told {
@@ -161,7 +160,7 @@ fn degraded(at: &str, leg: &Leg) -> Told {
         meaning: format!(
             "Leg {id} {what}; leg {alone} alone gets the changes, and they are noted for leg {id}."
         ),
-        actions: vec![first, replace],
+        actions: vec![first],
     }
 }
 

@@ -60,7 +60,6 @@ status: Leg B is out of service; leg A alone gets the changes, and they are note
 reason: leg B: Input/output error
 missed: 12 objects, at most 1.5 GiB of data to copy to leg B
 action: See to its disk, then type: mirrorfs re-add /mnt/m B
-        For an empty directory in its place, type: mirrorfs replace /mnt/m B PATH
 resync: none until leg B is back
  dirty: 0 slots, 0 chunks
 counts: 0 marks, 0 flushes, 0 clears; resync read 0 B, wrote 0 B
@@ -94,7 +93,6 @@ fn each_state_has_its_meaning_and_its_action() {
             &[
                 "status: Leg B is not there; leg A alone",
                 "action: Once its directory is there, type: mirrorfs re-add /mnt/m B PATH",
-                "        For an empty directory in its place, type: mirrorfs replace /mnt/m B PATH",
                 "resync: none until leg B is back",
             ],
         ),
