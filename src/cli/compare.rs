@@ -51,7 +51,8 @@ pub(super) fn run(args: &Args) -> std::result::Result<Exit, Failure> {
 pub fn compare(a: &Path, b: &Path, tell: &mut dyn FnMut(Vec<u8>)) -> Result<u64> {
     let _locks = [lock(a)?, lock(b)?];
     let mut lines = Lines { tell, count: 0 };
-    walk([open(a)?, open(b)?], &mut lines)?;
+    walk([open(a)?, open(b)?], &mut lines)
+        .map_err(|error| error.hint("What was printed so far is not all."))?;
     Ok(lines.count)
 }
 
@@ -59,9 +60,7 @@ pub fn compare(a: &Path, b: &Path, tell: &mut dyn FnMut(Vec<u8>)) -> Result<u64>
 pub(super) fn walk(roots: [std::fs::File; 2], witness: &mut dyn Witness) -> Result<()> {
     let mut walk = walk::Walk::new(roots, witness);
     walk.run().map_err(|error| {
-        Error::new(format!("cannot compare {} of the two legs", walk.path().display()))
-            .because(error)
-            .hint("What was printed so far is not all.")
+        Error::new(format!("cannot compare {} of the two legs", walk.path().display())).because(error)
     })
 }
 

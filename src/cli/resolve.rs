@@ -248,7 +248,8 @@ fn find(
         let view = legs[leg].view().and_then(|view| object::open_dir(&File::from(view), OsStr::new(".")));
         view.map_err(|e| cannot("open", leg, legs, e))
     };
-    differing::find([root(LegId::A)?, root(LegId::B)?], &marks)
+    let found = differing::find([root(LegId::A)?, root(LegId::B)?], &marks);
+    found.map_err(|error| error.hint("Nothing has been changed."))
 }
 
 fn cannot(what: &str, leg: LegId, legs: &PerLeg<LegDir>, cause: io::Error) -> Error {
