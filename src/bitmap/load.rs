@@ -203,14 +203,13 @@ impl Copy {
             _ if short => return Copy::silent(Verdict::Short { len }),
             _ => return Copy::silent(Verdict::DamagedHeader),
         };
-        let outdated = header.file != expect.file;
-        let mut copy = Copy::silent(match (short, outdated) {
-            (true, _) => Verdict::Short { len },
-            (false, true) => Verdict::Outdated,
-            (false, false) => Verdict::Good,
-        });
+        if header.file != expect.file && !short {
+            // Not even its slots count: a leg that has been discarded since has the objects aside that they name.
+            return Copy::silent(Verdict::Outdated);
+        }
+        let mut copy = Copy::silent(if short { Verdict::Short { len } } else { Verdict::Good });
         copy.compare_all = header.compare_all;
-        copy.trusted = !short && !outdated;
+        copy.trusted = !short;
         for index in (0..expect.slots).map(SlotIndex) {
             // What a short file still has is added to the union; what it lacks counts as untold.
             let Some(sector) = bytes.get(format::slot_range(index)) else { break };

@@ -126,9 +126,10 @@ impl Bitmap {
         format::empty_image(&Header { mirror, slots, chunk, file: Uuid::nil(), compare_all: false })
     }
 
-    /// The bytes of a file that tells nothing, but that everything has to be compared.
-    pub fn ignorant_image(mirror: Uuid, slots: u32, chunk: ChunkSize) -> Vec<u8> {
-        format::empty_image(&Header { mirror, slots, chunk, file: Uuid::nil(), compare_all: true })
+    /// The bytes of a file that tells nothing, but that everything has to be compared. `file` is nil for a
+    /// copy on a leg.
+    pub fn ignorant_image(mirror: Uuid, slots: u32, chunk: ChunkSize, file: Uuid) -> Vec<u8> {
+        format::empty_image(&Header { mirror, slots, chunk, file, compare_all: true })
     }
 
     /// Makes a copy that has its full length such an image. Durable on return.

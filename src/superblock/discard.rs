@@ -1,6 +1,7 @@
 //! One of two legs that have diverged is discarded: what its superblock says on the way. Pure.
 //!
-//! Only the discarded leg's superblock is written; the kept one is the source of a recovery as it is.
+//! Only the discarded leg's superblock is written; the kept one is the source of a recovery as it is. (Of a
+//! mirror that keeps its bitmap elsewhere it names a new file in between, which changes nothing here.)
 //!
 //! ```text
 //!   D1  announced    a generation of its own without ancestors, source = the kept leg; twice

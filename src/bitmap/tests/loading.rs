@@ -223,7 +223,7 @@ impl PageStore for Cut {
 
 #[test]
 fn forgetting_a_copy_says_that_everything_is_to_be_compared_before_the_first_slot_is_gone() {
-    let image = Bitmap::ignorant_image(MIRROR, SLOTS, ChunkSize::DEFAULT);
+    let image = Bitmap::ignorant_image(MIRROR, SLOTS, ChunkSize::DEFAULT, Uuid::nil());
     let whole = image_of(0..20);
     for cut in 0..3 {
         let store = Memory::new(whole.clone());
@@ -235,4 +235,12 @@ fn forgetting_a_copy_says_that_everything_is_to_be_compared_before_the_first_slo
         assert!(after.compare_all || store.bytes() == whole, "after {cut} writes");
         assert!(!finished || (after.compare_all && after.dirty().is_empty()));
     }
+}
+
+#[test]
+fn an_old_file_tells_nothing_not_even_by_its_slots() {
+    let renewed = Expect { file: Uuid::from_u128(5), ..expect(SLOTS) };
+    let loaded = Loaded::from_images(vec![(CopyId::Single, Ok(image_of(0..20)))], &renewed);
+    assert_eq!(loaded.verdicts, [(CopyId::Single, Verdict::Outdated)]);
+    assert!(loaded.compare_all && loaded.dirty().is_empty());
 }

@@ -3,18 +3,21 @@
 //! ```text
 //!   announce      D1, the discarded leg's superblock: from here on only this may be finished
 //!   move_aside    its versions of what differs go to its .mirrorfs/conflicts
-//!   forget_marks  every copy of the bitmap: no slots, everything is to be compared
+//!   forget_marks  every copy of the bitmap: no slots, everything is to be compared; if it is kept elsewhere,
+//!                 the kept leg's superblock names a new file, so that an old one counts for nothing
 //!   hand_over     D2, the discarded leg's superblock: the next mount recovers it from the kept leg
 //! ```
 //!
 //! After a crash before D1 nothing has happened. After one before D2 both together are still refused as divergent,
 //! and the discarded leg alone as incomplete: the same command goes on, for what is aside does not
 //! differ any more. After D2 it is done. D1 and D2 are in [`crate::superblock`]. Of the kept leg nothing
-//! is changed but its copy of the bitmap.
+//! is changed but its copy of the bitmap, or which file that is.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
 
 use super::aside::{Aside, Chosen};
 use crate::bitmap::{self, Bitmap, ChunkSize, CopyId, Expect, Loaded, PageStore, Verdict};
@@ -120,15 +123,17 @@ impl<'a> Discard<'a> {
         Ok(Some(path))
     }
 
-    /// Makes every copy of the bitmap say that everything has to be compared.
+    /// Makes every copy of the bitmap say that everything has to be compared, and a file elsewhere another one
+    /// than it was.
     ///
     /// ORDER: before D2. Their slots name objects that are aside now: a recovery that goes by them would
     /// give them back their old names, and the other leg's content.
-    pub fn forget_marks(&self) -> Result<()> {
-        let kept = &self.superblocks[self.discarded.other()];
-        let image = ChunkSize::new(kept.chunk_size)
-            .map(|chunk| Bitmap::ignorant_image(kept.mirror, kept.bitmap_slots, chunk));
-        let image = image.ok_or_else(|| Error::new("the superblock names an impossible chunk size"))?;
+    pub fn forget_marks(&mut self) -> Result<()> {
+        let kept = self.superblocks[self.discarded.other()].clone();
+        let chunk = ChunkSize::new(kept.chunk_size)
+            .ok_or_else(|| Error::new("the superblock names an impossible chunk size"))?;
+        let ignorant = |file| Bitmap::ignorant_image(kept.mirror, kept.bitmap_slots, chunk, file);
+        let image = ignorant(Uuid::nil());
         for (leg, dir) in self.legs.iter() {
             let done = dir.state_dir().and_then(|state| {
                 let name = Path::new(layout::BITMAP);
@@ -136,15 +141,26 @@ impl<'a> Discard<'a> {
             });
             done.map_err(|cause| failed("reset the bitmap of", leg, self.legs, cause))?;
         }
-        if let Some(Elsewhere { path, dir, store }) = &self.elsewhere {
-            let done = match store {
-                Some(store) if has_its_length(store, &image) => Bitmap::forget(store, &image),
-                _ => bitmap::FileStore::create(dir, name_of(path), &image).map(|_| ()),
-            };
-            done.map_err(|cause| {
-                Error::new(format!("cannot reset the bitmap {}", path.display())).because(cause)
-            })?;
-        }
+        let Some(Elsewhere { path, dir, store }) = &self.elsewhere else { return Ok(()) };
+        let file = Uuid::new_v4();
+        let image = ignorant(file);
+        let done = match store {
+            Some(store) if has_its_length(store, &image) => Bitmap::forget(store, &image),
+            _ => bitmap::FileStore::create(dir, name_of(path), &image).map(|_| ()),
+        };
+        done.map_err(|cause| {
+            Error::new(format!("cannot reset the bitmap {}", path.display())).because(cause)
+        })?;
+        // ORDER: named only when it is there. A crash in between leaves one that is not named: out of date,
+        // and so everything is compared as well.
+        let (leg, next) = (kept.role, Superblock { bitmap_file: file, ..kept });
+        let written = self.legs[leg].state_dir().and_then(|state| {
+            let store = superblock::FileStore::open(state.as_fd(), &next)?;
+            store.write(&next)?;
+            store.write(&next)
+        });
+        written.map_err(|cause| failed("write the superblock of", leg, self.legs, cause))?;
+        self.superblocks[leg] = next;
         Ok(())
     }
 
@@ -192,17 +208,15 @@ impl Elsewhere {
         };
         let loaded = Loaded::from_images(vec![(CopyId::Single, store.read_all())], &expect);
         match loaded.verdicts.first() {
-            // An empty file is one that somebody made for us.
+            // An empty file is one that somebody made for us; another one that is none of ours is theirs.
             Some((
                 _,
-                Verdict::Good
-                | Verdict::Outdated
-                | Verdict::DamagedSlot(_)
-                | Verdict::Short { .. }
-                | Verdict::Holes,
-            )) => Ok(Elsewhere { path: file.to_owned(), dir, store: Some(store) }),
+                Verdict::Good | Verdict::Outdated | Verdict::DamagedSlot(_) | Verdict::Short { .. },
+            )) if !loaded.may_be_other_data() => {
+                Ok(Elsewhere { path: file.to_owned(), dir, store: Some(store) })
+            }
             verdict => {
-                let verdict = verdict.map_or_else(String::new, |(_, verdict)| format!(": it {verdict}"));
+                let verdict = verdict.map_or_else(String::new, |(_, verdict)| format!(" ({verdict})"));
                 Err(Error::new(format!("{} is not this mirror's bitmap{verdict}", file.display()))
                     .hint("Name this mirror's own file. If it is lost, name one that does not exist."))
             }

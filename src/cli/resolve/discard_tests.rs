@@ -191,19 +191,29 @@ fn a_bitmap_elsewhere_has_to_be_named_and_is_reset_too() {
     assert!(new(&superblocks, Some(&file)).unwrap_err().contains("kept on the legs"));
     superblocks[LegId::A].bitmap_place = BitmapPlace::Elsewhere;
     assert!(new(&superblocks, None).unwrap_err().contains("--bitmap FILE"));
-    let says = &superblocks[LegId::A];
+    let says = superblocks[LegId::A].clone();
     let chunk = ChunkSize::new(says.chunk_size).unwrap();
-    let foreign = Bitmap::create_image(uuid::Uuid::new_v4(), says.bitmap_slots, chunk);
-    fs::write(&file, &foreign).unwrap();
-    assert!(new(&superblocks, Some(&file)).unwrap_err().contains("another mirror"));
-    assert_eq!(fs::read(&file).unwrap(), foreign);
-    for there in [None, Some(Vec::new()), Some(Bitmap::create_image(says.mirror, says.bitmap_slots, chunk))] {
+    let foreign = Bitmap::create_image(Uuid::new_v4(), says.bitmap_slots, chunk);
+    for theirs in [foreign, b"a letter".to_vec(), vec![7; 5 << 20]] {
+        fs::write(&file, &theirs).unwrap();
+        assert!(new(&superblocks, Some(&file)).unwrap_err().contains("not this mirror's bitmap"));
+        assert!(fs::read(&file).unwrap() == theirs, "not touched");
+    }
+    let own = Bitmap::create_image(says.mirror, says.bitmap_slots, chunk);
+    let outdated = Bitmap::ignorant_image(says.mirror, says.bitmap_slots, chunk, Uuid::new_v4());
+    for there in [None, Some(Vec::new()), Some(own), Some(outdated)] {
         let _ = fs::remove_file(&file);
         there.iter().for_each(|bytes| fs::write(&file, bytes).unwrap());
-        let discard = Discard::new(&split.legs, superblocks.clone(), LegId::B, Some(&file)).unwrap();
+        let mut discard = Discard::new(&split.legs, superblocks.clone(), LegId::B, Some(&file)).unwrap();
         discard.forget_marks().unwrap();
-        let expected = Bitmap::ignorant_image(says.mirror, says.bitmap_slots, chunk);
-        assert_eq!(fs::read(&file).unwrap(), expected);
+        drop(discard);
+        // The file and the leg that is kept name each other, anew: an older one is known for one.
+        let named = split.superblocks()[LegId::A].clone();
+        assert_ne!(named.bitmap_file, superblocks[LegId::A].bitmap_file);
+        assert_eq!((named.events, named.generation), (says.events, says.generation));
+        let expected = Bitmap::ignorant_image(says.mirror, says.bitmap_slots, chunk, named.bitmap_file);
+        assert!(fs::read(&file).unwrap() == expected);
+        superblocks[LegId::A] = named;
     }
 }
 
