@@ -66,6 +66,11 @@ impl Progress {
         held.iter().filter_map(|slot| self.awaited_for(table.entry(slot).changed_in, table.carrier)).max()
     }
 
+    /// The same for what the header says.
+    pub fn awaited_header(&self, table: &Table) -> Option<u64> {
+        self.awaited_for(table.header_changed_in, table.carrier)
+    }
+
     fn awaited_for(&self, changed_in: u64, carrier: u64) -> Option<u64> {
         if changed_in <= self.done {
             None

@@ -338,14 +338,16 @@ impl Bitmap {
     fn write_compare_all(&self, host: &dyn Host, compare_all: bool) -> io::Result<()> {
         let mut state = self.state.lock();
         // FAIL-SAFE: since a leg has gone away, what is changed may have no slot because everything is to be compared.
-        let still_needed = !compare_all && state.table.is_away();
-        if still_needed || state.table.header().compare_all == compare_all {
+        if !compare_all && state.table.is_away() {
             return Ok(());
         }
-        state.table.set_compare_all(compare_all);
-        let flush = state.table.carrier;
+        if state.table.header().compare_all != compare_all {
+            state.table.set_compare_all(compare_all);
+        }
+        // ORDER: also what somebody else has set, or could not write, is durable before anybody goes by it.
+        let awaited = state.flush.awaited_header(&state.table);
         drop(state);
-        self.wait_flushed(host, flush)
+        awaited.map_or(Ok(()), |flush| self.wait_flushed(host, flush))
     }
 
     /// What the resync has yet to look at, in the order of the slots.
@@ -433,7 +435,8 @@ impl Bitmap {
     pub fn set_away(&self, leg: Option<LegId>) {
         let mut state = self.state.lock();
         state.table.set_away(leg);
-        state.overflowed = leg.is_some() && state.table.header().compare_all;
+        let told = state.table.header().compare_all && state.flush.awaited_header(&state.table).is_none();
+        state.overflowed = leg.is_some() && told;
         self.room.notify_all();
     }
 

@@ -87,6 +87,8 @@ pub struct Table {
     /// Raised by the sweeper; what "touched" is measured in.
     pub tick: u64,
     header: Header,
+    /// Number of the flush that carries the header's last change.
+    pub header_changed_in: u64,
     /// The leg by whose identities objects are told apart.
     key: LegId,
     /// The leg that is away: what is marked for the first time says so.
@@ -127,6 +129,7 @@ impl Table {
             carrier: 1,
             tick: 0,
             header,
+            header_changed_in: 0,
             key,
             away: None,
             entries: (0..count).map(|_| Entry::free()).collect(),
@@ -156,6 +159,7 @@ impl Table {
     /// Changes the compare-all flag.
     pub fn set_compare_all(&mut self, compare_all: bool) {
         self.header.compare_all = compare_all;
+        self.header_changed_in = self.carrier;
         format::encode_header(&self.header, &mut self.pages);
         self.urgent.insert(PageIndex(0));
     }

@@ -201,6 +201,8 @@ impl<L: Leg> Mirror<L> {
         // ORDER: the target is durable before it is called in sync. A crash before that starts the
         // resync anew from the same source.
         self.sync_both(|_| true, |leg| self.leg(leg)?.sync_all())?;
+        // ORDER: with no change under way. One that meets a leg's fault now may count on everything being compared.
+        let _nobody_is_inside = self.inside.write();
         // A leg that was left behind meanwhile misses what has been written since.
         if !self.keeps_its_bits() {
             self.bitmap.all_compared(self)?;

@@ -150,3 +150,23 @@ fn that_everything_is_to_be_compared_stays_said_when_a_leg_goes_away_before_that
     let loaded = alone(&stores[LegId::A], SLOTS);
     assert!(loaded.compare_all || says(&loaded.dirty(), &object.metadata()));
 }
+
+/// Whoever is told that everything will be compared goes on without a mark of its own.
+#[test]
+fn that_everything_is_to_be_compared_is_believed_only_when_it_is_durable() {
+    let (bitmap, stores) = mirrored(SLOTS);
+    let host = Mirror::default();
+    host.refuse.store(libc::EIO as u64, Ordering::SeqCst);
+    stores.iter().for_each(|(_, store)| store.fail(libc::EIO));
+    for _ in 0..2 {
+        assert_eq!(bitmap.set_compare_all(&host).unwrap_err().raw_os_error(), Some(libc::EIO));
+    }
+    // Nor may it stand for marks when a leg goes away now.
+    bitmap.set_away(Some(LegId::B));
+    assert!(bitmap.mark(&host, &[Object::new(1).metadata()]).is_err());
+    stores.iter().for_each(|(_, store)| store.fail(0));
+    drop(bitmap.mark(&host, &[Object::new(1).metadata()]).unwrap());
+    bitmap.set_compare_all(&host).unwrap();
+    let loaded = alone(&stores[LegId::A], SLOTS);
+    assert!(loaded.compare_all && says(&loaded.dirty(), &Object::new(1).metadata()));
+}
