@@ -1,12 +1,10 @@
 //! One owner for a leg: an flock on `.mirrorfs/lock`, held while a mirror is mounted or somebody must
 //! not be disturbed by one.
 //!
-//! The lock is the kernel's and ends with the last process that holds it, however that ends. What
-//! is written in the file is only for people: the process to name when somebody else is refused. It is
-//! never believed to say whether the leg is in use.
+//! The lock is the kernel's and ends with the last process that holds it, however that ends; the kernel also
+//! says who that is. What is written in the file is only for people.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -133,11 +131,8 @@ fn in_use(lock: &File, leg: Option<LegId>, path: &Path) -> Refused {
     let leg = named(leg, path);
     let holder = holder(lock);
     let error = match holder {
-        Some(pid) => {
-            let command = command_of(pid).map_or_else(String::new, |command| format!(" ({command})"));
-            Error::new(format!("{leg} is in use by process {pid}{command}"))
-                .hint("If it is mounted, umount it first; `mirrorfs status MOUNTPOINT` tells about it.")
-        }
+        Some(pid) => Error::new(format!("{leg} is in use by {}", name_of(pid)))
+            .hint("If it is mounted, umount it first; `mirrorfs status MOUNTPOINT` tells about it."),
         None => Error::new(format!("{leg} is in use by a process that cannot be seen from here")).hint(
             "Look for a mirrorfs of another user, in a container, or on another host that shares this disk.",
         ),
@@ -145,28 +140,41 @@ fn in_use(lock: &File, leg: Option<LegId>, path: &Path) -> Refused {
     Refused::InUse(holder, error)
 }
 
-/// A process that has the lock file open: the one that wrote itself down if it has, else any other.
+/// The process that holds an flock on this file, if it can be seen from here. Asks the kernel's table of locks
+/// and looks at no descriptor of any process: one of them may lie on a disk or a mount that hangs.
 fn holder(lock: &File) -> Option<u32> {
-    let id = lock.metadata().ok().map(|file| (file.dev(), file.ino()))?;
-    let mut noted = [0; 16];
-    let read = lock.read_at(&mut noted, 0).unwrap_or(0);
-    let noted = std::str::from_utf8(&noted[..read]).ok().and_then(|text| text.trim().parse().ok());
-    if let Some(pid) = noted.filter(|&pid| has_open(pid, id).unwrap_or_else(|_| command_of(pid).is_some())) {
-        return Some(pid);
-    }
-    std::fs::read_dir("/proc")
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|&pid| pid != std::process::id())
-        .find(|&pid| has_open(pid, id).unwrap_or(false))
+    let file = lock.metadata().ok()?;
+    let device = format!("{:02x}:{:02x}", rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+    let table = std::fs::read_to_string("/proc/locks").ok()?;
+    let held: Vec<_> = table.lines().filter_map(flock_of).filter(|lock| lock.ino == file.ino()).collect();
+    // btrfs tells another device here than stat(2) does.
+    let exact = held.iter().find(|lock| lock.device == device);
+    exact.or(held.first()).map(|lock| lock.pid)
 }
 
-/// An error when this user may not look.
-fn has_open(pid: u32, file: (u64, u64)) -> io::Result<bool> {
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd"))?;
-    Ok(open.flatten().any(|descriptor| {
-        std::fs::metadata(descriptor.path()).is_ok_and(|found| (found.dev(), found.ino()) == file)
-    }))
+/// A line of /proc/locks.
+#[derive(Debug, PartialEq, Eq)]
+struct Flock<'a> {
+    pid: u32,
+    device: &'a str,
+    ino: u64,
+}
+
+/// `1: FLOCK  ADVISORY  WRITE 4711 08:01:9162 0 EOF`. Who waits for a lock has an arrow behind the number.
+fn flock_of(line: &str) -> Option<Flock<'_>> {
+    let mut words = line.split_whitespace().skip(1);
+    if words.next()? != "FLOCK" {
+        return None;
+    }
+    let pid = words.nth(2)?.parse().ok()?;
+    let (device, ino) = words.next()?.rsplit_once(':')?;
+    Some(Flock { pid, device, ino: ino.parse().ok()? })
+}
+
+/// "process 4711 (mirrorfs mount /a /b /m)".
+fn name_of(pid: u32) -> String {
+    let command = command_of(pid).map_or_else(String::new, |command| format!(" ({command})"));
+    format!("process {pid}{command}")
 }
 
 fn command_of(pid: u32) -> Option<String> {
@@ -192,12 +200,28 @@ mod tests {
         let (top, state) = state_dir();
         let mut first = Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap();
         first.record();
+        // What somebody else has written there is not believed.
+        std::fs::write(top.path().join(".mirrorfs/lock"), "1\n").unwrap();
         let error = Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap_err();
         let error = Error::from(error).to_string();
         assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
         assert!(Owner::shared(state.as_fd(), top.path()).is_err());
         drop(first);
         Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap();
+    }
+
+    #[test]
+    fn only_those_who_hold_a_lock_are_its_holders() {
+        let held = Flock { pid: 4711, device: "08:01", ino: 9162 };
+        assert_eq!(flock_of("1: FLOCK  ADVISORY  WRITE 4711 08:01:9162 0 EOF"), Some(held));
+        for other in [
+            "1: -> FLOCK  ADVISORY  WRITE 4711 08:01:9162 0 EOF",
+            "2: POSIX  ADVISORY  READ 4711 08:01:9162 128 128",
+            "3: OFDLCK ADVISORY  WRITE -1 08:01:9162 0 EOF",
+            "",
+        ] {
+            assert_eq!(flock_of(other), None, "{other}");
+        }
     }
 
     #[test]

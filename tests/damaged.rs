@@ -232,6 +232,8 @@ fn a_bitmap_moves_out_of_the_legs_and_back_in() {
     let file = test.scratch().join("elsewhere");
     let option = format!("bitmap={}", file.display());
     plant(&test.b.join("dirty"), 5000);
+    // Beside it lies what is not ours.
+    fs::write(test.scratch().join("elsewhere.new"), "mine").expect("write");
     let must_mount = |options: &str| {
         let output = mount_with(&test, options);
         assert!(output.status.success(), "{options}: {}", said(&output));
@@ -273,6 +275,7 @@ fn a_bitmap_moves_out_of_the_legs_and_back_in() {
     must_mount("rw");
     test.umount();
     test.assert_equal();
+    assert_eq!(fs::read(test.scratch().join("elsewhere.new")).expect("read"), b"mine");
 }
 
 #[test]
@@ -284,6 +287,9 @@ fn a_bitmap_file_that_is_not_this_mirrors_own_is_refused() {
     fs::write(at("precious"), "not a bitmap").expect("write");
     refused(&test, &option(&at("precious")), &["precious", "not a bitmap"]);
     assert_eq!(fs::read(at("precious")).expect("read"), b"not a bitmap");
+    std::os::unix::fs::symlink("precious", at("link")).expect("symlink");
+    refused(&test, &option(&at("link")), &["link", "symbolic link"]);
+    assert_eq!(fs::read_link(at("link")).expect("still a link"), Path::new("precious"));
     // Another mirror's, in use and not.
     let [c, d, mnt] = ["c", "d", "mnt2"].map(|name| test.scratch().dir(name));
     must(mirrorfs().arg("create").args([&c, &d]).arg("--bitmap").arg(at("theirs")));

@@ -17,6 +17,9 @@ use super::pages::Pages;
 use super::{PAGE_SIZE, PageIndex};
 use crate::error::errno;
 
+/// Behind a file's name while it is being made: ours, as beside a bitmap elsewhere may lie anything of the user's.
+const UNFINISHED: &str = ".mirrorfs-new";
+
 /// An open bitmap file.
 pub struct FileStore {
     file: OwnedFd,
@@ -31,7 +34,7 @@ impl FileStore {
     pub fn create(dir: impl AsFd, name: &Path, image: &[u8]) -> io::Result<FileStore> {
         let dir = dir.as_fd();
         let mut unfinished = name.as_os_str().to_owned();
-        unfinished.push(".new");
+        unfinished.push(UNFINISHED);
         match fs::unlinkat(dir, &unfinished, AtFlags::empty()) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
@@ -219,7 +222,7 @@ mod tests {
         assert_eq!(store.read_all().unwrap(), expected);
         assert_eq!(FileStore::open(&fd, name).unwrap().read_all().unwrap(), expected);
         assert_eq!(std::fs::read(dir.path().join(name)).unwrap(), expected);
-        assert!(!dir.path().join("bitmap.new").exists());
+        assert!(!dir.path().join("bitmap.mirrorfs-new").exists());
     }
 
     #[test]

@@ -217,9 +217,7 @@ fn elsewhere(files: &Files<'_>, file: &Path, expect: &Expect) -> Result<(Copies,
             locked(make_elsewhere(&dir, &name, file, &image)?, file)?
         }
         Err(cause) => {
-            return Err(Error::new(format!("cannot open the bitmap {}", file.display())).because(cause).hint(
-                "Check the path. If the file is lost, make an empty one there: everything is then compared.",
-            ));
+            return Err(cannot_open(file, cause));
         }
     };
     let copies = Copies::Single(Box::new(store));
@@ -261,6 +259,15 @@ fn refuse_foreign(loaded: &Loaded, file: &Path) -> Result<()> {
     Ok(())
 }
 
+fn cannot_open(file: &Path, cause: std::io::Error) -> Error {
+    let hint = match cause.raw_os_error() {
+        Some(libc::ELOOP) => "It is a symbolic link. Name the file itself.",
+        Some(libc::EINVAL) => "Name a regular file.",
+        _ => "Check the path. If the file is lost, make an empty one there: everything is then compared.",
+    };
+    Error::new(format!("cannot open the bitmap {}", file.display())).because(cause).hint(hint)
+}
+
 fn not_ours(file: &Path) -> Error {
     Error::new(format!("{} exists and is not a bitmap of this mirror", file.display()))
         .hint("Name a file that does not exist yet, or an empty one. Without its own bitmap everything is compared.")
@@ -286,7 +293,11 @@ fn move_out(files: &Files<'_>, file: &Path, expect: &Expect) -> Result<(Copies, 
         return Ok((copies, loaded));
     }
     let (dir, name) = parent_of(files, file)?;
-    if let Ok(there) = FileStore::open(&dir, &name) {
+    let there = match FileStore::open(&dir, &name) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
+        there => Some(there.map_err(|cause| cannot_open(file, cause))?),
+    };
+    if let Some(there) = there {
         let there = Copies::Single(Box::new(locked(there, file)?)).load(expect);
         refuse_foreign(&there, file)?;
         if !matches!(

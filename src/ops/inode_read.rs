@@ -53,13 +53,14 @@ impl<L: Leg> Mirror<L> {
 
     /// Space and limits: of each, the smaller leg's. In the source's unit.
     pub fn statfs(&self) -> io::Result<Statfs> {
-        self.reading(|source| {
-            let mine = self.leg(source)?.statfs()?;
-            if !self.health.in_service(source.other()) {
-                return Ok(mine);
-            }
-            Ok(smaller(mine, self.leg(source.other())?.statfs()?))
-        })
+        let mine = self.reading(|source| self.leg(source)?.statfs())?;
+        let other = self.source().other();
+        if !self.health.in_service(other) {
+            return Ok(mine);
+        }
+        // One that cannot tell is met by the next change.
+        let theirs = self.leg(other).and_then(|other| other.statfs());
+        Ok(theirs.map_or(mine, |theirs| smaller(mine, theirs)))
     }
 }
 

@@ -274,7 +274,17 @@ impl Leg for SimLeg {
 
     fn statfs(&self) -> io::Result<Statfs> {
         let (blocks, files) = (1 << 30, 1 << 20);
-        Ok(Statfs { frsize: 4096, blocks, bfree: blocks, bavail: blocks, files, ffree: files, namelen: 255 })
+        self.look(Call::Stat, |_| {
+            Ok(Statfs {
+                frsize: 4096,
+                blocks,
+                bfree: blocks,
+                bavail: blocks,
+                files,
+                ffree: files,
+                namelen: 255,
+            })
+        })
     }
 
     fn open(&self, node: &SimNode, mode: OpenMode) -> io::Result<SimFile> {

@@ -59,3 +59,16 @@ fn what_moved_while_a_leg_was_away_is_found_there_though_the_privilege_has_chang
         world.assert_equal();
     }
 }
+
+#[test]
+fn a_leg_that_cannot_tell_of_its_room_does_not_hide_that_of_the_other() {
+    let world = World::new();
+    let mirror = world.mount();
+    let room = mirror.statfs().unwrap();
+    world.fail(LegId::B, Call::Stat, libc::EIO);
+    assert_eq!(mirror.statfs().unwrap(), room);
+    world.heal();
+    world.fail(LegId::A, Call::Stat, libc::EIO);
+    assert_eq!(mirror.statfs().unwrap(), room, "the other one is the source now");
+    assert!(mirror.health.lost(LegId::A).is_some());
+}
