@@ -28,6 +28,7 @@ pub mod ops;
 pub mod options;
 pub mod owner;
 pub mod resync;
+pub mod shell;
 #[cfg(feature = "simulation")]
 pub mod sim;
 pub mod superblock;

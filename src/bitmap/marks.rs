@@ -46,6 +46,10 @@ impl DirtySlot {
 /// Counts since the bitmap was made, and what is dirty now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// `dirty_chunks` is all there is: no slot says "to the end", nor the header "everything".
+    pub bounded: bool,
+    /// Everything is to be compared.
+    pub compare_all: bool,
     /// Slots in use.
     pub dirty_slots: u64,
     /// Chunks set one by one in them; each open end counts as one.
@@ -473,7 +477,10 @@ impl Bitmap {
     /// Counts, and what is dirty now.
     pub fn stats(&self) -> Stats {
         let state = self.state.lock();
+        let compare_all = state.table.header().compare_all;
         Stats {
+            bounded: !compare_all && state.table.used_slots().all(|(_, _, slot)| slot.from.is_none()),
+            compare_all,
             dirty_slots: state.table.used() as u64,
             dirty_chunks: state.table.used_slots().map(|(_, _, slot)| slot.chunk_count()).sum(),
             unresynced_slots: state.table.needed() as u64,

@@ -89,6 +89,9 @@ impl Bitmap {
             return Ok(true);
         }
         if state.table.is_away() {
+            if !state.table.header().compare_all {
+                log::warn!("the bitmap is full: everything is compared when the leg that is away comes back");
+            }
             drop(state);
             // ORDER: durable before the first change that has no slot.
             self.set_compare_all(host)?;

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use super::client::{self, Patience};
 use super::exit::{Exit, Failure};
-use super::shell::quoted;
 use super::size;
 use crate::daemon::request::Request;
 use crate::legs::LegId;
+use crate::shell::quoted;
 
 /// Take a leg out of a mounted mirror
 ///

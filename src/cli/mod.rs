@@ -12,7 +12,6 @@ pub mod fail;
 pub mod mount;
 pub mod re_add;
 pub mod resolve;
-pub mod shell;
 pub mod size;
 pub mod status;
 pub mod time;

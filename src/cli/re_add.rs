@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::client::{self, Patience};
 use super::exit::{Exit, Failure};
-use super::shell::quoted;
 use super::size;
 use crate::daemon::request::Request;
 use crate::error::Error;
 use crate::legs::LegId;
+use crate::shell::quoted;
 
 /// Take a leg back that was away
 ///

@@ -22,12 +22,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::compare::object;
 use super::compare::walk::one_line;
 use super::exit::{Exit, Failure};
-use super::shell::quoted;
 use super::{size, time};
 use crate::error::{Error, Result};
 use crate::layout::{self, LegDir};
 use crate::legs::{LegId, PerLeg};
 use crate::owner::{Owner, Refused};
+use crate::shell::quoted;
 use crate::superblock::{self, Found, Plan, Refusal, Superblock};
 
 use aside::Chosen;

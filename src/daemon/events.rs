@@ -25,8 +25,8 @@ use rustix::fs::Mode;
 pub use name::Name;
 pub use program::check;
 
-use crate::cli::shell::quoted;
 use crate::legs::LegId;
+use crate::shell::quoted;
 use crate::sys::creds;
 
 /// Events that may wait for the program.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::mount::MountFlags;
 
 use super::bitmap_files::{self, Files};
-use super::events::Events;
+use super::events::{Event, Events, Name};
 use super::service::StartError;
 use super::{LegPlace, MountRequest, Service};
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ use crate::legs::{DirectoryLeg, LegId, PerLeg, Timestamp};
 use crate::ops::{Mirror, Options, Parts};
 use crate::options::Degraded;
 use crate::owner::{Owner, Refused};
-use crate::superblock::{self, Found, Plan, Refusal, Superblock, SuperblockStore};
+use crate::superblock::{self, Found, Plan, Refusal, Superblock, SuperblockStore, Work};
 
 use super::served::Served;
 
@@ -41,7 +41,7 @@ pub fn mirror(request: &MountRequest, events: &Events) -> std::result::Result<Ar
     let dirs = waited_for(request)?;
     check_apart(&dirs)?;
     let read_only = request.options.flags.contains(MountFlags::RDONLY);
-    judge(&read_superblocks(&dirs)?, &paths)?;
+    judge(&read_superblocks(&dirs)?, &paths, events)?;
     if !read_only {
         for (leg, dir) in there(&dirs) {
             layout::check_writable(leg, dir)?;
@@ -51,7 +51,10 @@ pub fn mirror(request: &MountRequest, events: &Events) -> std::result::Result<Ar
         PerLeg::from_fn(|leg| dirs[leg].as_ref().map(|dir| own(leg, dir, read_only)).transpose())
             .transpose()?;
     // What was read before the locks were held may have been changed by the last owner since.
-    let (plan, mut superblocks) = judge(&read_superblocks(&dirs)?, &paths)?;
+    let (plan, mut superblocks) = judge(&read_superblocks(&dirs)?, &paths, events)?;
+    if let (Work::CompareAll, Some(stale)) = (plan.work, plan.stale) {
+        tell_of_comparing(stale);
+    }
     check_chunk(request, superblocks.iter().find_map(|(_, superblock)| superblock.as_ref()))?;
     let files = Files { dirs: &dirs, elsewhere: request.options.bitmap.as_deref(), read_only, plan };
     let bitmap = bitmap_files::open(&files, &mut superblocks)?;
@@ -164,10 +167,29 @@ pub(super) fn read_superblock(leg: LegId, dir: &LegDir) -> Result<Found> {
     })
 }
 
+/// A refusal as it is told; a split brain as an event, too.
+pub(super) fn refused(refusal: &Refusal, paths: &PerLeg<&Path>, events: &Events) -> Error {
+    if matches!(refusal, Refusal::Divergent(_)) {
+        let [a, b] = LegId::ALL.map(|leg| paths[leg].display());
+        events.tell(Event {
+            name: Name::SplitBrain,
+            leg: None,
+            detail: format!("{a} and {b} have diverged"),
+        });
+    }
+    refusal.explain(paths)
+}
+
+/// Says why a recovery reads everything.
+pub(super) fn tell_of_comparing(stale: LegId) {
+    log::warn!("leg {stale} is behind further than the bitmap tells: all files are compared");
+}
+
 /// What the superblocks of the legs that are there mean together, and the superblocks.
 fn judge(
     found: &PerLeg<Option<Found>>,
     paths: &PerLeg<PathBuf>,
+    events: &Events,
 ) -> Result<(Plan, PerLeg<Option<Superblock>>)> {
     let plan = match (&found[LegId::A], &found[LegId::B]) {
         (Some(a), Some(b)) => superblock::plan(&PerLeg::new(a.clone(), b.clone())),
@@ -175,7 +197,7 @@ fn judge(
         (None, Some(b)) => superblock::plan_alone(LegId::B, b),
         (None, None) => Err(Refusal::NeitherIsAMirror),
     };
-    let plan = plan.map_err(|refusal| refusal.explain(&paths.as_ref().map(PathBuf::as_path)))?;
+    let plan = plan.map_err(|refusal| refused(&refusal, &paths.as_ref().map(PathBuf::as_path), events))?;
     let superblocks = PerLeg::from_fn(|leg| match &found[leg] {
         Some(Found::Leg { superblock, .. }) => Some(superblock.clone()),
         _ => None,

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bitmap_files;
-use super::open::{open_store, own, read_superblock};
+use super::events::Events;
+use super::open::{open_store, own, read_superblock, refused, tell_of_comparing};
 use super::service::StartError;
 use crate::error::{Error, Result};
 use crate::layout::{self, LegDir};
@@ -24,9 +25,10 @@ pub fn open(
     leg: LegId,
     path: &Path,
     survivor: (&Path, &Superblock),
+    events: &Events,
 ) -> Result<(Returning<DirectoryLeg>, Owner)> {
     let paths = PerLeg::from_fn(|id| if id == leg { path } else { survivor.0 });
-    let refuse = |refusal: Refusal| refusal.explain(&paths);
+    let refuse = |refusal: Refusal| refused(&refusal, &paths, events);
     let dir = LegDir::open(path)
         .map_err(|error| refuse(Refusal::Missing(leg, error.raw_os_error().unwrap_or(libc::EIO))))?;
     let other = LegDir::open(survivor.0)
@@ -47,6 +49,9 @@ pub fn open(
     let directory = Arc::new(DirectoryLeg::open(path, leg)?);
     owner.record();
     let compare_all = plan.work == Work::CompareAll;
+    if compare_all {
+        tell_of_comparing(leg);
+    }
     Ok((Returning { leg, directory, superblock: (superblock, store), bitmap, compare_all }, owner))
 }
 

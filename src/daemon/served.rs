@@ -103,8 +103,8 @@ impl Served {
                 }),
                 errno: (lost.errno != 0 && !lost.missing).then(|| errno(lost.errno).to_string()),
                 since: Some(lost.since.secs),
-                missing_bytes: Some(stats.dirty_chunks * self.mirror.chunk_bytes()),
-                missing_objects: Some(stats.dirty_slots),
+                missing_bytes: stats.bounded.then_some(stats.dirty_chunks * self.mirror.chunk_bytes()),
+                missing_objects: (!stats.compare_all).then_some(stats.dirty_slots),
                 ..leg
             },
         }
@@ -130,7 +130,7 @@ impl Served {
             return Err(not_away());
         };
         self.close(leg);
-        let (returning, owner) = returning::open(leg, &path, (other, &says))?;
+        let (returning, owner) = returning::open(leg, &path, (other, &says), &self.events)?;
         self.mirror.take_in(returning).map_err(|cause| returning::not_taken(leg, cause))?;
         self.owners.lock()[leg] = Some(owner);
         self.places.lock()[leg] = place;
@@ -276,9 +276,6 @@ impl Herald for Teller {
                 self.say(Name::RebuildFinished, Some(leg), format!("broken off: {why}"));
             }
             News::ReadOnly(reason) => self.say(Name::ReadOnly, None, reason),
-            News::ReadError { leg, file, errno: number } => {
-                self.say(Name::ReadError, Some(leg), format!("{file}: {}", errno(number)));
-            }
         }
     }
 }

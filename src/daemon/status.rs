@@ -91,14 +91,10 @@ pub struct Leg {
     pub since: Option<i64>,
     /// The system's error that took it out, in words: `Input/output error`.
     pub errno: Option<String>,
-    /// How much it misses, at most, in bytes of data.
+    /// How much it misses, at most, in bytes of data; `None` where the bitmap does not tell.
     pub missing_bytes: Option<u64>,
-    /// How many objects it misses something of.
+    /// How many objects it misses something of; `None` where everything is to be compared.
     pub missing_objects: Option<u64>,
-    /// Times it could not read what it holds, since the mount; the other leg answered.
-    pub read_errors: u64,
-    /// Where that was last; bytes that are not UTF-8 are replaced.
-    pub last_read_error: Option<String>,
 }
 
 /// What the bitmap has set.
@@ -179,10 +175,9 @@ mod tests {
         }
         assert_eq!(json["state"], "active");
         assert_eq!(json["legs"][0]["state"], "in_sync");
-        for key in ["since", "errno", "missing_bytes", "missing_objects", "last_read_error"] {
+        for key in ["since", "errno", "missing_bytes", "missing_objects"] {
             assert!(json["legs"][0].get(key).is_some_and(serde_json::Value::is_null), "{key} in {json}");
         }
-        assert_eq!(json["legs"][0]["read_errors"], 0);
     }
 
     #[test]

@@ -29,15 +29,6 @@ pub enum News {
     },
     /// No change is let in any more.
     ReadOnly(String),
-    /// A leg could not read a range; the other one did, and it was rewritten.
-    ReadError {
-        /// Which.
-        leg: LegId,
-        /// Of which file.
-        file: String,
-        /// What it answered.
-        errno: i32,
-    },
 }
 
 /// Who is told. Called under locks: must neither wait nor call the mirror.

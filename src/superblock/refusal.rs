@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::{DivergentBecause, Geometry, Refusal, SlotFault, VERSION};
-use crate::cli::shell::quoted;
 use crate::error::{Error, errno};
 use crate::legs::{LegId, PerLeg};
+use crate::shell::quoted;
 
 impl Refusal {
     /// As an error, with the legs called as the user called them.

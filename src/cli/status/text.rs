@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::cli::shell::quoted;
 use crate::cli::time;
 use crate::daemon::status::{Leg, LegState, Report, Resync, State};
+use crate::shell::quoted;
 
 /// What a state means, and what to do about it.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,12 +64,6 @@ fn legs(legs: &[Leg]) -> String {
         let _ = write!(out, "  {:<4} {:<11} {}", leg.id, leg_word(leg.state), leg.path);
         let reason = leg.reason.as_ref().or(leg.errno.as_ref());
         let _ = writeln!(out, "{}", reason.map_or(String::new(), |reason| format!("  ({reason})")));
-        if leg.read_errors > 0 {
-            let last =
-                leg.last_read_error.as_ref().map_or(String::new(), |path| format!(", the last in {path}"));
-            let _ =
-                writeln!(out, "       {} read errors{last}: answered from the other leg", leg.read_errors);
-        }
     }
     out
 }

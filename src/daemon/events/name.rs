@@ -21,7 +21,6 @@ pub enum Name {
     RebuildFinished,
     SpareActive,
     LegReturned,
-    ReadError,
     ReadOnly,
     SplitBrain,
 }
@@ -52,7 +51,7 @@ pub const TABLE: &[Row] = &[
         Name::Fail,
         Level::Error,
         "See to its disk, then type: mirrorfs re-add DIR LEG",
-        "A leg has failed, did not answer in time, or was taken out by hand; the mirror goes on with the other one.",
+        "A leg has failed, or was taken out by hand; the mirror goes on with the other one.",
     ),
     row(
         Name::FailSpare,
@@ -95,12 +94,6 @@ pub const TABLE: &[Row] = &[
         "The directory of a leg that failed or was missing is there again, and is that leg.",
     ),
     row(
-        Name::ReadError,
-        Level::Warn,
-        "Look after its disk; \"mirrorfs status DIR\" counts such errors.",
-        "A leg could not read what it holds; the other one has answered, and the range has been rewritten.",
-    ),
-    row(
         Name::ReadOnly,
         Level::Error,
         "See to the disks, then unmount and mount again.",
@@ -109,8 +102,8 @@ pub const TABLE: &[Row] = &[
     row(
         Name::SplitBrain,
         Level::Error,
-        "Unmount, then \"mirrorfs resolve A B --list\" shows what each leg has that the other has not.",
-        "Each leg has been changed without the other one; none is chosen until \"mirrorfs resolve\" is told which.",
+        "With both unmounted, \"mirrorfs resolve A B --list\" shows what each leg has that the other has not.",
+        "Each leg has been changed without the other one, and a mount or re-add is refused; none is chosen until \"mirrorfs resolve\" is told which.",
     ),
 ];
 
