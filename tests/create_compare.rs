@@ -461,3 +461,26 @@ fn legs_in_use_are_not_touched_and_the_holder_is_named() {
     assert!(code > 1 && output.contains(&holder), "{output}");
     refused(&mirrorfs().arg("examine").arg(legs.at("b")).output().unwrap(), &holder);
 }
+
+#[test]
+fn who_stops_reading_the_output_is_no_failure() {
+    let legs = Legs::new();
+    std::fs::write(legs.at("a/file"), "text").unwrap();
+    legs.copied();
+    std::fs::write(legs.at("b/more"), "text").unwrap();
+    let (a, b) = (legs.at("a"), legs.at("b"));
+    for (arguments, code) in [
+        (vec!["examine".into(), a.clone()], 0),
+        (vec!["examine".into(), a.clone(), "--json".into()], 0),
+        (vec!["compare".into(), a.clone(), b], 1),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = mirrorfs().args(&arguments).stdout(writer).output().unwrap();
+        assert_eq!(
+            (output.status.code(), text(&output.stderr)),
+            (Some(code), String::new()),
+            "{arguments:?}"
+        );
+    }
+}

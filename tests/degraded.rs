@@ -234,8 +234,12 @@ fn each_leg_written_without_the_other_is_a_split_brain() {
             test.umount();
         }
         let before = [&test.a, &test.b].map(|leg| fs::read(leg.join("file")).expect("read"));
-        let refused = run(&mut test.mount_command());
+        let (script, heard) = (test.scratch().join("tell"), test.scratch().join("heard"));
+        fs::write(&script, "#!/bin/sh\necho \"$1 $3\" >>\"${0%/*}/heard\"\n").expect("write");
+        rustix::fs::chmod(&script, 0o755.into()).expect("chmod");
+        let refused = run(test.mount_command().arg("-o").arg(format!("on_event={}", script.display())));
         assert!(!refused.status.success() && said(&refused).contains("diverged"), "{}", said(&refused));
+        assert_eq!(fs::read_to_string(heard).expect("the event program was run"), "SplitBrain -\n");
         assert_eq!(before, [&test.a, &test.b].map(|leg| fs::read(leg.join("file")).expect("read")));
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args) -> std::result::Result<Exit, Failure> {
             printed = out.write_all(&difference).and_then(|()| out.write_all(b"\n"));
         }
     })?;
-    printed.and_then(|()| out.flush()).map_err(|e| Error::new("cannot print the differences").because(e))?;
+    super::printed(printed.and_then(|()| out.flush()))?;
     Ok(if found == 0 { Exit::Success } else { Exit::Different })
 }
 

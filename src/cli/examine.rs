@@ -82,9 +82,9 @@ pub(super) fn run(args: &Args) -> std::result::Result<Exit, Failure> {
     if args.json {
         let json = serde_json::to_string_pretty(&report)
             .map_err(|e| Error::new("cannot write the report").because(e.into()))?;
-        println!("{json}");
+        super::print(&format!("{json}\n"))?;
     } else {
-        print!("{}", text::report(&report));
+        super::print(&text::report(&report))?;
     }
     Ok(Exit::Success)
 }

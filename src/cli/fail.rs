@@ -27,7 +27,10 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     let mount = client::find(&args.mountpoint)?;
     client::ask(&mount, &Request::new("fail").with_leg(args.leg), Patience::Unlimited)?;
     let at = quoted(&mount.mountpoint);
-    println!("Leg {} is out, leg {} serves alone.", args.leg, args.leg.other());
-    println!("To take it back, type: mirrorfs re-add {at} {}", args.leg);
+    super::print(&format!(
+        "Leg {leg} is out, leg {} serves alone.\nTo take it back, type: mirrorfs re-add {at} {leg}\n",
+        args.leg.other(),
+        leg = args.leg
+    ))?;
     Ok(Exit::Success)
 }

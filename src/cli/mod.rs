@@ -18,6 +18,7 @@ pub mod time;
 pub mod wait;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -72,6 +73,24 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, start: Start) -> Exit
 /// The command line as clap knows it, for the man page's check.
 pub fn command() -> clap::Command {
     Cli::command()
+}
+
+/// Prints what was asked for.
+fn print(text: &str) -> crate::error::Result<()> {
+    let mut out = std::io::stdout().lock();
+    printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// What became of printing. That nobody reads any more, as behind `| head`, is no failure.
+fn printed(result: std::io::Result<()>) -> crate::error::Result<()> {
+    match result {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(|cause| {
+            crate::error::Error::new("cannot write to standard output")
+                .because(cause)
+                .hint("What was printed so far is not all.")
+        }),
+    }
 }
 
 fn conclude(outcome: Result<Exit, Failure>) -> ExitCode {

@@ -34,8 +34,11 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
         request = request.with_path(&absolute(path)?);
     }
     client::ask(&mount, &request, Patience::Unlimited)?;
-    println!("Leg {} is back; what it missed is being copied.", args.leg);
-    println!("To wait for that, type: mirrorfs wait {}", quoted(&mount.mountpoint));
+    super::print(&format!(
+        "Leg {} is back; what it missed is being copied.\nTo wait for that, type: mirrorfs wait {}\n",
+        args.leg,
+        quoted(&mount.mountpoint)
+    ))?;
     Ok(Exit::Success)
 }
 

@@ -85,7 +85,7 @@ fn list(paths: &PerLeg<&Path>, as_json: bool) -> std::result::Result<Exit, Failu
     let found = find(&legs, &state, &superblocks)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let print = if as_json { report::json } else { report::lines };
-    print(&mut out, &found.differing).map_err(|e| Error::new("cannot print what differs").because(e))?;
+    super::printed(print(&mut out, &found.differing).and_then(|()| out.flush()))?;
     eprintln!("{}", report::summary(&found.differing));
     if let (Some(leg), _) | (_, Some(leg)) =
         (announced(&superblocks, LegId::A), announced(&superblocks, LegId::B))

@@ -22,10 +22,10 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     let value = client::status(&client::find(&args.mountpoint)?)?;
     if args.json {
-        println!("{value:#}");
+        super::print(&format!("{value:#}\n"))?;
     } else {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        print!("{}", text::text(&client::understood(value)?, now.as_secs() as i64));
+        super::print(&text::text(&client::understood(value)?, now.as_secs() as i64))?;
     }
     Ok(Exit::Success)
 }
