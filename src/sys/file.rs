@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, OsStr};
 use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
@@ -144,6 +145,13 @@ pub fn read_at(file: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::Result<
         }
     }
     Ok(done)
+}
+
+/// Lets the page cache forget a range that is not dirty. A wish: it fails silently.
+pub fn drop_cached(file: BorrowedFd<'_>, range: std::ops::Range<u64>) {
+    if let Some(len) = NonZeroU64::new(range.end - range.start) {
+        let _ = rustix::fs::fadvise(file, range.start, Some(len), rustix::fs::Advice::DontNeed);
+    }
 }
 
 /// Writes at `offset` as much as it can. An error only if nothing was written.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{OFlags, SeekFrom};
 
+use super::cache::{Stream, end_of_piece};
 use super::{DirectoryLeg, Node};
 use crate::error::errno;
 use crate::legs::{Kind, OpenMode, Seek};
@@ -19,6 +20,7 @@ const COPY_STEP: usize = 1 << 20;
 pub struct File {
     fd: OwnedFd,
     direct: Option<Direct>,
+    reader: Stream,
 }
 
 /// A second descriptor of the same file that bypasses the page cache, and what it asks for, in bytes.
@@ -72,7 +74,7 @@ impl DirectoryLeg {
             let (memory, offset) = sys::file::direct_alignment(second.as_fd()).unwrap_or((PAGE, PAGE as u64));
             direct = Some(Direct { fd: second, memory, offset });
         }
-        Ok(File { fd, direct })
+        Ok(File { fd, direct, reader: Stream::default() })
     }
 }
 
@@ -89,7 +91,11 @@ impl File {
                 read => return read,
             }
         }
-        sys::file::read_at(self.fd(), buf, offset)
+        let read = sys::file::read_at(self.fd(), buf, offset)?;
+        if let Some(behind) = self.reader.read(offset) {
+            sys::file::drop_cached(self.fd(), behind);
+        }
+        Ok(read)
     }
 
     pub(super) fn write(&self, data: &[u8], offset: u64) -> io::Result<usize> {
@@ -100,14 +106,21 @@ impl File {
                 written => written?,
             };
         }
-        if done == data.len() {
-            return Ok(done);
+        while done < data.len() {
+            let at = offset + done as u64;
+            let piece = (end_of_piece(at) - at).min((data.len() - done) as u64) as usize;
+            match sys::file::write_at(self.fd(), &data[done..done + piece], at) {
+                Ok(written) => {
+                    done += written;
+                    if written < piece {
+                        break;
+                    }
+                }
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
         }
-        match sys::file::write_at(self.fd(), &data[done..], offset + done as u64) {
-            Ok(more) => Ok(done + more),
-            Err(error) if done == 0 => Err(error),
-            Err(_) => Ok(done),
-        }
+        Ok(done)
     }
 
     pub(super) fn seek(&self, offset: u64, what: Seek) -> io::Result<u64> {

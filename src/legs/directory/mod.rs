@@ -15,7 +15,8 @@
 //!
 //! - `view`: opening the directory; - `names`: which names are let through;
 //! - `entries`: looking up, listing, linking, renaming; - `creator`: making objects as their creator;
-//! - `attrs`: attributes; - `io`: file contents; - `walk`: finding an object by its number.
+//! - `attrs`: attributes; - `io`: file contents; - `cache`: what of them the page cache keeps;
+//! - `walk`: finding an object by its number.
 
 use std::io as std_io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,6 +31,7 @@ use crate::sync::{Mutex, Rank};
 use crate::sys;
 
 mod attrs;
+mod cache;
 mod creator;
 mod entries;
 mod io;
