@@ -10,7 +10,7 @@
 //!        16  16 mirror UUID              8   8 serial
 //!        32   4 slots                   16   8 first chunk of the bits (a multiple of 2048)
 //!        36   4 slot size, 512          24   8 from chunk, u64::MAX: none
-//!        40   8 chunk size              32  32 birth watermarks, 16 each leg (reserved, zero)
+//!        40   8 chunk size              32  32 birth watermarks, 16 each leg: 8 seconds, 4 nanoseconds, 4 zero
 //!        48  16 file UUID               64  56 identity on A
 //!       508   4 CRC32C of 0..508       120  56 identity on B
 //! identity 0  8 inode number           176  16 zero
@@ -28,7 +28,7 @@ use uuid::Uuid;
 use super::chunk::{ChunkIndex, ChunkSize, Window};
 use super::slot::Slot;
 use super::{Kinds, PAGE_SIZE, PageIndex, SLOT_SIZE, SLOTS_PER_PAGE, SlotIndex};
-use crate::legs::{Handle, Identity, LegId, PerLeg};
+use crate::legs::{Handle, Identity, LegId, PerLeg, Timestamp};
 
 /// First bytes of the file.
 pub const MAGIC: [u8; 8] = *b"mirrfsBM";
@@ -141,7 +141,9 @@ pub fn encode_slot(slot: &Slot, bytes: &mut [u8]) {
     bytes[16..24].copy_from_slice(&slot.window.first().0.to_le_bytes());
     bytes[24..32].copy_from_slice(&slot.from.map_or(NO_FROM, |from| from.0).to_le_bytes());
     for leg in LegId::ALL {
-        bytes[BIRTHS + 16 * leg as usize..][..16].copy_from_slice(&slot.births[leg]);
+        let born = &mut bytes[BIRTHS + 16 * leg as usize..][..16];
+        born[..8].copy_from_slice(&slot.births[leg].secs.to_le_bytes());
+        born[8..12].copy_from_slice(&slot.births[leg].nanos.to_le_bytes());
         let at = IDENTITIES + IDENTITY_SIZE * leg as usize;
         encode_identity(&slot.identities[leg], &mut bytes[at..at + IDENTITY_SIZE]);
     }
@@ -171,7 +173,10 @@ pub fn decode_slot(bytes: &[u8]) -> Result<Option<Slot>, BadSlot> {
     slot.serial = u64_at(bytes, 8);
     slot.window = window;
     slot.from = Some(u64_at(bytes, 24)).filter(|&from| from != NO_FROM).map(ChunkIndex);
-    slot.births = PerLeg::from_fn(|leg| array_at(bytes, BIRTHS + 16 * leg as usize));
+    slot.births = PerLeg::from_fn(|leg| {
+        let at = BIRTHS + 16 * leg as usize;
+        Timestamp { secs: i64::from_le_bytes(array_at(bytes, at)), nanos: u32_at(bytes, at + 8) }
+    });
     for (at, word) in slot.bits.iter_mut().enumerate() {
         *word = u64_at(bytes, BITS + 8 * at);
     }
@@ -234,7 +239,7 @@ mod tests {
         slot.kinds = Kinds::from_bits(0x3f);
         slot.serial = 0x0102_0304_0506_0708;
         slot.from = Some(ChunkIndex(77));
-        slot.births = PerLeg::new([1; 16], [2; 16]);
+        slot.births = PerLeg::new(Timestamp { secs: -1, nanos: 2 }, Timestamp { secs: 3, nanos: 4 });
         slot.set_chunks(Window::of(ChunkIndex(4096)), &(ChunkIndex(4100)..ChunkIndex(4200)));
         slot
     }
@@ -328,7 +333,13 @@ mod tests {
             ("serial", Slot { serial: u64::MAX, ..base.clone() }),
             ("first chunk", Slot { window: Window::of(ChunkIndex(u64::MAX)), ..base.clone() }),
             ("from chunk", Slot { from: Some(ChunkIndex(0)), ..base.clone() }),
-            ("births", Slot { births: PerLeg::new([1; 16], [2; 16]), ..base.clone() }),
+            (
+                "births",
+                Slot {
+                    births: PerLeg::new(Timestamp { secs: -1, nanos: 2 }, Timestamp { secs: 3, nanos: 4 }),
+                    ..base.clone()
+                },
+            ),
             (
                 "identity on A",
                 Slot { identities: PerLeg::new(full.identities[LegId::A], none), ..base.clone() },

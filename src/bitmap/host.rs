@@ -89,6 +89,8 @@ pub struct IdleSlot {
     pub identities: PerLeg<Identity>,
     /// What of it may differ.
     pub kinds: Kinds,
+    /// The word that [`Bitmap::born`](super::Bitmap::born) gives for what the slot covers.
+    pub hint: u64,
     /// What the slot's version was; any mark since has raised it.
     pub(super) version: u64,
 }

@@ -17,8 +17,8 @@ use super::intent::{Held, WriteIntent};
 use super::load::{Expect, Loaded};
 use super::slot::Slot;
 use super::table::{NoRoom, Table};
-use super::{Kinds, PAGE_SIZE, PageIndex, SLOTS_PER_PAGE, SlotIndex, Want};
-use crate::legs::{Identity, LegId, PerLeg};
+use super::{Kinds, Markable, PAGE_SIZE, PageIndex, SLOTS_PER_PAGE, SlotIndex, Want};
+use crate::legs::{Identity, LegId, PerLeg, Timestamp};
 use crate::sync::{Condvar, Mutex, Rank, RwLock};
 
 /// What a dirty slot says.
@@ -34,12 +34,15 @@ pub struct DirtySlot {
     pub chunks: Vec<Range<ChunkIndex>>,
     /// This chunk and all behind it may.
     pub from: Option<ChunkIndex>,
+    /// And all that was born below this directory at these times or later.
+    pub born_since: Option<PerLeg<Timestamp>>,
 }
 
 impl DirtySlot {
     fn new(index: SlotIndex, slot: &Slot) -> DirtySlot {
         let (identities, kinds) = (slot.identities, slot.kinds);
-        DirtySlot { index, identities, kinds, chunks: slot.chunks(), from: slot.from }
+        let born_since = kinds.contains(Kinds::BORN).then_some(slot.births);
+        DirtySlot { index, identities, kinds, chunks: slot.chunks(), from: slot.from, born_since }
     }
 }
 
@@ -444,6 +447,35 @@ impl Bitmap {
         self.room.notify_all();
     }
 
+    /// Births were seen on these legs: of something in `dir`, of which a change is under way. Returns the word for
+    /// [`Markable::cover`] of what was born: as long as it is good, what covers the directory covers that, too.
+    pub fn born(&self, dir: &dyn Markable, births: PerLeg<Option<Timestamp>>) -> u64 {
+        let mut state = self.state.lock();
+        state.table.note_births(births);
+        let own = state.table.by_hint(dir.slot_hint().load(Ordering::Relaxed));
+        let Some(index) = own.or_else(|| state.table.by_cover(dir.cover())) else { return 0 };
+        let covers = |slot: &Slot| slot.kinds.contains(Kinds::ENTRIES) && slot.covers_birth(&births);
+        let covered = !state.table.is_away() && state.table.entry(index).slot.as_ref().is_some_and(covers);
+        if covered { state.table.hint(index) } else { 0 }
+    }
+
+    /// The latest births so far, on the legs that tell them: before anything is marked.
+    pub fn note_births(&self, births: PerLeg<Option<Timestamp>>) {
+        self.state.lock().table.note_births(births);
+    }
+
+    /// Whether a word of [`born`](Self::born) is still good.
+    pub fn is_covered(&self, cover: u64) -> bool {
+        self.state.lock().table.by_hint(cover).is_some()
+    }
+
+    /// The earliest watermark of this leg: what was born before is covered by no birth.
+    pub fn born_since(&self, leg: LegId) -> Option<Timestamp> {
+        let state = self.state.lock();
+        let covering = state.table.used_slots().filter(|(_, _, slot)| slot.kinds.contains(Kinds::BORN));
+        covering.map(|(_, _, slot)| slot.births[leg]).min()
+    }
+
     /// Whether this has been marked so since before a leg went away.
     pub fn was_marked_before(&self, object: &PerLeg<Identity>, kinds: Kinds) -> bool {
         self.state.lock().table.had_before(object, kinds)
@@ -497,7 +529,13 @@ impl State {
     /// The first object whose slot is not known, nor its identities.
     fn unknown(&self, wants: &[Want<'_>], known: &[Option<PerLeg<Identity>>]) -> Option<usize> {
         let asked = |at: usize| known.get(at).is_some_and(Option::is_some);
-        (0..wants.len()).find(|&at| !asked(at) && self.hinted(&wants[at]).is_none())
+        let found = |want: &Want<'_>| self.hinted(want).or_else(|| self.covered(want)).is_some();
+        (0..wants.len()).find(|&at| !asked(at) && !found(&wants[at]))
+    }
+
+    /// The slot that covers the object since its birth, if that will do.
+    fn covered(&self, want: &Want<'_>) -> Option<SlotIndex> {
+        if want.own || self.hinted(want).is_some() { None } else { self.table.by_cover(want.object.cover()) }
     }
 
     fn hinted(&self, want: &Want<'_>) -> Option<SlotIndex> {
@@ -512,10 +550,15 @@ impl State {
         held: &mut Held,
     ) -> Result<(), NoRoom> {
         for (at, want) in wants.iter().enumerate() {
+            if let Some(index) = self.covered(want) {
+                self.table.hold(index, held);
+                continue;
+            }
+            let outlives = want.own && self.table.by_hint(want.object.cover()).is_some();
             let hinted = self.hinted(want);
             let hinted = hinted.and_then(|index| Some((index, self.table.entry(index).slot.as_ref()?)));
             let object = match hinted {
-                Some((index, slot)) if slot.covers(want.kinds, &want.span) => {
+                Some((index, slot)) if slot.covers(want.kinds, &want.span) && !outlives => {
                     self.table.hold(index, held);
                     continue;
                 }
@@ -524,6 +567,9 @@ impl State {
             };
             self.table.cover(&object, want.kinds, &want.span, held)?;
             if let Some(last) = held.iter().last() {
+                if outlives {
+                    self.table.outlive(last, want.object.cover());
+                }
                 want.object.slot_hint().store(self.table.hint(last), Ordering::Relaxed);
             }
         }

@@ -16,7 +16,8 @@
 //! - a slot whose last change is not newer than the last good flush is on every copy in use;
 //! - a page is written only with what the memory holds, so a copy never gets ahead of it;
 //! - a slot with an intent in flight is never cleared;
-//! - a slot that the resync still needs is never cleared.
+//! - a slot that the resync still needs is never cleared;
+//! - a slot of an object that is covered by another slot, too, is not cleared before that one.
 
 mod chunk;
 mod flush;
@@ -78,12 +79,15 @@ impl Kinds {
     /// The chunks that the slot's bits name.
     pub const DATA: Kinds = Kinds(4);
 
+    /// All that was born below this directory since the slot's watermark: see [`Want::own`].
+    pub const BORN: Kinds = Kinds(32);
+
     /// The slot was taken while this leg was away.
     pub(super) fn since_away(leg: LegId) -> Kinds {
         Kinds(8 << leg as u8)
     }
 
-    /// The bits as the file has them. 32 is reserved (born).
+    /// The bits as the file has them.
     pub(super) fn bits(self) -> u8 {
         self.0
     }
@@ -128,6 +132,11 @@ pub trait Markable {
     /// Starts as 0; means nothing to anyone else.
     fn slot_hint(&self) -> &AtomicU64;
 
+    /// The word that [`Bitmap::born`] gave for it; 0 if it was not asked.
+    fn cover(&self) -> u64 {
+        0
+    }
+
     /// What names the object on both legs. Asked for only when it may have no slot yet.
     fn identities(&self) -> io::Result<PerLeg<Identity>>;
 }
@@ -140,4 +149,7 @@ pub struct Want<'a> {
     pub kinds: Kinds,
     /// Which chunks, when `kinds` has [`Kinds::DATA`].
     pub span: Span,
+    /// The object needs a slot of its own, because its name changes. Else the slot that covers it since its birth
+    /// will do.
+    pub own: bool,
 }

@@ -42,11 +42,15 @@ impl State {
     pub(super) fn idle(&self, untouched_for_ticks: u64) -> Vec<(u64, IdleSlot)> {
         let now = self.table.tick;
         let idle = self.table.used_slots().filter(|(_, entry, _)| {
-            entry.intents == 0 && !entry.needed && now - entry.touched >= untouched_for_ticks
+            entry.intents == 0
+                && !entry.needed
+                && !self.table.waits(entry)
+                && now - entry.touched >= untouched_for_ticks
         });
         idle.map(|(index, entry, slot)| {
             let (identities, kinds) = (slot.identities, slot.kinds);
-            (entry.touched, IdleSlot { index, identities, kinds, version: entry.version })
+            let hint = self.table.hint(index);
+            (entry.touched, IdleSlot { index, identities, kinds, hint, version: entry.version })
         })
         .collect()
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::chunk::{ChunkIndex, WINDOW_CHUNKS, Window};
 use super::{Kinds, Span};
-use crate::legs::{Identity, LegId, PerLeg};
+use crate::legs::{Identity, LegId, PerLeg, Timestamp};
 
 const WORDS: usize = WINDOW_CHUNKS as usize / 64;
 
@@ -21,8 +21,8 @@ pub struct Slot {
     pub window: Window,
     /// This chunk and all behind it, in any window.
     pub from: Option<ChunkIndex>,
-    /// Room for the birth watermarks; kept as found.
-    pub births: PerLeg<[u8; 16]>,
+    /// The birth watermarks, if `kinds` has [`Kinds::BORN`].
+    pub births: PerLeg<Timestamp>,
     /// Bit i of word w stands for chunk `window.first() + 64 * w + i`.
     pub bits: [u64; WORDS],
 }
@@ -36,7 +36,7 @@ impl Slot {
             identities,
             window: Window::of(ChunkIndex(0)),
             from: None,
-            births: PerLeg::new([0; 16], [0; 16]),
+            births: PerLeg::default(),
             bits: [0; WORDS],
         }
     }
@@ -79,6 +79,30 @@ impl Slot {
         news
     }
 
+    /// What is born from now on is covered; `births` are the latest so far. False if earlier ones were set.
+    pub fn cover_since(&mut self, births: PerLeg<Timestamp>) -> bool {
+        let news =
+            !self.kinds.contains(Kinds::BORN) || LegId::ALL.iter().any(|&leg| births[leg] < self.births[leg]);
+        if news {
+            self.births = self.births_with(births);
+            self.kinds = self.kinds | Kinds::BORN;
+        }
+        news
+    }
+
+    fn births_with(&self, births: PerLeg<Timestamp>) -> PerLeg<Timestamp> {
+        match self.kinds.contains(Kinds::BORN) {
+            true => PerLeg::from_fn(|leg| self.births[leg].min(births[leg])),
+            false => births,
+        }
+    }
+
+    /// Whether what was born then is covered: on both legs, as these tell it.
+    pub fn covers_birth(&self, births: &PerLeg<Option<Timestamp>>) -> bool {
+        let after = |leg: LegId| births[leg].is_some_and(|born| born >= self.births[leg]);
+        self.kinds.contains(Kinds::BORN) && LegId::ALL.into_iter().all(after)
+    }
+
     /// Sets the chunks of `range` that lie in `window`; false if they were set. The slot must fit
     /// the window.
     pub fn set_chunks(&mut self, window: Window, range: &Range<ChunkIndex>) -> bool {
@@ -116,14 +140,14 @@ impl Slot {
             self.window = other.window;
         }
         self.bits.iter_mut().zip(&other.bits).for_each(|(mine, theirs)| *mine |= theirs);
+        if other.kinds.contains(Kinds::BORN) {
+            self.births = self.births_with(other.births);
+        }
         self.kinds = self.kinds | other.kinds;
         if let Some(from) = other.from {
             self.set_from(from);
         }
-        if other.serial > self.serial {
-            self.serial = other.serial;
-            self.births = other.births;
-        }
+        self.serial = self.serial.max(other.serial);
         true
     }
 

@@ -26,7 +26,7 @@ use super::intent::Held;
 use super::pages::{PageSet, Pages};
 use super::slot::Slot;
 use super::{Kinds, PAGE_SIZE, PageIndex, SLOTS_PER_PAGE, SlotIndex, Span};
-use crate::legs::{Identity, LegId, PerLeg};
+use crate::legs::{Identity, LegId, PerLeg, Timestamp};
 
 /// The most windows (slots with chunk bits) of one object: 512 GiB of it at 4 MiB a chunk.
 pub const MAX_WINDOWS: usize = 64;
@@ -53,6 +53,8 @@ pub struct Entry {
     pub touched: u64,
     /// Number of the flush that carries its last change.
     pub changed_in: u64,
+    /// Hint of the slot that has to be cleared before; 0 for none.
+    pub after: u64,
     incarnation: u64,
     hash: u64,
     next: u32,
@@ -67,6 +69,7 @@ impl Entry {
             version: 0,
             touched: 0,
             changed_in: 0,
+            after: 0,
             incarnation: 0,
             hash: 0,
             next: NONE,
@@ -93,6 +96,8 @@ pub struct Table {
     key: LegId,
     /// The leg that is away: what is marked for the first time says so.
     away: Option<LegId>,
+    /// The latest birth seen on each leg: what is born from now on is not older.
+    births: PerLeg<Option<Timestamp>>,
     entries: Vec<Entry>,
     buckets: Vec<u32>,
     /// Free slots, a bit each, a byte a page.
@@ -132,6 +137,7 @@ impl Table {
             header_changed_in: 0,
             key,
             away: None,
+            births: PerLeg::default(),
             entries: (0..count).map(|_| Entry::free()).collect(),
             buckets: vec![NONE; count.next_power_of_two() * 2],
             free: vec![u8::MAX; count / SLOTS_PER_PAGE],
@@ -290,18 +296,63 @@ impl Table {
         let object = &known.unwrap_or(*object);
         match self.narrowed(object, span) {
             Span::None => {
+                let births = self.births_for(object, kinds);
                 let has = |slot: &Slot| slot.kinds.contains(kinds);
                 let one = self.slots_of(object).find(|(_, slot)| has(slot)).map(|(index, _)| index);
                 self.set(
                     object,
                     held,
                     |(index, _)| one.is_none_or(|one| one == index),
-                    |slot| slot.add(kinds),
+                    |slot| slot.add(kinds) | births.is_some_and(|births| slot.cover_since(births)),
                 )
             }
             Span::From(chunk) => self.cover_from(object, kinds, chunk, held),
             Span::Chunks(range) => self.cover_chunks(object, kinds, range, held),
         }
+    }
+
+    /// The watermark for a directory whose names change, unless it has one.
+    fn births_for(&self, object: &PerLeg<Identity>, kinds: Kinds) -> Option<PerLeg<Timestamp>> {
+        let covers = |slot: &Slot| slot.kinds.contains(Kinds::BORN);
+        if !kinds.contains(Kinds::ENTRIES)
+            || self.is_away()
+            || self.slots_of(object).any(|(_, slot)| covers(slot))
+        {
+            return None;
+        }
+        Some(PerLeg::new(self.births[LegId::A]?, self.births[LegId::B]?))
+    }
+
+    /// A birth was seen on each of these legs.
+    pub fn note_births(&mut self, births: PerLeg<Option<Timestamp>>) {
+        for leg in LegId::ALL {
+            self.births[leg] = self.births[leg].max(births[leg]);
+        }
+    }
+
+    /// The slot behind a hint, if it may stand for what it covers by birth: nothing is so while a leg is away,
+    /// for that leg must be told of each object by itself.
+    pub fn by_cover(&self, cover: u64) -> Option<SlotIndex> {
+        if self.is_away() { None } else { self.by_hint(cover) }
+    }
+
+    /// This slot's object is covered by another slot, too: it takes over that one's watermark and outlives it.
+    ///
+    /// So what is marked under that slot alone stays within reach of a slot wherever the object is moved, and
+    /// a change that was marked so and is still under way keeps this slot from being cleared.
+    pub fn outlive(&mut self, index: SlotIndex, cover: u64) {
+        let Some(other) = self.by_hint(cover).filter(|&other| other != index) else { return };
+        let births = self.entry(other).slot.as_ref().map(|slot| slot.births);
+        self.entry_mut(index).after = cover;
+        let is_directory = |slot: &Slot| slot.kinds.contains(Kinds::ENTRIES);
+        self.change(index, |slot| {
+            births.is_some_and(|births| is_directory(slot) && slot.cover_since(births))
+        });
+    }
+
+    /// Whether a slot has to wait for another one to be cleared.
+    pub fn waits(&self, entry: &Entry) -> bool {
+        self.by_hint(entry.after).is_some()
     }
 
     /// The span as it will be set: too wide a range becomes an open end, an empty one nothing.
@@ -505,6 +556,9 @@ impl Table {
         self.free[page] &= !bit;
         self.ghosts[page] &= !bit;
         self.used += 1;
+        let entry = self.entry_mut(index);
+        entry.incarnation += 1;
+        entry.after = 0;
         self.link(index, slot);
     }
 
@@ -516,7 +570,6 @@ impl Table {
         entry.slot = Some(slot);
         entry.hash = hash;
         entry.next = next;
-        entry.incarnation += 1;
     }
 
     fn unlink(&mut self, index: SlotIndex) {

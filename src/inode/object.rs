@@ -36,6 +36,8 @@ pub struct Object<L: Leg> {
     pub replaced: AtomicBool,
     /// The bitmap's.
     pub slot_hint: AtomicU64,
+    /// The bitmap's, too: what covers it since its birth; 0 for nothing.
+    pub cover: AtomicU64,
 }
 
 /// How an object is found on each leg.
@@ -76,6 +78,7 @@ impl<L: Leg> Object<L> {
             incapable: AtomicBool::new(false),
             replaced: AtomicBool::new(false),
             slot_hint: AtomicU64::new(0),
+            cover: AtomicU64::new(0),
         }
     }
 

@@ -35,8 +35,10 @@ pub(super) enum Part<'a> {
     Name(&'a OsStr),
     /// The same, and what it names may be lost with it.
     Lost(&'a OsStr),
-    /// Attributes; or the object as something that moves or gets another name.
+    /// Attributes.
     Metadata,
+    /// The object as something that moves, or gets or loses one of several names.
+    Moved,
     /// These bytes, and the length and times that go with them. An end of `u64::MAX` is the end of
     /// the file, wherever that is.
     Data(Range<u64>),
@@ -59,9 +61,14 @@ impl<'a, L: Leg> Touch<'a, L> {
         Touch { object, part: Part::Lost(name) }
     }
 
-    /// Attributes, or an object that moves.
+    /// Attributes.
     pub fn metadata(object: &'a Arc<Object<L>>) -> Self {
         Touch { object, part: Part::Metadata }
+    }
+
+    /// An object whose names change.
+    pub fn moved(object: &'a Arc<Object<L>>) -> Self {
+        Touch { object, part: Part::Moved }
     }
 
     /// Whether the leg has the object: one that lost its last name while the leg was away never comes to it.
@@ -79,7 +86,7 @@ impl Part<'_> {
     fn kinds(&self) -> Kinds {
         match self {
             Part::Name(_) | Part::Lost(_) => Kinds::ENTRIES,
-            Part::Metadata => Kinds::METADATA,
+            Part::Metadata | Part::Moved => Kinds::METADATA,
             Part::Data(_) => Kinds::METADATA | Kinds::DATA,
         }
     }
@@ -183,10 +190,13 @@ impl<L: Leg> Mirror<L> {
     }
 
     /// What is marked for a touch. Of an object of which it is not certain what it is on a leg that is away,
-    /// nothing is known to be alike there: all of it is marked.
+    /// nothing is known to be alike there: all of it is marked. So it is of one that was covered by the directory
+    /// it was born in, and moves: what that slot stands for has to be told by its own.
     fn want<'w>(&self, marked: &'w Marked<'_, L>, touch: &Touch<'_, L>) -> Want<'w> {
         let (mut kinds, mut span) = (touch.part.kinds(), touch.part.span(self.bitmap.chunk_size()));
-        if self.health.is_degraded() && !self.is_certain(touch.object) {
+        let own = matches!(touch.part, Part::Moved);
+        let leaves_cover = own && self.bitmap.is_covered(touch.object.cover.load(Ordering::Acquire));
+        if leaves_cover || self.health.is_degraded() && !self.is_certain(touch.object) {
             match touch.object.kind {
                 Kind::Directory => kinds = kinds | Kinds::ENTRIES,
                 Kind::File => {
@@ -195,7 +205,7 @@ impl<L: Leg> Mirror<L> {
                 _ => {}
             }
         }
-        Want { object: marked, kinds, span }
+        Want { object: marked, kinds, span, own }
     }
 
     /// Marks what is touched and nothing else: whatever comes of it, the next resync looks at it.

@@ -2,7 +2,8 @@
 //!
 //! What is marked, and why it is enough for the resync to find the way back:
 //! - a directory whose names change: its entries;
-//! - what is made: nothing of its own. The directory's entries cover it until something changes it;
+//! - what is made: nothing of its own. The directory's slot covers it, and most of what happens to it after (see
+//!   `covers`);
 //! - what moves, gets one more name, or loses one of several: itself, so that its identities on both
 //!   legs are known together and it is moved or linked again, never copied (O7).
 
@@ -126,11 +127,12 @@ impl<L: Leg> Mirror<L> {
             // Made by a leg that has been left behind since, and by the other one: found there.
             None => self.look_up(dir, name, 1)?,
         };
+        self.cover(dir, &known.0, made);
         if self.health.is_degraded() {
             known.0.with_names(|names| names.born_alone = true);
             let late = |since| stat.btime.is_some_and(|born| born >= since);
             if self.health.alone_since().is_some_and(|since| !late(since)) {
-                self.mark(Touch::metadata(&known.0))?;
+                self.mark(Touch::moved(&known.0))?;
             }
         }
         Ok(known)
@@ -144,7 +146,7 @@ impl<L: Leg> Mirror<L> {
         let _changing = dir.lock.write();
         let dirs = self.nodes(&dir)?;
         let nodes = self.nodes(&object)?;
-        self.change_all([Touch::name(&dir, name), Touch::metadata(&object)], |intent, leg| {
+        self.change_all([Touch::name(&dir, name), Touch::moved(&object)], |intent, leg| {
             self.leg(leg)?.link(intent, nodes.on(leg)?, dirs.on(leg)?, name)
         })?;
         Ok(self.look_up(&dir, name, 1)?.1)
@@ -175,7 +177,7 @@ impl<L: Leg> Mirror<L> {
         let keeps_a_name = self.leaving(&object, &found)?;
         let act = |intent: &WriteIntent<'_>, leg: LegId| act(intent, leg, nodes.on(leg)?);
         let removed = if keeps_a_name {
-            self.change_all([Touch::lost(&dir, name), Touch::metadata(&object)], act)
+            self.change_all([Touch::lost(&dir, name), Touch::moved(&object)], act)
         } else {
             self.change_all([Touch::lost(&dir, name)], act)
         };
@@ -233,7 +235,7 @@ impl<L: Leg> Mirror<L> {
             _ => Ok(()),
         };
         // A resync that knows it by its old identity finds the new one in its slot.
-        let marked = marked.and_then(|()| self.mark(Touch::metadata(object)).map(drop));
+        let marked = marked.and_then(|()| self.mark(Touch::moved(object)).map(drop));
         if let Err(error) = marked {
             self.turn_read_only(format!(
                 "inode {} of leg {leg} was made anew, and that cannot be recorded ({error}); unmount and mount again",
@@ -300,12 +302,12 @@ impl<L: Leg> Mirror<L> {
         let act = |intent: &WriteIntent<'_>, leg: LegId| {
             self.leg(leg)?.rename(intent, (from_nodes.on(leg)?, name), (to_nodes.on(leg)?, new_name), mode)
         };
-        let touched = [Touch::name(&from, name), Touch::name(&to, new_name), Touch::metadata(&moving)];
+        let touched = [Touch::name(&from, name), Touch::name(&to, new_name), Touch::moved(&moving)];
         match target {
             Some((target, _)) => {
                 let [from, to_name, moving] = touched;
                 let to_name = if mode == RenameMode::Replace { Touch::lost(&to, new_name) } else { to_name };
-                self.change_all([from, to_name, moving, Touch::metadata(target)], act)
+                self.change_all([from, to_name, moving, Touch::moved(target)], act)
                     .inspect_err(|_| self.stayed(target, &to, new_name))?;
             }
             None => {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::covers::Covers;
 use super::failover::Turning;
 use super::health::{Health, Lost};
 use super::{Invalidate, LegState, Mirror, MirrorState, News, gate::Gate};
@@ -116,6 +117,10 @@ impl<L: Leg> Mirror<L> {
         if !both {
             bitmap.set_away(Some(plan.source.other()));
         }
+        if both && !options.read_only {
+            let birth = |leg: LegId| legs[leg].as_ref().and_then(|leg| leg.birth_now().ok().flatten());
+            bitmap.note_births(PerLeg::from_fn(birth));
+        }
         let mirror = Mirror {
             table: Table::new(plan.source, Numbering::new(of_source.ino), roots),
             handles: Handles::default(),
@@ -132,6 +137,7 @@ impl<L: Leg> Mirror<L> {
             requests: AtomicU64::new(0),
             invalidate: OnceLock::new(),
             herald: OnceLock::new(),
+            covers: Covers::new(),
             legs: legs.map(|leg| RwLock::new(Rank::Leaf, leg)),
             bitmap,
             options,
@@ -236,7 +242,8 @@ impl<L: Leg> Mirror<L> {
         if self.options.read_only {
             return Ok(());
         }
-        self.clear_idle(0);
+        // What waits for another slot to be cleared has its turn after that.
+        while self.clear_idle(0) > 0 {}
         if self.health.writable().is_err() {
             return Ok(());
         }

@@ -29,6 +29,7 @@
 
 mod change;
 mod comeback;
+mod covers;
 mod dir_read;
 mod dir_write;
 mod failover;
@@ -89,6 +90,7 @@ pub struct Mirror<L: Leg> {
     requests: AtomicU64,
     invalidate: std::sync::OnceLock<Arc<dyn Invalidate>>,
     herald: std::sync::OnceLock<Arc<dyn Herald>>,
+    covers: covers::Covers,
 }
 
 /// On whose behalf a request is made.

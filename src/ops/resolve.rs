@@ -155,6 +155,8 @@ impl<L: Leg> Mirror<L> {
             Some(identity) => of_dir[source] = identity,
             None => return false,
         }
+        // What was born under a cover has no slot, whatever was open about it.
+        let since = self.bitmap.born_since(source).map_or(since, |covered| covered.min(since));
         born.is_some_and(|born| born < since) && !self.bitmap.was_marked_before(&of_dir, Kinds::ENTRIES)
     }
 
@@ -274,6 +276,10 @@ pub(super) struct Marked<'m, L: Leg> {
 impl<L: Leg> Markable for Marked<'_, L> {
     fn slot_hint(&self) -> &AtomicU64 {
         &self.object.slot_hint
+    }
+
+    fn cover(&self) -> u64 {
+        self.object.cover.load(Ordering::Acquire)
     }
 
     fn identities(&self) -> io::Result<PerLeg<Identity>> {

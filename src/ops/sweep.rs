@@ -24,26 +24,28 @@ impl<L: Leg> Mirror<L> {
         self.clear_idle(IDLE_TICKS);
     }
 
-    /// Clears what nobody has touched for `ticks`.
-    pub(super) fn clear_idle(&self, ticks: u64) {
+    /// Clears what nobody has touched for `ticks`; returns how many slots that were.
+    pub(super) fn clear_idle(&self, ticks: u64) -> usize {
         if self.keeps_its_bits() {
-            return;
+            return 0;
         }
         let idle = self.bitmap.idle(ticks);
         if idle.is_empty() {
-            return;
+            return 0;
         }
         if let Err(error) = self.settle_and_sync(&idle) {
             // FAIL-SAFE: the bits stay.
             log::warn!("cannot sync the legs, so {} regions stay dirty: {error}", idle.len());
-            return;
+            return 0;
         }
         // ORDER: both legs are durable before a bit is dropped (O3). A crash in between leaves dirty
         // bits over equal legs.
-        self.bitmap.clear(&idle);
+        let cleared = self.bitmap.clear(&idle);
+        self.covers.forget(|cover| !self.bitmap.is_covered(cover));
         if let Err(error) = self.bitmap.write_back(self) {
             log::warn!("cannot write cleared bits; they cost a compare at the next resync: {error}");
         }
+        cleared
     }
 
     /// Whether nothing is cleared: a leg is away (O4), or the legs differ in what could not be repaired, and
@@ -56,10 +58,11 @@ impl<L: Leg> Mirror<L> {
     fn settle(&self, slot: &IdleSlot) -> io::Result<()> {
         // Whoever has cleared it meanwhile has settled it before.
         let Some(intent) = self.bitmap.hold_idle(slot) else { return Ok(()) };
-        match self.slot_nodes(&slot.identities) {
-            Ok(nodes) => ignore_gone(self.settle_times(&intent, &nodes)),
-            Err(error) => ignore_gone(Err(error)),
-        }
+        let covered = self.covers.of(slot.hint);
+        std::iter::once(&slot.identities).chain(&covered).try_for_each(|identities| {
+            let nodes = self.slot_nodes(identities);
+            ignore_gone(nodes.and_then(|nodes| self.settle_times(&intent, &nodes)))
+        })
     }
 
     /// Sets the times on the other leg as the source has them.

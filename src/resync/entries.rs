@@ -16,7 +16,7 @@ use super::spans::Spans;
 use super::{Sides, gone_is_none, metadata};
 use crate::bitmap::WriteIntent;
 use crate::error::errno;
-use crate::legs::{Identity, Kind, Leg, PerLeg, RenameMode, Stat};
+use crate::legs::{Identity, Kind, Leg, PerLeg, RenameMode, Stat, Timestamp};
 
 /// Files up to this many bytes are copied under the name's own intent; longer ones get a slot, and
 /// their data follows behind the mount.
@@ -97,16 +97,20 @@ impl<L: Leg> Run<'_, L> {
             self.pairs.insert(ids);
         }
         if self.everything && wanted.stat.kind == Kind::Directory {
-            self.list(Dir { ids, slot: dir.slot });
+            self.list(Dir { ids, slot: dir.slot, since: None });
             return Ok(());
         }
+        let born = was_born_since(&wanted.stat, dir.since);
+        if born && wanted.stat.kind == Kind::Directory {
+            self.list(Dir { ids, ..dir });
+        }
         let certain = self.known(&wanted.identity).is_some_and(|at| self.objects[at].is_certain());
-        if certain && !self.everything {
+        if certain && !self.everything && !born {
             return Ok(());
         }
         let (s_node, t_node) = (s.child(sd, name)?, t.child(td, name)?);
-        if may_hold_other_data(&wanted.stat, &found.stat, self.everything) {
-            self.compare(intent, ids, (&s_node, &t_node), &wanted.stat)?;
+        if may_hold_other_data(&wanted.stat, &found.stat, self.everything || born) {
+            self.compare(intent, ids, (&s_node, &t_node), &wanted.stat, born)?;
         }
         if metadata::differs(self.sides, &s_node, &t_node)? {
             metadata::equalize(self.sides, intent, &s_node, &t_node)?;
@@ -117,19 +121,20 @@ impl<L: Leg> Run<'_, L> {
     /// All data of a file whose metadata are not yet equal.
     ///
     /// ORDER: the data is equal and durable, or its slot is, before the length and the times are made
-    /// equal: these are all that tells the next resync to look at the data.
+    /// equal: these are all that tells the next resync to look at the data. Unless its birth does.
     fn compare(
         &mut self,
         intent: &WriteIntent<'_>,
         ids: PerLeg<Identity>,
         nodes: (&L::Node, &L::Node),
         wanted: &Stat,
+        born: bool,
     ) -> io::Result<()> {
         if (self.everything || wanted.size > SMALL) && self.want_data(ids)? {
             return Ok(());
         }
         self.copy_data(intent, nodes, wanted.size)?;
-        self.sides.t.sync_node(nodes.1)
+        if born { Ok(()) } else { self.sides.t.sync_node(nodes.1) }
     }
 
     /// Makes all data of a file equal, now.
@@ -230,7 +235,7 @@ impl<L: Leg> Run<'_, L> {
         match (wanted.stat.kind, self.root) {
             (Kind::File, _) => self.want_data(ids).map(drop),
             (Kind::Directory, Some(slot)) => {
-                self.list(Dir { ids, slot });
+                self.list(Dir { ids, slot, since: None });
                 Ok(())
             }
             _ => {
@@ -248,6 +253,16 @@ impl<L: Leg> Run<'_, L> {
         }
         self.pairs.insert(ids);
     }
+}
+
+/// Whether something may have been changed under the slot of the directory that it was born in. Without a
+/// birth time nothing is covered so.
+fn was_born_since(stat: &Stat, since: Option<Timestamp>) -> bool {
+    #[cfg(feature = "simulation")]
+    if crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::BornCompared) {
+        return false;
+    }
+    stat.btime.zip(since).is_some_and(|(born, since)| born >= since)
 }
 
 /// Whether the data of two corresponding files can differ without a slot that says so.

@@ -10,7 +10,7 @@ use std::io;
 
 use super::spans::Spans;
 use crate::bitmap::{ChunkSize, DirtySlot, Kinds, SlotIndex};
-use crate::legs::{Identity, LegId, PerLeg};
+use crate::legs::{Identity, LegId, PerLeg, Timestamp};
 
 /// An object that may differ between the legs, with all its slots.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub(super) struct Object {
     pub kinds: Kinds,
     /// Which data.
     pub data: Spans,
+    /// And what was born below it at these times or later.
+    pub born_since: Option<PerLeg<Timestamp>>,
 }
 
 impl Object {
@@ -49,6 +51,10 @@ impl Object {
         self.slots.extend(other.slots);
         self.kinds = self.kinds | other.kinds;
         self.data.add(other.data);
+        self.born_since = match (self.born_since, other.born_since) {
+            (Some(a), Some(b)) => Some(PerLeg::from_fn(|leg| a[leg].min(b[leg]))),
+            (a, b) => a.or(b),
+        };
     }
 }
 
@@ -65,6 +71,7 @@ pub(super) fn gather(slots: Vec<DirtySlot>, chunk: ChunkSize) -> Vec<Object> {
             ids: slot.identities,
             kinds: slot.kinds,
             data: Spans::of(chunks.chain(tail)),
+            born_since: slot.born_since,
         };
         match at.get(&object.ids) {
             Some(&known) => objects[known].absorb(object),
@@ -130,6 +137,7 @@ mod tests {
             kinds,
             chunks: vec![ChunkIndex(2)..ChunkIndex(3)],
             from: None,
+            born_since: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! One pass over names and metadata: what it knows, and the order of its steps.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::AtomicU64;
 
@@ -15,7 +15,7 @@ use super::spans::Spans;
 use super::{Outcome, Resync, ResyncHost, Scope, Sides, metadata};
 use crate::bitmap::{self, Bitmap, ChunkIndex, Kinds, Markable, SlotIndex, Span, Want, WriteIntent};
 use crate::error::errno;
-use crate::legs::{Area, Identity, Kind, Leg, LegId, PerLeg};
+use crate::legs::{Area, Identity, Kind, Leg, LegId, PerLeg, Timestamp};
 
 /// A directory whose names are to be made equal.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,8 @@ pub(super) struct Dir {
     pub ids: PerLeg<Identity>,
     /// The slot that covers its changes.
     pub slot: SlotIndex,
+    /// And all of what was born in it on the source then or later.
+    pub since: Option<Timestamp>,
 }
 
 /// The state of one pass.
@@ -46,8 +48,8 @@ pub(super) struct Run<'r, L: Leg> {
     by_source: HashMap<u64, Vec<usize>>,
     /// Grows while it is walked.
     pub dirs: Vec<Dir>,
-    /// The directories in `dirs`.
-    listed: HashSet<PerLeg<Identity>>,
+    /// The directories in `dirs`, each with the earliest birth from which on all is compared.
+    listed: HashMap<PerLeg<Identity>, Option<Timestamp>>,
     /// Slots that tell nothing: they contradict each other.
     puzzling: Vec<SlotIndex>,
 }
@@ -101,7 +103,7 @@ impl<'r, L: Leg> Run<'r, L> {
             objects: Vec::new(),
             by_source: HashMap::new(),
             dirs: Vec::new(),
-            listed: HashSet::new(),
+            listed: HashMap::new(),
             puzzling: Vec::new(),
         })
     }
@@ -111,15 +113,21 @@ impl<'r, L: Leg> Run<'r, L> {
             let Sides { s, t, .. } = self.sides;
             let ids = self.sides.pair(s.identity(&s.root())?, t.identity(&t.root())?);
             let object = Marked { ids, hint: AtomicU64::new(0) };
-            let want = Want { object: &object, kinds: Kinds::ENTRIES | Kinds::METADATA, span: Span::None };
+            let want = Want {
+                object: &object,
+                kinds: Kinds::ENTRIES | Kinds::METADATA,
+                span: Span::None,
+                own: true,
+            };
             let slot = self.bitmap.mark_everything(self.host, &want)?.ok_or_else(|| errno(libc::ENOSPC))?;
             self.root = Some(slot);
-            self.list(Dir { ids, slot });
+            self.list(Dir { ids, slot, since: None });
         }
         for at in 0..self.objects.len() {
             let object = &self.objects[at];
             if object.kinds.contains(Kinds::ENTRIES) {
-                self.list(Dir { ids: object.ids, slot: object.slots[0] });
+                let since = object.born_since.map(|births| births[self.sides.source]);
+                self.list(Dir { ids: object.ids, slot: object.slots[0], since });
             }
         }
         Ok(())
@@ -170,8 +178,7 @@ impl<'r, L: Leg> Run<'r, L> {
             self.equalize(&self.bitmap.hold(self.slot_of(object)), &object.ids)?;
         }
         // Without slots of their own they are no objects.
-        let walked = if self.everything { &self.dirs[..] } else { &[] };
-        for dir in walked {
+        for dir in &self.dirs {
             self.equalize(&self.intent(*dir), &dir.ids)?;
         }
         Ok(Outcome::Done)
@@ -236,16 +243,21 @@ impl<'r, L: Leg> Run<'r, L> {
         }
     }
 
-    /// Puts a directory on the list, if it is not there.
+    /// Puts a directory on the list, if it is not there, or is there and less of what is in it is compared.
     pub fn list(&mut self, dir: Dir) {
-        if self.listed.insert(dir.ids) {
+        let covers = |listed: &Option<Timestamp>| match (listed, dir.since) {
+            (Some(listed), Some(since)) => *listed <= since,
+            (listed, since) => listed.is_some() || since.is_none(),
+        };
+        if !self.listed.get(&dir.ids).is_some_and(covers) {
+            self.listed.insert(dir.ids, dir.since);
             self.dirs.push(dir);
         }
     }
 
     /// Puts a directory on the list once more: it has just been built.
     pub fn list_again(&mut self, dir: Dir) {
-        self.listed.insert(dir.ids);
+        self.listed.insert(dir.ids, dir.since);
         self.dirs.push(dir);
     }
 
@@ -305,20 +317,26 @@ impl<'r, L: Leg> Run<'r, L> {
                 slot
             }
         };
-        self.list_again(Dir { ids, slot });
+        self.list_again(Dir { ids, slot, since: None });
         Ok(true)
     }
 
     pub fn known_or_new(&mut self, ids: PerLeg<Identity>) -> usize {
         self.known(&ids[self.sides.source]).unwrap_or_else(|| {
-            self.add(Object { slots: Vec::new(), ids, kinds: Kinds::METADATA, data: Spans::none() });
+            self.add(Object {
+                slots: Vec::new(),
+                ids,
+                kinds: Kinds::METADATA,
+                data: Spans::none(),
+                born_since: None,
+            });
             self.objects.len() - 1
         })
     }
 
     fn mark(&self, ids: PerLeg<Identity>, kinds: Kinds, span: Span) -> io::Result<Option<SlotIndex>> {
         let object = Marked { ids, hint: AtomicU64::new(0) };
-        self.bitmap.mark_for_resync(self.host, &Want { object: &object, kinds, span })
+        self.bitmap.mark_for_resync(self.host, &Want { object: &object, kinds, span, own: true })
     }
 
     /// The intent under which a directory's names are changed.

@@ -51,6 +51,8 @@ pub enum Rule {
     ObjectLock,
     /// O6: two directories are locked in one order.
     LockOrder,
+    /// A resync compares all that was born since a directory's watermark.
+    BornCompared,
 }
 
 impl Plan {

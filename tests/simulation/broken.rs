@@ -82,3 +82,9 @@ fn directories_locked_in_the_order_of_the_request_are_found() {
 fn what_is_deleted_instead_of_parked_is_found() {
     assert!(finds(leg(LegId::B, Flaw::ParkingDeletes)).is_some(), "O7");
 }
+
+#[test]
+fn what_was_born_under_a_cover_and_is_not_compared_is_found() {
+    let broken = Broken { rule: Some(Rule::BornCompared), ..Broken::nothing() };
+    assert!(finds(broken).is_some());
+}

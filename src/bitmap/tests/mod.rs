@@ -142,7 +142,7 @@ impl Object {
     }
 
     pub fn want(&self, kinds: Kinds, span: Span) -> Want<'_> {
-        Want { object: self, kinds, span }
+        Want { object: self, kinds, span, own: false }
     }
 
     pub fn data(&self, chunks: Range<u64>) -> Want<'_> {

@@ -89,6 +89,7 @@ mod tests {
         std::fs::create_dir(top.path().join("sub")).unwrap();
         std::fs::rename(top.path().join("old"), top.path().join("sub/new")).unwrap();
         let slot = DirtySlot {
+            born_since: None,
             index: SlotIndex(7),
             identities: PerLeg::from_fn(|_| Identity { ino, handle: Handle::new(raw.kind(), raw.bytes()) }),
             kinds: Kinds::METADATA | Kinds::DATA,

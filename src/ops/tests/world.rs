@@ -182,6 +182,18 @@ impl World {
         self.disks[leg].lock().apply(Change::Unlink { place });
     }
 
+    /// What was written to a file is zeros on that leg; its length and times are as they were.
+    pub fn lose_data(&self, leg: LegId, path: &str) {
+        let mut disk = self.disks[leg].lock();
+        let root = crate::legs::simulated::image::ROOT;
+        let id = path.split('/').fold(root, |dir, name| disk.live().entry(&(dir, name.into())).unwrap());
+        let times = disk.live().get(id).unwrap().times.clone();
+        let len = disk.live().get(id).unwrap().content().unwrap().size();
+        disk.apply(Change::Data { id, offset: 0, bytes: vec![0; len as usize].into() });
+        let (access, modification) = (Some(times.access), Some(times.modification));
+        disk.apply(Change::Times { id, access, modification });
+    }
+
     /// Everything but the inode numbers of a leg, by path.
     pub fn tree(&self, id: LegId) -> BTreeMap<String, String> {
         let leg = SimLeg::new(id, self.disks[id].clone());

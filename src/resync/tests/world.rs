@@ -161,7 +161,7 @@ impl<L: Leg> World<L> {
         let wants: Vec<_> = wants
             .iter()
             .zip(&objects)
-            .map(|((_, kinds, span), object)| Want { object, kinds: *kinds, span: span.clone() })
+            .map(|((_, kinds, span), object)| Want { object, kinds: *kinds, span: span.clone(), own: false })
             .collect();
         let intent = self.bitmap.mark(&Quiet, &wants).unwrap();
         for &id in &self.on {
