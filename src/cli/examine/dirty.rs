@@ -20,7 +20,7 @@ pub struct Dirty {
     pub path: Option<String>,
     /// On this leg.
     pub inode: u64,
-    /// entries, metadata, data
+    /// entries, metadata, data, births
     pub kinds: Vec<&'static str>,
     /// Byte ranges, start and end; no end: whatever comes behind.
     pub ranges: Vec<(u64, Option<u64>)>,
@@ -45,7 +45,12 @@ pub fn describe(leg: &LegDir, role: LegId, chunk: ChunkSize, slots: &[DirtySlot]
 }
 
 fn kinds(kinds: Kinds) -> Vec<&'static str> {
-    let all = [(Kinds::ENTRIES, "entries"), (Kinds::METADATA, "metadata"), (Kinds::DATA, "data")];
+    let all = [
+        (Kinds::ENTRIES, "entries"),
+        (Kinds::METADATA, "metadata"),
+        (Kinds::DATA, "data"),
+        (Kinds::BORN, "births"),
+    ];
     all.into_iter().filter(|(kind, _)| kinds.contains(*kind)).map(|(_, name)| name).collect()
 }
 

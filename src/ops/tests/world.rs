@@ -187,7 +187,7 @@ impl World {
         let mut disk = self.disks[leg].lock();
         let root = crate::legs::simulated::image::ROOT;
         let id = path.split('/').fold(root, |dir, name| disk.live().entry(&(dir, name.into())).unwrap());
-        let times = disk.live().get(id).unwrap().times.clone();
+        let times = disk.live().get(id).unwrap().times;
         let len = disk.live().get(id).unwrap().content().unwrap().size();
         disk.apply(Change::Data { id, offset: 0, bytes: vec![0; len as usize].into() });
         let (access, modification) = (Some(times.access), Some(times.modification));
