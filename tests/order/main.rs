@@ -29,20 +29,22 @@ const CALLS: &str = "pwrite64,pwritev,pwritev2,syncfs,openat,openat2,mkdirat,mkn
 
 /// Names and data change in turns, with pauses in which the bits are cleared.
 fn work(test: &TestMirror, random: &mut Random) {
+    let mut number = 0;
     for _ in 0..3 {
         for _ in 0..60 {
+            number += 1;
             let name = format!("file{}", random.below(FILES));
             let file = File::options().write(true).open(test.mnt.join(name)).expect("open");
             let len = random.below(9000) as usize + 1;
             file.write_all_at(&random.bytes(len), random.below(40 * CHUNK)).expect("write");
             let dir = test.mnt.join(format!("dir{}", random.below(3)));
-            let new = dir.join(format!("n{}", random.below(1000)));
+            let new = dir.join(format!("n{number}"));
             match random.below(3) {
                 0 => fs::write(&new, "x").expect("write"),
                 1 => drop(std::os::unix::fs::symlink("x", &new)),
                 _ => drop(fs::create_dir(&new)),
             }
-            let target = test.mnt.join(format!("dir{}/r{}", random.below(3), random.below(1000)));
+            let target = test.mnt.join(format!("dir{}/r{number}", random.below(3)));
             let _ = fs::rename(&new, target);
         }
         test.wait_until_clean();
@@ -103,9 +105,17 @@ fn bits_are_durable_before_changes_and_cleared_after_syncs() {
 
     let text = String::from_utf8(fs::read(&trace).expect("the trace")).expect("strace -xx writes ASCII");
     let report = Checker::new(&inodes, CHUNK).check(trace::parse(&text));
-    println!("checked {} writes, {} changes of names, {} clears", report.writes, report.names, report.clears);
+    println!(
+        "checked {} writes, {} changes of names, {} of what was new, {} clears",
+        report.writes, report.names, report.births, report.clears
+    );
     assert!(report.violations.is_empty(), "{:#?}", report.violations);
     assert!(report.writes >= 2 * 180, "both legs' writes are in the trace, not {}", report.writes);
     assert!(report.names >= 2 * 180, "both legs' changes of names are in the trace, not {}", report.names);
+    assert!(
+        report.births >= 2 * 30,
+        "both legs' writes to new files are in the trace, not {}",
+        report.births
+    );
     assert!(report.clears >= 20, "bits are cleared on both copies in the trace, not {}", report.clears);
 }

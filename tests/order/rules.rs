@@ -7,17 +7,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::slots::{self, ENTRIES, Slot};
+use crate::slots::{self, BORN, ENTRIES, Slot};
 use crate::trace::Call;
 
 /// What the checker has to know of the tree: which inode numbers (on A and on B) a name stands for.
 pub type Inodes = HashMap<String, [u64; 2]>;
 
-/// Something that needs cover: a chunk of a file, or the names in a directory.
+/// Something that needs cover: a chunk of a file, the names in a directory, or what is new in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Region {
     Chunk { name: String, chunk: u64 },
     Entries { name: String },
+    Births { name: String },
 }
 
 impl Region {
@@ -25,6 +26,7 @@ impl Region {
         let (name, covered) = match self {
             Region::Chunk { name, chunk } => (name, slot.has_chunk(*chunk)),
             Region::Entries { name } => (name, slot.kinds & ENTRIES != 0),
+            Region::Births { name } => (name, slot.kinds & (ENTRIES | BORN) == ENTRIES | BORN),
         };
         covered && inodes.get(name).is_some_and(|inos| slot.inos == *inos)
     }
@@ -39,6 +41,8 @@ pub struct Report {
     pub writes: usize,
     /// Changes of names that were checked.
     pub names: usize,
+    /// Changes of data of what was new in a directory that were checked.
+    pub births: usize,
     /// Regions that were seen to lose their bit after a change.
     pub clears: usize,
 }
@@ -125,6 +129,7 @@ impl<'a> Checker<'a> {
             match region {
                 Region::Chunk { .. } => self.report.writes += 1,
                 Region::Entries { .. } => self.report.names += 1,
+                Region::Births { .. } => self.report.births += 1,
             }
             let covering =
                 |copy: &&Copy| copy.values().flatten().any(|slot| region.covered_by(slot, self.inodes));
@@ -143,15 +148,18 @@ impl<'a> Checker<'a> {
 
     /// What a call changes of the objects that the checker knows.
     fn regions(&self, call: &Call) -> Vec<Region> {
-        let known = |index: usize| {
+        // On a private mount a path starts at the leg's root, and the root itself is "/".
+        let known_above = |index: usize, levels: usize| {
             let (_, path) = call.descriptor(index)?;
-            // On a private mount a path starts at the leg's root, and the root itself is "/".
-            let name = path.trim_end_matches(" (deleted)").rsplit('/').next()?.to_owned();
+            let name = path.trim_end_matches(" (deleted)").rsplit('/').nth(levels)?.to_owned();
             self.inodes.contains_key(&name).then_some(name)
         };
+        let known = |index: usize| known_above(index, 0);
         match call.name.as_str() {
             "pwrite64" | "pwritev" | "pwritev2" => {
-                let Some((name, offset)) = known(0).zip(call.offset()) else { return Vec::new() };
+                let Some((name, offset)) = known(0).zip(call.offset()) else {
+                    return known_above(0, 1).map(|name| Region::Births { name }).into_iter().collect();
+                };
                 let end = offset + (call.result as u64).max(1);
                 (offset / self.chunk..end.div_ceil(self.chunk))
                     .map(|chunk| Region::Chunk { name: name.clone(), chunk })
@@ -206,6 +214,10 @@ mod broken_rules_are_found {
         format!("1 pwrite64({fd}<{}>, \"\\x00\", 1, 65600) = 1\n", hex(b"/file"))
     }
 
+    fn new_data(fd: u32) -> String {
+        format!("1 pwrite64({fd}<{}>, \"\\x00\", 1, 0) = 1\n", hex(b"/file/new"))
+    }
+
     fn sync(fd: u32) -> String {
         format!("1 syncfs({fd}<{}>) = 0\n", hex(b"/"))
     }
@@ -235,6 +247,17 @@ mod broken_rules_are_found {
     fn data_before_the_second_copy_is_found() {
         let report = check(&[bitmap(3, true), data(5), bitmap(4, true), data(6)]);
         assert_eq!(report.violations.len(), 1, "{:?}", report.violations);
+        assert!(report.violations[0].starts_with("O1"));
+    }
+
+    #[test]
+    fn data_of_what_is_new_without_a_watermark_is_found() {
+        let cover =
+            |fd| bitmap(fd, true).replacen("\\x06", &format!("\\x{:02x}", slots::ENTRIES | slots::BORN), 1);
+        let report = check(&[cover(3), cover(4), new_data(5), new_data(6)]);
+        assert!(report.violations.is_empty(), "{:?}", report.violations);
+        assert_eq!(report.births, 2);
+        let report = check(&[bitmap(3, true), bitmap(4, true), new_data(5)]);
         assert!(report.violations[0].starts_with("O1"));
     }
 

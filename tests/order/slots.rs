@@ -5,6 +5,8 @@ pub const PAGE: usize = 4096;
 const SLOT: usize = 512;
 
 pub const ENTRIES: u8 = 1;
+/// In `kinds`: the birth watermarks count.
+pub const BORN: u8 = 32;
 pub const METADATA: u8 = 2;
 pub const DATA: u8 = 4;
 
