@@ -6,6 +6,7 @@
 //! - `small`: the same with 100 bytes in each, in other directories;
 //! - `stat`: one stat of each of them, after a round that is not counted;
 //! - `readdir`: lists all the directories, after a round that is not counted; counts entries;
+//! - `rename`: gives each of them another name in its directory, and back;
 //! - `unlink`: removes the empty ones and their directories, and those of `small` uncounted.
 
 use std::fs::{self, File};
@@ -65,6 +66,17 @@ fn readdir(root: &Path, files: u64) -> io::Result<u64> {
     Ok(entries)
 }
 
+fn rename(root: &Path, files: u64) -> io::Result<u64> {
+    let other = |path: &Path| path.with_extension("moved");
+    for path in paths(root, files) {
+        fs::rename(&path, other(&path))?;
+    }
+    for path in paths(root, files) {
+        fs::rename(other(&path), &path)?;
+    }
+    Ok(2 * files)
+}
+
 fn unlink(root: &Path, files: u64) -> io::Result<u64> {
     for path in paths(root, files) {
         fs::remove_file(path)?;
@@ -81,6 +93,7 @@ fn run(load: &str, root: &Path, files: u64) -> io::Result<f64> {
         "small" => (small, false),
         "stat" => (stat, true),
         "readdir" => (readdir, true),
+        "rename" => (rename, false),
         "unlink" => (unlink, false),
         _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("no load is named {load}"))),
     };
