@@ -90,7 +90,14 @@ impl Served {
 
     fn leg(&self, id: LegId) -> Leg {
         let stats = self.mirror.bitmap_stats();
-        let leg = Leg { id: id.to_string(), path: self.places.lock()[id].to_string(), ..Leg::default() };
+        let errors = self.mirror.read_errors(id);
+        let leg = Leg {
+            id: id.to_string(),
+            path: self.places.lock()[id].to_string(),
+            read_errors: errors.count,
+            last_read_error: errors.last,
+            ..Leg::default()
+        };
         match self.mirror.leg_state(id) {
             ops::LegState::InSync => Leg { state: LegState::InSync, ..leg },
             ops::LegState::Resyncing => Leg { state: LegState::Recovering, ..leg },
@@ -275,6 +282,7 @@ impl Herald for Teller {
             News::Recovered { leg, because: Some(why), .. } => {
                 self.say(Name::RebuildFinished, Some(leg), format!("broken off: {why}"));
             }
+            News::ReadError { leg, told } => self.say(Name::ReadError, Some(leg), told),
             News::ReadOnly(reason) => self.say(Name::ReadOnly, None, reason),
         }
     }

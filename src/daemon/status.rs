@@ -95,6 +95,10 @@ pub struct Leg {
     pub missing_bytes: Option<u64>,
     /// How many objects it misses something of; `None` where everything is to be compared.
     pub missing_objects: Option<u64>,
+    /// Reads since the mount that this leg could not do, and the other leg answered.
+    pub read_errors: u64,
+    /// The file of the last one, from the root of the mirror; bytes that are not UTF-8 are replaced.
+    pub last_read_error: Option<String>,
 }
 
 /// What the bitmap has set.
@@ -175,7 +179,8 @@ mod tests {
         }
         assert_eq!(json["state"], "active");
         assert_eq!(json["legs"][0]["state"], "in_sync");
-        for key in ["since", "errno", "missing_bytes", "missing_objects"] {
+        assert_eq!(json["legs"][0]["read_errors"], 0);
+        for key in ["since", "errno", "missing_bytes", "missing_objects", "last_read_error"] {
             assert!(json["legs"][0].get(key).is_some_and(serde_json::Value::is_null), "{key} in {json}");
         }
     }

@@ -34,6 +34,9 @@ pub struct Object<L: Leg> {
     /// The source lost it by a removal that the other leg refused, and has a copy of it in its place now:
     /// what is still open is on the source another file than on the other leg.
     pub replaced: AtomicBool,
+    /// Odd while what one leg could not read of it is written anew there, and may read as neither the old nor
+    /// the new. Who reads without the lock looks at it before and after.
+    pub mends: AtomicU64,
     /// The bitmap's.
     pub slot_hint: AtomicU64,
     /// The bitmap's, too: what covers it since its birth; 0 for nothing.
@@ -77,6 +80,7 @@ impl<L: Leg> Object<L> {
             unprivileged: AtomicBool::new(false),
             incapable: AtomicBool::new(false),
             replaced: AtomicBool::new(false),
+            mends: AtomicU64::new(0),
             slot_hint: AtomicU64::new(0),
             cover: AtomicU64::new(0),
         }

@@ -464,6 +464,10 @@ pub trait Leg: Send + Sync + 'static {
     /// Reads at `offset` until `buf` is full or the file ends; returns the bytes read.
     fn read(&self, file: &Self::File, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
+    /// As [`read`](Self::read), from the medium: what is cached of it and clean is forgotten before. For
+    /// data that has just been made durable.
+    fn read_stored(&self, file: &Self::File, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+
     /// The next hole or data at or after `offset`; ENXIO past the end.
     fn seek(&self, file: &Self::File, offset: u64, what: Seek) -> io::Result<u64>;
 

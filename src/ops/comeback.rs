@@ -88,6 +88,7 @@ impl<L: Leg> Mirror<L> {
         self.unequal.store(true, Ordering::Release);
         self.returned.store(true, Ordering::Relaxed);
         self.progress.restart();
+        self.read_errors[leg].lock().forgive();
         let taken = self.health.take_in(leg, superblock);
         taken.map_err(|failed| {
             self.unequal.store(false, Ordering::Release);

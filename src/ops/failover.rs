@@ -30,6 +30,8 @@ struct Now {
     faults: usize,
     /// One of them changes the source.
     turns: bool,
+    /// The leg from which the other one is being mended: it cannot be left behind just now.
+    mends_from: Option<LegId>,
 }
 
 impl Turning {
@@ -37,16 +39,28 @@ impl Turning {
         Turning { now: Mutex::new(Rank::Leaf, Now::default()), over: Condvar::new() }
     }
 
-    /// Begins to leave a leg behind; over when the guard is dropped. Waits, if that changes the source, while
-    /// somebody else changes it.
-    fn begin(&self, turns: bool) -> UnderWay<'_> {
+    /// Begins to leave `leg` behind; over when the guard is dropped. Waits, if that changes the source, while
+    /// somebody else changes it; and while the other leg is mended from this one, which takes no lock meanwhile
+    /// that anybody who waits here could hold.
+    fn begin(&self, leg: LegId, turns: bool) -> UnderWay<'_> {
         let mut now = self.now.lock();
-        while turns && now.turns {
+        while turns && now.turns || now.mends_from == Some(leg) {
             self.over.wait(&mut now);
         }
         now.turns |= turns;
         now.faults += 1;
         UnderWay { of: self, turns }
+    }
+
+    /// Begins to mend one leg from `good`; over when the guard is dropped. `None` while a leg is being left behind
+    /// or mended.
+    pub fn begin_mending(&self, good: LegId) -> Option<Mending<'_>> {
+        let mut now = self.now.lock();
+        if now.faults > 0 || now.mends_from.is_some() {
+            return None;
+        }
+        now.mends_from = Some(good);
+        Some(Mending { of: self })
     }
 
     /// Returns when no change of the source is under way.
@@ -64,6 +78,18 @@ impl Turning {
         while goes_on(&now) {
             self.over.wait(&mut now);
         }
+    }
+}
+
+/// A leg is being mended.
+pub(super) struct Mending<'a> {
+    of: &'a Turning,
+}
+
+impl Drop for Mending<'_> {
+    fn drop(&mut self) {
+        self.of.now.lock().mends_from = None;
+        self.of.over.notify_all();
     }
 }
 
@@ -179,7 +205,7 @@ impl<L: Leg> Mirror<L> {
         let born = self.leg(survivor).and_then(|survivor| survivor.birth_now()).ok().flatten();
         let now = (self.options.clock)();
         // ORDER: begun before the leg is out of service, so that nobody finds a source that does not serve.
-        let under_way = self.turning.begin(self.health.source() == leg);
+        let under_way = self.turning.begin(leg, self.health.source() == leg);
         match self.health.leave(leg, number, now, born) {
             Ok(Left::Now) => {}
             Ok(Left::Before) => {

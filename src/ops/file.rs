@@ -1,6 +1,6 @@
 //! Regular files: open, read, write, fallocate, copy, seek, fsync.
 //!
-//! Reading takes no lock and asks the source only. Writing takes the object's lock, so that the legs
+//! Reading takes no lock and asks the source only, unless that cannot read it (`mend`). Writing takes the object's lock, so that the legs
 //! see overlapping writes, truncates and appends in one order (O5).
 
 use std::io;
@@ -54,7 +54,7 @@ impl<L: Leg> Mirror<L> {
     pub fn read(&self, fh: Fh, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let open = self.handles.file(fh)?;
-        self.reading(|source| self.leg(source)?.read(&*self.file_on(&open, source)?, buf, offset))
+        self.read_file(&open, buf, offset)
     }
 
     /// Writes at `offset`; returns the bytes that are on both legs. `kill_priv`: the writer may not
@@ -195,7 +195,10 @@ impl<L: Leg> Mirror<L> {
     /// The next hole or data at or after `offset`.
     pub fn seek(&self, fh: Fh, offset: u64, what: Seek) -> io::Result<u64> {
         let open = self.handles.file(fh)?;
-        self.reading(|source| self.leg(source)?.seek(&*self.file_on(&open, source)?, offset, what))
+        self.reading(|source| {
+            let file = self.file_on(&open, source)?;
+            self.steadily(&open.object, || self.leg(source)?.seek(&file, offset, what))
+        })
     }
 
     /// Makes an open file durable on both legs (P2).

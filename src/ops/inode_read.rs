@@ -17,11 +17,15 @@ impl<L: Leg> Mirror<L> {
     /// Attributes, of an open file if `fh` names one.
     pub fn getattr(&self, ino: Ino, fh: Option<Fh>) -> io::Result<Attr> {
         self.reading(|source| {
-            if let Some(open) = fh.and_then(|fh| self.handles.file(fh).ok()?.on(source)) {
-                return Ok(Attr { ino, stat: self.leg(source)?.stat_file(&open)? });
+            if let Some(open) = fh.and_then(|fh| self.handles.file(fh).ok())
+                && let Some(file) = open.on(source)
+            {
+                let stat = self.steadily(&open.object, || self.leg(source)?.stat_file(&file))?;
+                return Ok(Attr { ino, stat });
             }
             let object = self.object(ino)?;
-            Ok(Attr { ino, stat: self.stat_on(&object, source)? })
+            let stat = self.steadily(&object, || self.stat_on(&object, source))?;
+            Ok(Attr { ino, stat })
         })
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::covers::Covers;
 use super::failover::Turning;
 use super::health::{Health, Lost};
-use super::{Invalidate, LegState, Mirror, MirrorState, News, gate::Gate};
+use super::{Invalidate, LegState, Mirror, MirrorState, News, ReadErrors, gate::Gate};
 use crate::bitmap::{Bitmap, CopyId, Host, IdleSlot, Stats};
 use crate::error::errno;
 use crate::inode::{Handles, Numbering, Pins, Table};
@@ -46,13 +46,27 @@ pub struct Options {
 /// Lets the threads behind the mount end.
 pub(super) struct Stop {
     asked: AtomicBool,
+    /// The sweeper is to look now.
+    nudged: AtomicBool,
     waiting: Mutex<()>,
     wake: Condvar,
 }
 
+/// Why the sweeper does not wait any longer.
+enum Woken {
+    ToStop,
+    Nudged,
+    InTime,
+}
+
 impl Stop {
     fn new() -> Self {
-        Stop { asked: AtomicBool::new(false), waiting: Mutex::new(Rank::Leaf, ()), wake: Condvar::new() }
+        Stop {
+            asked: AtomicBool::new(false),
+            nudged: AtomicBool::new(false),
+            waiting: Mutex::new(Rank::Leaf, ()),
+            wake: Condvar::new(),
+        }
     }
 
     fn is_asked(&self) -> bool {
@@ -66,13 +80,24 @@ impl Stop {
         self.wake.notify_all();
     }
 
-    /// Waits for `time`, or less when stopping is asked for. Returns whether it is.
-    fn wait(&self, time: Duration) -> bool {
+    /// Ends the wait of the sweeper.
+    pub fn nudge(&self) {
+        self.nudged.store(true, Ordering::Release);
+        drop(self.waiting.lock());
+        self.wake.notify_all();
+    }
+
+    /// Waits for `time`, or less when there is something to do before.
+    fn wait(&self, time: Duration) -> Woken {
         let mut waiting = self.waiting.lock();
-        if !self.is_asked() {
+        if !self.is_asked() && !self.nudged.load(Ordering::Acquire) {
             self.wake.wait_for(&mut waiting, time);
         }
-        self.is_asked()
+        match (self.is_asked(), self.nudged.swap(false, Ordering::AcqRel)) {
+            (true, _) => Woken::ToStop,
+            (false, true) => Woken::Nudged,
+            (false, false) => Woken::InTime,
+        }
     }
 }
 
@@ -134,6 +159,8 @@ impl<L: Leg> Mirror<L> {
             unequal: AtomicBool::new(work),
             returned: AtomicBool::new(plan.stale.is_some()),
             stop: Stop::new(),
+            read_errors: PerLeg::from_fn(|_| Mutex::new(Rank::Leaf, ReadErrors::default())),
+            unreadable: Mutex::new(Rank::Leaf, Vec::new()),
             requests: AtomicU64::new(0),
             invalidate: OnceLock::new(),
             herald: OnceLock::new(),
@@ -218,11 +245,14 @@ impl<L: Leg> Mirror<L> {
         Ok(())
     }
 
-    /// Sweeps until the mirror is shut down.
+    /// Sweeps, and mends what cannot be read, until the mirror is shut down.
     pub fn sweep_until_stopped(&self) {
-        while !self.stop.wait(self.options.sweep_interval) {
-            if !self.options.read_only {
-                self.sweep();
+        loop {
+            match self.stop.wait(self.options.sweep_interval) {
+                Woken::ToStop => return,
+                _ if self.options.read_only => {}
+                Woken::Nudged => self.mend(),
+                Woken::InTime => self.sweep(),
             }
         }
     }

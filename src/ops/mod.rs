@@ -20,6 +20,8 @@
 //! | `health` | which legs serve, faults, read-only, superblocks |
 //! | `failover` | going on without a leg that failed, asking both and judging who is broken |
 //! | `comeback` | taking a leg in again |
+//! | `mend` | what the source cannot read: answered by the other leg, and written anew |
+//! | `read_errors` | counting that (pure) |
 //! | `news` | what is told when the state changes |
 //! | `gate` | changes wait until the namespace is resynced |
 //! | `sweep` | settling times, syncing, clearing bits |
@@ -39,8 +41,10 @@ mod health;
 mod inode_read;
 mod inode_write;
 mod lifecycle;
+mod mend;
 mod news;
 pub mod outcome;
+mod read_errors;
 mod repair;
 mod resolve;
 mod sweep;
@@ -62,6 +66,7 @@ pub use dir_read::DirItem;
 pub use health::{LegState, Lost, MirrorState};
 pub use lifecycle::{Options, Parts};
 pub use news::{Herald, News};
+pub use read_errors::ReadErrors;
 
 /// A mounted mirror over two legs. All its methods take the errno of what failed from where it
 /// failed and give it back raw.
@@ -85,6 +90,9 @@ pub struct Mirror<L: Leg> {
     /// The leg that is made equal had been away.
     returned: AtomicBool,
     stop: lifecycle::Stop,
+    read_errors: PerLeg<Mutex<ReadErrors>>,
+    /// Waits for [`mend`](Mirror::mend).
+    unreadable: Mutex<Vec<mend::Unreadable<L>>>,
     options: Options,
     /// Counts requests, so that the resync can see whether the user is waiting for the disks.
     requests: AtomicU64,

@@ -27,6 +27,13 @@ pub enum News {
         /// Why it was broken off.
         because: Option<String>,
     },
+    /// A leg could not read a part of a file.
+    ReadError {
+        /// Which.
+        leg: LegId,
+        /// Of which file, where, with which errno, and what was done about it.
+        told: String,
+    },
     /// No change is let in any more.
     ReadOnly(String),
 }

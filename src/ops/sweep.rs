@@ -20,6 +20,7 @@ const IDLE_TICKS: u64 = 2;
 impl<L: Leg> Mirror<L> {
     /// One round of the sweeper.
     pub fn sweep(&self) {
+        self.mend();
         self.bitmap.tick();
         self.clear_idle(IDLE_TICKS);
     }

@@ -175,7 +175,7 @@ fn fill<L: Leg>(leg: &L, file: &L::File, buffer: &mut [u8], offset: u64) -> io::
     Ok(())
 }
 
-fn write_all<L: Leg>(
+pub(super) fn write_all<L: Leg>(
     leg: &L,
     intent: &WriteIntent<'_>,
     file: &L::File,

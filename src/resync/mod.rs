@@ -42,7 +42,7 @@
 //! - `entries` parks and places, `build` makes what is missing, `areas` keeps `incoming/` and `parked/`;
 //! - `metadata` and `copy` make one object equal; `data` is the phase behind the mount;
 //! - `forms` lets slots of a mount with another privilege be found;
-//! - `repair` does the same for single names and objects while mounted.
+//! - `repair` does the same for single names and objects while mounted, `rewrite` for what a leg cannot read.
 
 mod areas;
 mod build;
@@ -56,6 +56,7 @@ mod places;
 mod plan;
 mod progress;
 mod repair;
+mod rewrite;
 mod run;
 mod spans;
 #[cfg(test)]
@@ -73,6 +74,7 @@ use data::Pending;
 pub use forms::renew;
 pub use progress::{Progress, ProgressReport};
 pub use repair::{Name, Repair};
+pub use rewrite::NotRewritten;
 
 /// What the resync asks of the mirror.
 pub trait ResyncHost: bitmap::Host {

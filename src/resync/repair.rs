@@ -110,7 +110,7 @@ impl<L: Leg> Repair<'_, L> {
         metadata::equalize(sides, intent, &s, &t)
     }
 
-    fn sides(&self) -> Sides<'_, L> {
+    pub(super) fn sides(&self) -> Sides<'_, L> {
         Sides { s: &self.legs[self.source], t: &self.legs[self.source.other()], source: self.source }
     }
 

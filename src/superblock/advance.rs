@@ -154,6 +154,13 @@ impl Superblocks {
         })
     }
 
+    /// Records that a resync after a crash has to read from `leg`: something on the other one is about to be
+    /// written anew that was equal, and may be neither the old nor the new for a moment.
+    /// [`resynced`](Self::resynced) takes it back. Meanwhile `leg` cannot be lost.
+    pub fn prefer(&mut self, leg: LegId) -> Result<(), NotWritten> {
+        self.change(leg, |sb, _| (sb.clean, sb.source) = (false, Some(leg)))
+    }
+
     /// Records that the resync is done: both legs are equal and durable. Does nothing when a leg has
     /// been lost since.
     pub fn resynced(&mut self) -> Result<(), NotWritten> {

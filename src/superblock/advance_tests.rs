@@ -197,6 +197,33 @@ fn the_source_of_an_unfinished_resync_is_never_recorded_as_lost() {
     mounted.leg_failed(LegId::A, libc::EIO, None).unwrap();
 }
 
+/// Wherever a crash falls while a leg is mended, the next mount reads from the other one; before and
+/// after from either.
+#[test]
+fn a_leg_that_is_being_mended_is_not_the_source_of_the_next_mount() {
+    for good in LegId::ALL {
+        for (writes, lands) in (0..9).flat_map(|writes| [(writes, false), (writes, true)]) {
+            let medium = new_medium();
+            let (slots, decided) = find(&medium);
+            let mut mounted = mount(&medium, &slots, &decided.unwrap()).unwrap();
+            (medium.lock().left, medium.lock().lands) = (writes, lands);
+            let begun = mounted.prefer(good).is_ok();
+            if begun {
+                assert!(!mounted.can_lose(good) && mounted.can_lose(good.other()));
+                assert_eq!(find(&medium).1.unwrap().source, good, "after {writes} writes");
+            }
+            let ended = begun && mounted.resynced().is_ok();
+            let (_, decided) = find(&medium);
+            let plan = decided.unwrap();
+            assert_eq!((plan.work, plan.stale), (Work::Resync, None));
+            if ended {
+                assert!(mounted.can_lose(good));
+                assert_eq!(plan.source, LegId::A);
+            }
+        }
+    }
+}
+
 #[test]
 fn the_last_leg_is_never_recorded_as_lost() {
     for first in LegId::ALL {

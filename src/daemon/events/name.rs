@@ -21,6 +21,7 @@ pub enum Name {
     RebuildFinished,
     SpareActive,
     LegReturned,
+    ReadError,
     ReadOnly,
     SplitBrain,
 }
@@ -92,6 +93,12 @@ pub const TABLE: &[Row] = &[
         Level::Warn,
         "Unless auto_readd=yes takes it back, type: mirrorfs re-add DIR LEG",
         "The directory of a leg that failed or was missing is there again, and is that leg.",
+    ),
+    row(
+        Name::ReadError,
+        Level::Warn,
+        "Look after its disk; \"mirrorfs status DIR\" counts such errors.",
+        "A leg could not read a part of a file that the other one has answered; the detail says which file, and whether it could be rewritten.",
     ),
     row(
         Name::ReadOnly,

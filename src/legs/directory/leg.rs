@@ -117,6 +117,11 @@ impl Leg for DirectoryLeg {
         file.read(buf, offset)
     }
 
+    fn read_stored(&self, file: &File, buf: &mut [u8], offset: u64) -> Result<usize> {
+        sys::file::drop_cached(file.fd(), offset..offset + buf.len() as u64);
+        file.read(buf, offset)
+    }
+
     fn seek(&self, file: &File, offset: u64, what: Seek) -> Result<u64> {
         file.seek(offset, what)
     }

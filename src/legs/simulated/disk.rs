@@ -19,6 +19,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
+use super::bad::Bad;
 use super::content::pieces;
 use super::image::{Body, Change, Id, Image, Object, ROOT, Times};
 use crate::legs::{LegId, Timestamp};
@@ -48,6 +49,7 @@ pub struct Disk {
     next_ino: u64,
     next_generation: u32,
     free: BTreeSet<u64>,
+    bad: Bad,
     now: u64,
 }
 
@@ -82,6 +84,7 @@ impl Disk {
             next_ino: first_ino,
             next_generation: 1,
             free: BTreeSet::new(),
+            bad: Bad::default(),
             now: clock,
         }
     }
@@ -102,7 +105,30 @@ impl Disk {
         let at = self.now();
         log::trace!("leg {} at {}: {change:?}", self.leg, self.now);
         self.live.apply(&change, at);
+        self.bad.after(&change, &self.live);
         self.log.push(Logged { change, at, durable: false });
+    }
+
+    /// The sectors of this range of a file cannot be read from now on, until they are written again. Returns
+    /// whether the file has any there.
+    pub fn spoil(&mut self, id: Id, offset: u64, len: u64) -> bool {
+        let content = self.live.get(id).and_then(Object::content);
+        content.is_some_and(|content| self.bad.spoil(id, content, offset, len))
+    }
+
+    /// Whether there are sectors that cannot be read.
+    pub fn has_bad_sectors(&self) -> bool {
+        !self.bad.is_empty()
+    }
+
+    /// EIO if a sector of the range cannot be read.
+    pub fn check_readable(&self, id: Id, offset: u64, len: u64) -> std::io::Result<()> {
+        self.bad.check_readable(id, offset, len)
+    }
+
+    /// EIO if a write of the range would have to read a bad sector first.
+    pub fn check_overwritable(&self, id: Id, offset: u64, len: u64) -> std::io::Result<()> {
+        self.bad.check_overwritable(id, offset, len)
     }
 
     /// Keeps an object while the pin lives.
@@ -156,6 +182,7 @@ impl Disk {
                 _ => true,
             };
         }
+        self.bad.synced(of);
         self.fold();
     }
 
@@ -171,6 +198,9 @@ impl Disk {
 
     /// Makes everything durable that was changed before [`logged`](Self::logged) said `count`.
     pub fn sync_before(&mut self, count: u64) {
+        if count >= self.logged() {
+            self.bad.all_synced();
+        }
         log::trace!("leg {}: sync of all", self.leg);
         for logged in self.log.iter_mut().take(count.saturating_sub(self.folded) as usize) {
             logged.durable = true;
@@ -205,6 +235,7 @@ impl Disk {
         log::trace!("leg {}: the power went", self.leg);
         self.pins.clear();
         self.log.clear();
+        self.bad.survive_power_cut(&image);
         self.base = image.clone();
         self.live = image;
     }

@@ -299,12 +299,17 @@ impl Leg for SimLeg {
             return Err(errno(libc::EBADF));
         }
         let (ino, len) = self.look(Call::Read, |disk| {
+            disk.check_readable(file.node.id(), offset, buf.len() as u64)?;
             let object = object(disk.live(), file.node.id())?;
             let len = object.content().map_or(0, |content| content.get(offset, buf));
             Ok((object.ino, len))
         })?;
         self.reads.lock().push(DataRead { ino, offset, len: len as u64 });
         Ok(len)
+    }
+
+    fn read_stored(&self, file: &SimFile, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read(file, buf, offset)
     }
 
     fn seek(&self, file: &SimFile, offset: u64, what: Seek) -> io::Result<u64> {
@@ -494,6 +499,7 @@ impl Leg for SimLeg {
             return Err(errno(libc::EBADF));
         }
         let late = self.change(Call::Write, |disk| {
+            disk.check_overwritable(file.node.id(), offset, data.len() as u64)?;
             let changes = written(file.node.id(), data, offset);
             if self.flaw == Flaw::WritesLate {
                 return Ok(Some(changes));
@@ -545,6 +551,8 @@ impl Leg for SimLeg {
     ) -> io::Result<usize> {
         self.change(Call::Write, |disk| {
             let mut data = vec![0; len as usize];
+            disk.check_readable(from.0.node.id(), from.1, len)?;
+            disk.check_overwritable(to.0.node.id(), to.1, len)?;
             let content = object(disk.live(), from.0.node.id())?.content().ok_or(errno(libc::EINVAL))?;
             let len = content.get(from.1, &mut data);
             data.truncate(len);

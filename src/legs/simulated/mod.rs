@@ -5,11 +5,13 @@
 //!   leg.rs      trait Leg: one Change a call, after the kernel's checks in rules.rs
 //!   disk.rs     live image, journal, what a power cut leaves; inode numbers used again
 //!   image.rs    objects and names at one moment; content.rs the data of one file
+//!   bad.rs      sectors that cannot be read until they are written again
 //!   flaw.rs     ways to be told to fail, and ways to break an order rule on purpose
 //! ```
 //!
 //! A [`SimDisk`] outlives the mirror that is mounted on it; a [`SimLeg`] is one mount's use of it.
 
+mod bad;
 pub mod content;
 pub mod disk;
 mod flaw;
@@ -71,6 +73,17 @@ impl SimDisk {
     /// What programs would see now.
     pub fn live(&self) -> Image {
         self.lock().live().clone()
+    }
+
+    /// The sectors of this range of a file cannot be read from now on, until they are written again. Returns
+    /// whether the file has any there.
+    pub fn spoil(&self, file: Id, offset: u64, len: u64) -> bool {
+        self.lock().spoil(file, offset, len)
+    }
+
+    /// Whether there are sectors that cannot be read.
+    pub fn has_bad_sectors(&self) -> bool {
+        self.lock().has_bad_sectors()
     }
 
     /// The daemon was killed.

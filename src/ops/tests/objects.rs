@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use super::world::{CALLER, World, content, file, sweep, write};
+use super::world::{CALLER, World, file, sweep, write};
 use crate::inode::Ino;
 use crate::legs::simulated::Call;
 use crate::legs::{Leg, LegId, RenameMode};
@@ -98,9 +98,7 @@ fn the_number_that_the_other_leg_has_for_a_file_is_not_taken_for_who_is_shown_by
         shown.push(ino);
     }
     sweep(&mirror);
-    world.fail(LegId::A, Call::Read, libc::EIO);
-    content(&mirror, "f7");
-    world.heal();
+    mirror.take_out(LegId::A).unwrap();
     assert_eq!(mirror.source(), LegId::B);
     let b = mirror.leg(LegId::B).unwrap();
     let number = b.lookup(&b.root(), OsStr::new("f0")).unwrap().1.ino;

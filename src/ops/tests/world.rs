@@ -194,6 +194,19 @@ impl World {
         disk.apply(Change::Times { id, access, modification });
     }
 
+    /// A range of a file in the root cannot be read on this leg from now on, until it is written again.
+    pub fn spoil(&self, leg: LegId, name: &str, range: std::ops::Range<u64>) {
+        let disk = &self.disks[leg];
+        let file =
+            disk.live().entry(&(crate::legs::simulated::image::ROOT, name.into())).expect("it is there");
+        assert!(disk.spoil(file, range.start, range.end - range.start), "no data there");
+    }
+
+    /// Whether the leg has sectors that cannot be read.
+    pub fn has_bad_sectors(&self, leg: LegId) -> bool {
+        self.disks[leg].has_bad_sectors()
+    }
+
     /// Everything but the inode numbers of a leg, by path.
     pub fn tree(&self, id: LegId) -> BTreeMap<String, String> {
         let leg = SimLeg::new(id, self.disks[id].clone());

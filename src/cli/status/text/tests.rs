@@ -47,6 +47,8 @@ fn a_degraded_mirror_says_which_leg_since_when_why_how_much_and_what_to_type() {
         errno: Some("Input/output error".to_owned()),
         missing_bytes: Some(3 << 29),
         missing_objects: Some(12),
+        read_errors: 2,
+        last_read_error: Some("dir/file".to_owned()),
         ..Leg::default()
     };
     let status = Status { state: State::Degraded, legs: legs(leg), ..Status::default() };
@@ -65,6 +67,7 @@ counts: 0 marks, 0 flushes, 0 clears; resync read 0 B, wrote 0 B
   LEG  STATE       PATH
   A    in sync     /srv/a
   B    faulted     /srv/b  (Input/output error)
+       2 read errors, the last of dir/file: answered from the other leg
 ";
     assert_eq!(shown(status), expected);
 }
