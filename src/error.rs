@@ -68,3 +68,9 @@ impl std::error::Error for Error {
 pub fn errno(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
 }
+
+/// Whether this answer to a read of data tells that the medium cannot give just that: another leg may, and
+/// writing it anew may help. Past the page cache Linux tells a bad sector by other numbers than EIO.
+pub fn is_unreadable(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EREMOTEIO | libc::ENODATA | libc::EILSEQ))
+}

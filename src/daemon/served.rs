@@ -106,7 +106,7 @@ impl Served {
                 reason: Some(match (lost.missing, lost.errno) {
                     (true, _) => "not there when the mirror was mounted".to_owned(),
                     (_, 0) => "taken out by hand".to_owned(),
-                    (_, number) => errno(number).to_string(),
+                    (_, number) => self.mirror.why_lost(id).unwrap_or_else(|| errno(number).to_string()),
                 }),
                 errno: (lost.errno != 0 && !lost.missing).then(|| errno(lost.errno).to_string()),
                 since: Some(lost.since.secs),
@@ -255,10 +255,12 @@ impl Teller {
 impl Herald for Teller {
     fn tell(&self, news: News) {
         match news {
-            News::Left { leg, errno: number, recovering } => {
+            News::Left { leg, errno: number, recovering, why } => {
                 let name = if recovering { Name::FailSpare } else { Name::Fail };
-                let why =
-                    if number == 0 { "taken out by hand".to_owned() } else { errno(number).to_string() };
+                let why = why.unwrap_or_else(|| match number {
+                    0 => "taken out by hand".to_owned(),
+                    number => errno(number).to_string(),
+                });
                 self.say(name, Some(leg), why);
                 self.say(Name::DegradedArray, Some(leg), format!("leg {} goes on alone", leg.other()));
                 // What is open on a leg that hangs may never be closed: nobody waits for this.

@@ -201,12 +201,17 @@ impl<L: Leg> Mirror<L> {
     /// That cannot be recorded, or the other leg cannot serve alone: what the leg missed must not be
     /// acknowledged.
     pub(super) fn fault(&self, leg: LegId, number: i32) -> io::Result<()> {
+        self.fault_because(leg, number, None)
+    }
+
+    /// The same, for a reason that tells more than the number.
+    pub(super) fn fault_because(&self, leg: LegId, number: i32, why: Option<String>) -> io::Result<()> {
         let survivor = leg.other();
         let born = self.leg(survivor).and_then(|survivor| survivor.birth_now()).ok().flatten();
         let now = (self.options.clock)();
         // ORDER: begun before the leg is out of service, so that nobody finds a source that does not serve.
         let under_way = self.turning.begin(leg, self.health.source() == leg);
-        match self.health.leave(leg, number, now, born) {
+        match self.health.leave(leg, number, now, born, why.clone()) {
             Ok(Left::Now) => {}
             Ok(Left::Before) => {
                 drop(under_way);
@@ -233,7 +238,7 @@ impl<L: Leg> Mirror<L> {
         self.gate.open();
         let recovering = self.unequal.swap(false, Ordering::AcqRel);
         drop(under_way);
-        self.tell(News::Left { leg, errno: number, recovering });
+        self.tell(News::Left { leg, errno: number, recovering, why });
         Ok(())
     }
 

@@ -62,6 +62,8 @@ struct State {
     /// `None` on a mount that must not change the legs.
     superblocks: Option<Superblocks>,
     lost: PerLeg<Option<Lost>>,
+    /// Why a leg was left behind, where there is more to say than the errno.
+    why: PerLeg<Option<String>>,
     reason: Option<String>,
 }
 
@@ -83,7 +85,7 @@ impl Health {
             read_only: AtomicBool::new(read_only),
             source_is_b: AtomicBool::new(source == LegId::B),
             in_service: lost.map(|lost| AtomicBool::new(lost.is_none())),
-            state: Mutex::new(Rank::State, State { superblocks, lost, reason }),
+            state: Mutex::new(Rank::State, State { superblocks, lost, why: PerLeg::default(), reason }),
         }
     }
 
@@ -115,6 +117,11 @@ impl Health {
     /// Why this leg was left behind.
     pub fn lost(&self, leg: LegId) -> Option<Lost> {
         self.state.lock().lost[leg]
+    }
+
+    /// What there is to say beyond the errno of [`lost`](Self::lost).
+    pub fn why(&self, leg: LegId) -> Option<String> {
+        self.state.lock().why[leg].clone()
     }
 
     /// Why the mirror is read-only.
@@ -161,6 +168,7 @@ impl Health {
         errno: i32,
         since: Timestamp,
         born: Option<Timestamp>,
+        why: Option<String>,
     ) -> io::Result<Left> {
         let mut state = self.state.lock();
         if state.lost[leg].is_some() {
@@ -169,6 +177,7 @@ impl Health {
         let Some(superblocks) = &mut state.superblocks else { return Err(crate::error::errno(libc::EROFS)) };
         superblocks.leg_failed(leg, errno, born)?;
         state.lost[leg] = Some(Lost { errno, since, missing: false });
+        state.why[leg] = why;
         self.in_service[leg].store(false, Ordering::Release);
         Ok(Left::Now)
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::covers::Covers;
 use super::failover::Turning;
 use super::health::{Health, Lost};
+use super::not_equal::NotEqual;
 use super::{Invalidate, LegState, Mirror, MirrorState, News, ReadErrors, gate::Gate};
 use crate::bitmap::{Bitmap, CopyId, Host, IdleSlot, Stats};
 use crate::error::errno;
@@ -188,7 +189,7 @@ impl<L: Leg> Mirror<L> {
         self.tell(News::Recovering(target));
         let tried = self.try_resync();
         let because = match &tried {
-            Err(error) => Some(error.to_string()),
+            Err(failed) => Some(failed.to_string()),
             Ok(()) if self.stop.is_asked() => {
                 Some("the mirror is being unmounted; the next mount goes on".into())
             }
@@ -196,9 +197,9 @@ impl<L: Leg> Mirror<L> {
             Ok(()) => None,
         };
         self.tell(News::Recovered { leg: target, returned: self.returned(), because });
-        if let Err(error) = tried
+        if let Err(failed) = tried
             && self.health.in_service(target)
-            && let Err(error) = self.fault(target, error.raw_os_error().unwrap_or(libc::EIO))
+            && let Err(error) = self.fault_because(target, failed.errno(), Some(failed.to_string()))
         {
             let reason = format!(
                 "the resync failed ({error}); see to the legs, unmount and mount again: it then starts anew"
@@ -209,7 +210,7 @@ impl<L: Leg> Mirror<L> {
         self.gate.shut();
     }
 
-    fn try_resync(&self) -> io::Result<()> {
+    fn try_resync(&self) -> Result<(), NotEqual> {
         let legs = self.both_legs()?;
         let new = || {
             let scope = if self.bitmap.compare_all() { Scope::Everything } else { Scope::Dirty };
@@ -224,12 +225,28 @@ impl<L: Leg> Mirror<L> {
             resync = new();
             named = resync.namespace_and_metadata();
         }
-        if named? == Outcome::Stopped {
-            return Ok(());
+        let failed = |resync: &Resync<'_, L>, error| {
+            let trouble = resync.trouble();
+            let file = trouble
+                .and_then(|trouble| trouble.source_ino)
+                .and_then(|ino| self.names_on_source(&legs, &[ino]).pop());
+            NotEqual::Failed { error, leg: trouble.map(|trouble| trouble.leg), file }
+        };
+        match named {
+            Ok(Outcome::Stopped) => return Ok(()),
+            Err(error) => return Err(failed(&resync, error)),
+            Ok(_) => {}
         }
         self.gate.open();
-        if resync.data()? == Outcome::Stopped {
-            return Ok(());
+        match resync.data() {
+            Ok(Outcome::Stopped) => return Ok(()),
+            Ok(Outcome::Incomplete) => {
+                let unreadable = resync.unreadable();
+                let files = self.names_on_source(&legs, &unreadable);
+                return Err(NotEqual::Unreadable { leg: self.source(), count: unreadable.len(), files });
+            }
+            Err(error) => return Err(failed(&resync, error)),
+            Ok(Outcome::Done) => {}
         }
         // ORDER: the target is durable before it is called in sync. A crash before that starts the
         // resync anew from the same source.
@@ -243,6 +260,13 @@ impl<L: Leg> Mirror<L> {
             self.unequal.store(false, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Of what has these inode numbers on the source: paths, as far as they are to be found, for people.
+    fn names_on_source(&self, legs: &PerLeg<Arc<L>>, inos: &[u64]) -> Vec<String> {
+        let wanted = inos.iter().copied().collect();
+        let names = resync::names_of(&*legs[self.source()], &wanted, || self.stop.is_asked());
+        wanted.iter().map(|ino| names.get(ino).cloned().unwrap_or_else(|| format!("inode {ino}"))).collect()
     }
 
     /// Sweeps, and mends what cannot be read, until the mirror is shut down.
@@ -315,6 +339,11 @@ impl<L: Leg> Mirror<L> {
     /// Why the mirror is read-only, if it is.
     pub fn reason(&self) -> Option<String> {
         self.health.reason()
+    }
+
+    /// Why a leg was left behind, where there is more to say than its errno.
+    pub fn why_lost(&self, leg: LegId) -> Option<String> {
+        self.health.why(leg)
     }
 
     /// How a leg is.

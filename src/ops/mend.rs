@@ -20,10 +20,9 @@ use std::sync::atomic::Ordering;
 
 use super::change::Touch;
 use super::failover::failure;
-use super::outcome::unreadable;
 use super::read_errors::LIMIT;
 use super::{Mirror, News, ReadErrors};
-use crate::error::errno;
+use crate::error::{errno, is_unreadable};
 use crate::inode::{Ino, Object, OpenFile};
 use crate::legs::{Leg, LegId};
 use crate::resync::{NotRewritten, Repair};
@@ -59,7 +58,7 @@ impl<L: Leg> Mirror<L> {
             let file = self.file_on(open, leg)?;
             let read = self.steadily(&open.object, || self.leg(leg)?.read(&file, buf, offset));
             match read {
-                Err(error) if leg == self.source() && error.raw_os_error().is_some_and(unreadable) => {
+                Err(error) if is_unreadable(&error) && leg == self.source() => {
                     self.read_from_the_other(open, leg, buf, offset, error)
                 }
                 read => read,
@@ -191,10 +190,8 @@ impl<L: Leg> Mirror<L> {
         match done {
             Ok(Mended::Rewritten) => {
                 if self.read_errors[leg].lock().rewritten((self.options.clock)()) {
-                    log::error!(
-                        "leg {leg}: more than {LIMIT} ranges rewritten within an hour: it is left behind"
-                    );
-                    self.fault(leg, libc::EIO)?;
+                    let why = format!("more than {LIMIT} ranges that it could not read within an hour");
+                    self.fault_because(leg, libc::EIO, Some(why))?;
                 }
                 Ok(Mended::Rewritten)
             }
@@ -231,7 +228,9 @@ impl<L: Leg> Mirror<L> {
                 self.believe_both(leg).map(|()| Mended::LostOnBoth(error))
             }
             Err(NotRewritten::ByTheBadLeg(error)) => {
-                self.fault(leg, error.raw_os_error().unwrap_or(libc::EIO)).and(Err(error))
+                let why = format!("{}: cannot be read, nor rewritten: {error}", self.path_of(object));
+                let number = error.raw_os_error().unwrap_or(libc::EIO);
+                self.fault_because(leg, number, Some(why)).and(Err(error))
             }
         };
         // FAIL-SAFE: what may be half done on a leg that is still read is not shown to anybody.

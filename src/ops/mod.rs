@@ -23,6 +23,7 @@
 //! | `mend` | what the source cannot read: answered by the other leg, and written anew |
 //! | `read_errors` | counting that (pure) |
 //! | `news` | what is told when the state changes |
+//! | `not_equal` | why a resync did not end with equal legs, in words |
 //! | `gate` | changes wait until the namespace is resynced |
 //! | `sweep` | settling times, syncing, clearing bits |
 //! | `lifecycle` | start, resync behind the mount, shutdown |
@@ -43,6 +44,7 @@ mod inode_write;
 mod lifecycle;
 mod mend;
 mod news;
+mod not_equal;
 pub mod outcome;
 mod read_errors;
 mod repair;

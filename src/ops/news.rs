@@ -15,6 +15,8 @@ pub enum News {
         errno: i32,
         /// It was not up to date: it was being made equal.
         recovering: bool,
+        /// What there is to say beyond the errno.
+        why: Option<String>,
     },
     /// A leg is being made equal to the other one.
     Recovering(LegId),

@@ -66,12 +66,6 @@ pub fn class(errno: i32) -> Class {
     }
 }
 
-/// Whether this answer to a read of data tells that the medium cannot give just that: another leg may, and
-/// writing it anew may help. Past the page cache Linux tells a bad sector by other numbers than EIO.
-pub fn unreadable(errno: i32) -> bool {
-    matches!(errno, libc::EIO | libc::EREMOTEIO | libc::ENODATA | libc::EILSEQ)
-}
-
 /// The reply to the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {

@@ -69,6 +69,7 @@ impl<L: Leg> Run<'_, L> {
         batch: &mut Batch<'_, L>,
     ) -> io::Result<()> {
         let t = self.sides.t;
+        self.at = Some(self.sides.pair(wanted.identity, Identity::UNKNOWN));
         let area = t.area(Area::Incoming)?;
         let incoming = OsString::from(format!("{}-{}", wanted.stat.ino, batch.built.len()));
         let identity = self.make(intent, s_node, wanted, (&area, &incoming))?;
@@ -119,8 +120,10 @@ impl<L: Leg> Run<'_, L> {
             Kind::File if size > 0 && (self.at_once || size <= SMALL) => {
                 // The length first: what is a hole at the end of the source's file is one here.
                 t.truncate(intent, node, size)?;
-                self.copy_data(intent, (s_node, node), size)?;
-                Follows::Nothing
+                match self.copy_data(intent, (s_node, node), size) {
+                    Err(_) if self.copier.source_failed() && !self.at_once => Follows::Data,
+                    copied => copied.map(|()| Follows::Nothing)?,
+                }
             }
             Kind::File if size > 0 => Follows::Data,
             Kind::Directory if !s.read_dir(s_node)?.is_empty() => Follows::Entries,

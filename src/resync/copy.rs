@@ -8,9 +8,10 @@ use std::ops::Range;
 
 use super::Sides;
 use super::progress::Progress;
+use super::rewrite::{UNIT, overwrite, whole_units};
 use super::spans::{Spans, differing};
 use crate::bitmap::WriteIntent;
-use crate::error::errno;
+use crate::error::{errno, is_unreadable};
 use crate::legs::{Leg, OpenMode, Seek};
 
 /// Bytes read from each leg at a time.
@@ -28,6 +29,8 @@ pub(super) struct Copier<'p> {
     source: Vec<u8>,
     target: Vec<u8>,
     progress: &'p Progress,
+    /// See [`source_failed`](Self::source_failed).
+    source_failed: bool,
 }
 
 /// The same file on both legs, opened.
@@ -46,7 +49,7 @@ impl<L: Leg> OpenPair<L> {
 
 impl<'p> Copier<'p> {
     pub fn new(progress: &'p Progress) -> Copier<'p> {
-        Copier { source: vec![0; BUFFER], target: vec![0; BUFFER], progress }
+        Copier { source: vec![0; BUFFER], target: vec![0; BUFFER], progress, source_failed: false }
     }
 
     /// Makes `spans` of a file equal, all of them. They must lie within the source's file.
@@ -100,14 +103,62 @@ impl<'p> Copier<'p> {
         range: Range<u64>,
     ) -> io::Result<()> {
         let len = (range.end - range.start) as usize;
-        fill(sides.s, &files.s, &mut self.source[..len], range.start)?;
-        fill(sides.t, &files.t, &mut self.target[..len], range.start)?;
+        let read = fill(sides.s, &files.s, &mut self.source[..len], range.start);
+        self.of_source(read)?;
+        match fill(sides.t, &files.t, &mut self.target[..len], range.start) {
+            Err(error) if is_unreadable(&error) => return self.renew(sides, intent, files, range),
+            read => read?,
+        }
         self.progress.read(2 * len as u64);
         for run in differing(&self.source[..len], &self.target[..len], GRAIN) {
             write_all(sides.t, intent, &files.t, &self.source[run.clone()], range.start + run.start as u64)?;
             self.progress.written(run.len() as u64);
         }
         Ok(())
+    }
+
+    /// The target cannot be read everywhere in `range`: what it cannot read is written anew, in whole units. These
+    /// lie in the chunk that `range` lies in.
+    fn renew<L: Leg>(
+        &mut self,
+        sides: Sides<'_, L>,
+        intent: &WriteIntent<'_>,
+        files: &OpenPair<L>,
+        range: Range<u64>,
+    ) -> io::Result<()> {
+        for start in whole_units(&range).step_by(UNIT as usize) {
+            let read = sides.s.read(&files.s, &mut self.source[..UNIT as usize], start);
+            let len = self.of_source(read)?;
+            self.progress.read(len as u64);
+            let wanted = &self.source[..len];
+            let found = &mut self.target[..len];
+            if let Err(error) = fill(sides.t, &files.t, found, start) {
+                if !is_unreadable(&error) {
+                    return Err(error);
+                }
+                log::warn!(
+                    "leg {}: a range that could not be read ({error}) is written anew",
+                    sides.target()
+                );
+                overwrite(sides.t, intent, &files.t, wanted, start)?;
+            } else if wanted != found {
+                write_all(sides.t, intent, &files.t, wanted, start)?;
+            } else {
+                continue;
+            }
+            self.progress.written(len as u64);
+        }
+        Ok(())
+    }
+
+    fn of_source<T>(&mut self, read: io::Result<T>) -> io::Result<T> {
+        self.source_failed = read.as_ref().is_err_and(is_unreadable);
+        read
+    }
+
+    /// Whether the error just returned is that the source cannot read what it holds. Asked once.
+    pub fn source_failed(&mut self) -> bool {
+        std::mem::take(&mut self.source_failed)
     }
 
     /// The source has a hole here: whatever the target has goes.

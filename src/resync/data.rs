@@ -10,7 +10,7 @@ use std::io;
 use super::copy::{Copier, OpenPair};
 use super::plan::Object;
 use super::throttle::Throttle;
-use super::{Outcome, Resync, metadata};
+use super::{Outcome, Resync, metadata, trouble};
 use crate::bitmap::SlotIndex;
 use crate::error::errno;
 use crate::legs::{Kind, Leg, LegId};
@@ -25,9 +25,26 @@ pub(super) struct Pending {
     pub root: Option<SlotIndex>,
     /// Slots that are given back when all files are done.
     pub at_the_end: Vec<SlotIndex>,
+    /// What the source could not read all of.
+    unreadable: BTreeMap<u64, Object>,
 }
 
 impl Pending {
+    /// See [`Resync::unreadable`].
+    pub fn unreadable(&self) -> Vec<u64> {
+        self.unreadable.keys().copied().collect()
+    }
+
+    fn pass_over(&mut self, ino: u64) {
+        if let Some(object) = self.files.remove(&ino) {
+            self.unreadable.insert(ino, object);
+        }
+    }
+
+    fn try_again(&mut self) {
+        self.files.append(&mut self.unreadable);
+    }
+
     /// One more file, which the source has.
     pub fn add(&mut self, source: LegId, object: Object) {
         let before = self.files.insert(object.ids[source].ino, object);
@@ -38,8 +55,25 @@ impl Pending {
 impl<L: Leg> Resync<'_, L> {
     /// Makes all dirty data equal. Users may change what they like meanwhile: both legs get their
     /// changes, so what was equal stays so.
+    ///
+    /// A file that the source cannot read is passed over, and tried once more at the end: a user may have
+    /// written it anew by then.
     pub fn data(&self) -> io::Result<Outcome> {
         let mut copier = Copier::new(self.progress);
+        let mut outcome = self.pass(&mut copier)?;
+        if outcome == Outcome::Incomplete {
+            self.pending.lock().try_again();
+            outcome = self.pass(&mut copier)?;
+        }
+        if outcome == Outcome::Done {
+            self.finish()?;
+        }
+        self.progress.set_active(false);
+        Ok(outcome)
+    }
+
+    /// Deals with all that is pending.
+    fn pass(&self, copier: &mut Copier<'_>) -> io::Result<Outcome> {
         let mut throttle = Throttle::new(self.host.user_operations());
         let mut from = 0;
         while let Some(ino) = self.pending_from(from).or_else(|| self.pending_from(0)) {
@@ -54,13 +88,21 @@ impl<L: Leg> Resync<'_, L> {
             let mut moved = 0;
             let Some((object, _)) = self.pending_file(ino) else { continue };
             let there = self.host.with_object(&object.ids[self.source], &mut || {
-                moved = self.step(ino, &mut copier)?;
+                moved = self.step(ino, copier)?;
                 Ok(())
             });
             match there {
+                // FAIL-SAFE: it keeps its slot, and what the target has there is read by nobody.
+                Err(error) if copier.source_failed() => {
+                    log::error!("leg {} cannot read all of inode {ino}: {error}", self.source);
+                    self.pending.lock().pass_over(ino);
+                }
                 // Without handles it is looked for by a walk, which renames can lead astray. Its turn comes again.
                 Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => from = ino + 1,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    *self.trouble.lock() = trouble::find(self.sides(), Some(&object.ids));
+                    return Err(error);
+                }
                 Ok(true) => {}
                 Ok(false) => {
                     // FAIL-SAFE: only the source can say that it is gone.
@@ -73,6 +115,12 @@ impl<L: Leg> Resync<'_, L> {
             }
             throttle.pace(moved, || self.host.user_operations(), || self.host.stop_requested());
         }
+        let complete = self.pending.lock().unreadable.is_empty();
+        Ok(if complete { Outcome::Done } else { Outcome::Incomplete })
+    }
+
+    /// Gives back the slots that stand for everything.
+    fn finish(&self) -> io::Result<()> {
         // ORDER: when everything was compared, most of what was changed has no slot that the sweep would
         // clear only after a sync of both legs. So it is synced here: the target for what was
         // written, the source for what was read, which a power cut could still take back.
@@ -83,8 +131,7 @@ impl<L: Leg> Resync<'_, L> {
             s.and(t)?;
             at_the_end.into_iter().for_each(|slot| self.bitmap.resynced(slot));
         }
-        self.progress.set_active(false);
-        Ok(Outcome::Done)
+        Ok(())
     }
 
     /// Whether the data of an object may still differ between the legs.

@@ -87,6 +87,7 @@ impl<L: Leg> Run<'_, L> {
     ) -> io::Result<()> {
         let Sides { s, t, source } = self.sides;
         let ids = self.sides.pair(wanted.identity, found.identity);
+        self.at = Some(ids);
         self.adopt(&wanted.identity, found.identity)?;
         // From here on its other names must be names of the same object.
         let linked = wanted.stat.nlink > 1 || found.stat.nlink > 1;
@@ -133,7 +134,11 @@ impl<L: Leg> Run<'_, L> {
         if (self.everything || wanted.size > SMALL) && self.want_data(ids)? {
             return Ok(());
         }
-        self.copy_data(intent, nodes, wanted.size)?;
+        match self.copy_data(intent, nodes, wanted.size) {
+            // Its turn comes again, with the data.
+            Err(_) if self.copier.source_failed() && self.want_data(ids)? => return Ok(()),
+            copied => copied?,
+        }
         if born { Ok(()) } else { self.sides.t.sync_node(nodes.1) }
     }
 

@@ -42,6 +42,7 @@
 //! - `entries` parks and places, `build` makes what is missing, `areas` keeps `incoming/` and `parked/`;
 //! - `metadata` and `copy` make one object equal; `data` is the phase behind the mount;
 //! - `forms` lets slots of a mount with another privilege be found;
+//! - `trouble` finds out which leg gave an error, and for what;
 //! - `repair` does the same for single names and objects while mounted, `rewrite` for what a leg cannot read.
 
 mod areas;
@@ -62,6 +63,7 @@ mod spans;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod trouble;
 
 use std::io;
 use std::sync::Arc;
@@ -75,6 +77,7 @@ pub use forms::renew;
 pub use progress::{Progress, ProgressReport};
 pub use repair::{Name, Repair};
 pub use rewrite::NotRewritten;
+pub use trouble::{Trouble, names_of};
 
 /// What the resync asks of the mirror.
 pub trait ResyncHost: bitmap::Host {
@@ -98,6 +101,8 @@ pub enum Outcome {
     Done,
     /// Asked to stop. What is left stays dirty, for the next mount.
     Stopped,
+    /// All but what [`Resync::unreadable`] names, which stays dirty.
+    Incomplete,
 }
 
 /// How much to look at.
@@ -120,6 +125,7 @@ pub struct Resync<'a, L: Leg> {
     host: &'a dyn ResyncHost,
     progress: &'a Progress,
     pending: Mutex<Pending>,
+    trouble: Mutex<Option<Trouble>>,
 }
 
 impl<'a, L: Leg> Resync<'a, L> {
@@ -133,17 +139,41 @@ impl<'a, L: Leg> Resync<'a, L> {
         progress: &'a Progress,
     ) -> Self {
         let pending = Mutex::new(Rank::Leaf, Pending::default());
-        Resync { legs, bitmap, source, scope, host, progress, pending }
+        let trouble = Mutex::new(Rank::Leaf, None);
+        Resync { legs, bitmap, source, scope, host, progress, pending, trouble }
+    }
+
+    /// The files of which the source could not read all, by its inode numbers.
+    pub fn unreadable(&self) -> Vec<u64> {
+        self.pending.lock().unreadable()
+    }
+
+    /// Where a failed phase was: the leg that does not answer as it should, if that can be seen, and its inode
+    /// number.
+    pub fn trouble(&self) -> Option<Trouble> {
+        *self.trouble.lock()
     }
 
     /// Makes names and metadata equal. To be called once, before [`data`](Self::data), while
     /// nothing is changed through the mirror.
     pub fn namespace_and_metadata(&self) -> io::Result<Outcome> {
         self.progress.set_active(true);
+        let mut at = None;
+        let named = self.names_and_metadata(&mut at);
+        if named.is_err() {
+            *self.trouble.lock() = trouble::find(self.sides(), at.as_ref());
+        }
+        named
+    }
+
+    /// `at` is where it was when it failed.
+    fn names_and_metadata(&self, at: &mut Option<PerLeg<Identity>>) -> io::Result<Outcome> {
         let Some(mut run) = run::Run::of_resync(self)? else {
             return Ok(Outcome::Done);
         };
-        if run.names_and_metadata(self.host)? == Outcome::Stopped {
+        let named = run.names_and_metadata(self.host);
+        *at = run.at;
+        if named? == Outcome::Stopped {
             return Ok(Outcome::Stopped);
         }
         *self.pending.lock() = run.finish()?;

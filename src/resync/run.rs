@@ -46,6 +46,8 @@ pub(super) struct Run<'r, L: Leg> {
     pub root: Option<SlotIndex>,
     pub objects: Vec<Object>,
     by_source: HashMap<u64, Vec<usize>>,
+    /// What is being worked on.
+    pub at: Option<PerLeg<Identity>>,
     /// Grows while it is walked.
     pub dirs: Vec<Dir>,
     /// The directories in `dirs`, each with the earliest birth from which on all is compared.
@@ -102,6 +104,7 @@ impl<'r, L: Leg> Run<'r, L> {
             root: None,
             objects: Vec::new(),
             by_source: HashMap::new(),
+            at: None,
             dirs: Vec::new(),
             listed: HashMap::new(),
             puzzling: Vec::new(),
@@ -142,6 +145,7 @@ impl<'r, L: Leg> Run<'r, L> {
             if host.stop_requested() {
                 return Ok(Outcome::Stopped);
             }
+            self.at = Some(dir.ids);
             self.park(dir)?;
             at += 1;
         }
@@ -150,6 +154,7 @@ impl<'r, L: Leg> Run<'r, L> {
             if host.stop_requested() {
                 return Ok(Outcome::Stopped);
             }
+            self.at = Some(dir.ids);
             self.place(&self.intent(dir), &dir.ids)?;
             at += 1;
         }
@@ -170,11 +175,12 @@ impl<'r, L: Leg> Run<'r, L> {
 
     /// Metadata of everything dirty that both legs have. What only one has is a matter of the
     /// directory that names it.
-    fn metadata(&self, host: &dyn ResyncHost) -> io::Result<Outcome> {
+    fn metadata(&mut self, host: &dyn ResyncHost) -> io::Result<Outcome> {
         for object in &self.objects {
             if host.stop_requested() {
                 return Ok(Outcome::Stopped);
             }
+            self.at = Some(object.ids);
             self.equalize(&self.bitmap.hold(self.slot_of(object)), &object.ids)?;
         }
         // Without slots of their own they are no objects.

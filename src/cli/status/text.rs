@@ -152,6 +152,10 @@ fn degraded(at: &str, leg: &Leg) -> Told {
         LegState::Stale => {
             ("has missed changes", format!("To copy them to it, type: mirrorfs re-add {at} {id}"))
         }
+        LegState::Faulted if of_the_other(leg, alone) => (
+            "is not complete",
+            format!("See to what leg {alone} cannot read, then type: mirrorfs re-add {at} {id}"),
+        ),
         LegState::Faulted | LegState::InSync => {
             ("is out of service", format!("See to its disk, then type: mirrorfs re-add {at} {id}"))
         }
@@ -162,6 +166,11 @@ fn degraded(at: &str, leg: &Leg) -> Told {
         ),
         actions: vec![first],
     }
+}
+
+/// Whether a leg was left behind for what the other one could not do while it was made equal to it.
+fn of_the_other(leg: &Leg, other: &str) -> bool {
+    leg.reason.as_ref().is_some_and(|reason| reason.starts_with(&format!("leg {other}")))
 }
 
 fn resync(resync: &Resync, lost: Option<&Leg>) -> String {

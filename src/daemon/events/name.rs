@@ -57,7 +57,7 @@ pub const TABLE: &[Row] = &[
     row(
         Name::FailSpare,
         Level::Error,
-        "See to its disk, then type: mirrorfs re-add DIR LEG",
+        "See to the disk that gave the error, then type: mirrorfs re-add DIR LEG",
         "A leg has failed while it was being brought up to date; the mirror goes on with the other one.",
     ),
     row(

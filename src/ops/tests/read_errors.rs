@@ -297,3 +297,129 @@ fn mending_never_brings_old_data_back() {
     sweep(&mirror);
     world.assert_equal();
 }
+
+/// `f`, `short` and `other`, all of which B lacks something of.
+fn missed_by_b(world: &World) -> Arc<Mirror<SimLeg>> {
+    let mirror = world.mount();
+    let files = ["f", "short", "other"].map(|name| {
+        let text = if name == "short" { b"an old text".to_vec() } else { data() };
+        let (_, fh) = file(&mirror, name, &text);
+        fh
+    });
+    sweep(&mirror);
+    mirror.take_out(LegId::B).unwrap();
+    for fh in files {
+        assert_eq!(mirror.write(fh, b"the new one", 0, false).unwrap(), 11);
+        mirror.release(fh);
+    }
+    // Built anew on B, the one at once, the other one later.
+    let (_, fh) = file(&mirror, "born short", b"a few words");
+    mirror.release(fh);
+    let (_, fh) = file(&mirror, "born", &data());
+    mirror.release(fh);
+    mirror
+}
+
+const MISSED: [&str; 5] = ["f", "short", "other", "born short", "born"];
+
+/// What a file of [`missed_by_b`] reads as.
+fn wanted(name: &str) -> Vec<u8> {
+    let mut wanted = match name {
+        "short" => b"the new one".to_vec(),
+        "born short" => b"a few words".to_vec(),
+        _ => data(),
+    };
+    if ["f", "other"].contains(&name) {
+        wanted[..11].copy_from_slice(b"the new one");
+    }
+    wanted
+}
+
+/// What a file of the root holds on a leg, its bad sectors too.
+fn on_leg(world: &World, leg: LegId, name: &str) -> Option<String> {
+    world.tree(leg).remove(&format!("/{name}"))
+}
+
+/// The rest is made equal, and nothing is called so that is not.
+#[test]
+fn a_file_that_the_source_cannot_read_costs_the_recovery_that_file_and_no_other() {
+    for bad in MISSED {
+        let world = World::new();
+        let mirror = missed_by_b(&world);
+        world.spoil(LegId::A, bad, 0..11);
+        world.bring_back(&mirror, LegId::B);
+        assert_eq!(mirror.state(), MirrorState::Degraded, "{bad}");
+        let why = mirror.why_lost(LegId::B).unwrap();
+        assert!(why.starts_with("leg A cannot read 1 file") && why.contains(&format!(": {bad};")), "{why}");
+        for good in MISSED.iter().filter(|name| **name != bad) {
+            assert_eq!(content(&mirror, good), wanted(good));
+        }
+        let found = mirror.lookup(Ino::ROOT, OsStr::new(bad)).unwrap();
+        let fh = mirror.open(found.attr.ino, libc::O_RDWR, CALLER).unwrap();
+        let refused = read(&mirror, fh, 11).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EIO), "{bad}: never B's old data");
+        // The user writes it anew.
+        let mut whole = wanted(bad);
+        whole[..4].copy_from_slice(b"NEW ");
+        mirror
+            .setattr(found.attr.ino, &SetAttr { size: Some(0), ..SetAttr::default() }, None, CALLER)
+            .unwrap();
+        assert_eq!(mirror.write(fh, &whole, 0, false).unwrap(), whole.len());
+        world.bring_back(&mirror, LegId::B);
+        assert!(!mirror.health.is_degraded(), "{:?}", mirror.why_lost(LegId::B));
+        sweep(&mirror);
+        assert_eq!(content(&mirror, bad), whole);
+        for name in MISSED {
+            assert_eq!(on_leg(&world, LegId::A, name), on_leg(&world, LegId::B, name));
+        }
+        world.assert_equal();
+    }
+}
+
+/// Nor does the state that this leaves depend on the daemon's life.
+#[test]
+fn a_recovery_that_is_not_complete_goes_on_after_a_crash() {
+    let world = World::new();
+    let mirror = missed_by_b(&world);
+    world.spoil(LegId::A, "f", 0..11);
+    world.bring_back(&mirror, LegId::B);
+    world.kill(mirror);
+    let mirror = world.mount();
+    mirror.resync();
+    assert!(mirror.health.lost(LegId::B).is_some());
+    mirror.unlink(Ino::ROOT, OsStr::new("f")).unwrap();
+    world.kill(mirror);
+    let mirror = world.mount();
+    mirror.resync();
+    assert!(!mirror.health.is_degraded());
+    sweep(&mirror);
+    world.assert_equal();
+}
+
+/// It is written over anyway.
+#[test]
+fn what_the_leg_to_be_recovered_cannot_read_is_written_anew() {
+    for (name, bad) in [("f", 0..11), ("f", 5_000..5_001), ("short", 0..11), ("other", 0..65_536)] {
+        let world = World::new();
+        let mirror = missed_by_b(&world);
+        world.spoil(LegId::B, name, bad);
+        world.bring_back(&mirror, LegId::B);
+        assert!(!mirror.health.is_degraded(), "{name}: {:?}", mirror.why_lost(LegId::B));
+        sweep(&mirror);
+        assert_eq!(content(&mirror, name), wanted(name));
+        world.assert_equal();
+    }
+}
+
+#[test]
+fn an_error_that_ends_a_recovery_is_laid_to_the_leg_that_gave_it() {
+    for (leg, call) in [(LegId::A, Call::ReadDir), (LegId::B, Call::ReadDir), (LegId::A, Call::Open)] {
+        let world = World::new();
+        let mirror = missed_by_b(&world);
+        world.fail(leg, call, libc::EIO);
+        world.bring_back(&mirror, LegId::B);
+        world.heal();
+        let why = mirror.why_lost(LegId::B).unwrap();
+        assert!(why.starts_with(&format!("leg {leg}: ")), "{call:?} on {leg}: {why}");
+    }
+}

@@ -138,3 +138,17 @@ fn the_other_way_round_it_is_leg_b_that_serves() {
         assert!(shown.contains(words), "{words} in\n{shown}");
     }
 }
+
+#[test]
+fn a_leg_that_could_not_be_completed_from_the_other_one_is_not_said_to_be_at_fault() {
+    let reason =
+        "leg A cannot read 1 file (Input/output error): dir/f; write anew or remove what it cannot read";
+    let leg = Leg { state: LegState::Faulted, reason: Some(reason.to_owned()), ..Leg::default() };
+    let status = Status { state: State::Degraded, legs: legs(leg), ..Status::default() };
+    let text = shown(status);
+    assert!(text.contains("Leg B is not complete; leg A alone gets the changes"), "{text}");
+    assert!(
+        text.contains("action: See to what leg A cannot read, then type: mirrorfs re-add /mnt/m B"),
+        "{text}"
+    );
+}
