@@ -80,6 +80,21 @@ fn a_leg_that_fails_comes_back_while_the_mirror_is_in_use() {
     }
 }
 
+/// Sectors become bad while clients are at work, in mounts that crash, also while they are written anew: nobody
+/// reads old or wrong data, and when the disk can be read again the legs become equal.
+#[test]
+fn bad_sectors_never_give_old_data_and_the_legs_become_equal() {
+    for leg in LegId::ALL {
+        for seed in 0..400 {
+            let without = seed % 3 == 0;
+            let setup = Setup { bad_sectors: Some(leg), without, mounts: 4, ..Setup::of_seed(70_000 + seed) };
+            if let Err(what) = run(setup) {
+                panic!("seed {}, bad sectors on {leg}: {what}", setup.seed);
+            }
+        }
+    }
+}
+
 #[test]
 fn legs_that_are_not_there_at_a_mount_come_back() {
     for seed in 0..600 {

@@ -35,6 +35,8 @@ pub struct Setup {
     pub faults: [Option<Fault>; 2],
     /// Legs that are not there at a mount, and come back.
     pub without: bool,
+    /// Sectors of this leg become bad, now and then, in all mounts but the last.
+    pub bad_sectors: Option<LegId>,
 }
 
 impl Setup {
@@ -47,6 +49,7 @@ impl Setup {
             mix: Mix::Everything,
             faults: [None; 2],
             without: false,
+            bad_sectors: None,
         }
     }
 }
@@ -157,9 +160,14 @@ impl Run {
             faults: faults.into_iter().flatten().collect(),
             mix: self.setup.mix,
             operations: if last { 0 } else { self.rng.below(25) as usize },
+            bad_sectors: self.setup.bad_sectors.filter(|_| !last),
             stop_early: !last && self.rng.one_in(4),
             rng: self.rng.fork(),
         };
+        if last {
+            // The disk is replaced by one that can be read: what was left for it must have stayed marked.
+            LegId::ALL.into_iter().for_each(|leg| self.world.disks[leg].heal());
+        }
         let left = Arc::new(Mutex::new(Rank::Leaf, Left::default()));
         let report = scheduler::run(plan, {
             let (world, memory, left) = (self.world.clone(), self.memory.clone(), left.clone());
@@ -184,7 +192,7 @@ impl Run {
         let mirror = left.mirror.ok_or("nothing was mounted")?;
         // A leg that fails while its times are settled leaves bits set, so the mount is no clean one.
         let clean = LegId::ALL.into_iter().all(|leg| self.world.superblock(leg).clean);
-        let excused = self.setup.faults != [None; 2] && !clean;
+        let excused = (self.setup.faults != [None; 2] || self.setup.bad_sectors.is_some()) && !clean;
         let equal = in_step(&mirror) && !excused;
         self.after_fault(&mirror)?;
         drop(mirror);
@@ -223,7 +231,7 @@ impl Run {
             slots => return Err(format!("unmounted cleanly with {slots} dirty slots")),
         }
         // What is called clean is not looked at again: the power may go now.
-        if self.rng.one_in(2) && self.setup.faults == [None; 2] {
+        if self.rng.one_in(2) && self.setup.faults == [None; 2] && self.setup.bad_sectors.is_none() {
             self.world.survive(Crash::PowerCut, &mut self.rng);
             check::equal(&self.world.disks)
                 .map_err(|what| format!("power cut after a clean unmount: {what}"))?;
@@ -240,7 +248,9 @@ impl Run {
             Crash::Kill => self.counts.kills += 1,
             Crash::PowerCut => self.counts.power_cuts += 1,
         }
-        let equal = left.mirror.is_some_and(|mirror| in_step(&mirror));
+        // While something on one leg is written anew, the other one is the one to be believed.
+        let mending = LegId::ALL.into_iter().any(|leg| self.world.superblock(leg).source.is_some());
+        let equal = left.mirror.is_some_and(|mirror| in_step(&mirror)) && !mending;
         log::debug!("{crash:?}; the legs were {}in step", if equal { "" } else { "not " });
         self.world.survive(crash, &mut self.rng);
         self.judge(crash, equal).map_err(|what| format!("after a {crash:?}: {what}"))?;
@@ -304,6 +314,7 @@ struct Use {
     mix: Mix,
     faults: Vec<Fault>,
     operations: usize,
+    bad_sectors: Option<LegId>,
     stop_early: bool,
     rng: Rng,
 }
@@ -341,6 +352,7 @@ impl Use {
                 left.lock().refused = Some(what);
             }
         } else {
+            let spoiler = self.bad_sectors.map(|leg| self.spoil(world, leg, done.clone()));
             let clients = self.clients(&mirror, memory);
             let back = self.comes_back.then(|| self.comes_back(world, &mirror));
             clients.into_iter().for_each(Spawned::join);
@@ -349,6 +361,7 @@ impl Use {
             }
             done.store(true, Ordering::Relaxed);
             sweeper.join();
+            spoiler.into_iter().for_each(Spawned::join);
             if self.stop_early {
                 mirror.stop();
             }
@@ -357,7 +370,7 @@ impl Use {
         mirror.stop();
         let read_only = mirror.state() == MirrorState::ReadOnly;
         let keeps = read_only || mirror.state() == MirrorState::Degraded;
-        if read_only && self.faults.is_empty() {
+        if read_only && self.faults.is_empty() && self.bad_sectors.is_none() {
             left.lock().refused = Some(format!("read-only: {:?}", mirror.reason()));
         }
         let clears = mirror.bitmap_stats().clears;
@@ -381,6 +394,29 @@ impl Use {
             .collect()
     }
 
+    /// Spoils a sector of some file every now and then.
+    fn spoil(&mut self, world: &World, leg: LegId, done: Arc<AtomicBool>) -> Spawned {
+        let (disk, mut rng) = (world.disks[leg].clone(), self.rng.fork());
+        scheduler::spawn(move || {
+            for _ in 0..1 + rng.below(4) {
+                let pauses = rng.below(60);
+                (0..pauses).take_while(|_| !done.load(Ordering::Relaxed)).for_each(|_| scheduler::pause());
+                let image = disk.live();
+                let tree = check::tree(&image);
+                let files: Vec<_> =
+                    tree.values().filter_map(|(id, file)| Some((*id, file.content()?))).collect();
+                if files.is_empty() {
+                    continue;
+                }
+                let (id, content) = *rng.pick(&files);
+                let sectors: Vec<u64> = content.sectors().map(|(at, _)| at).collect();
+                if !sectors.is_empty() {
+                    disk.spoil(id, *rng.pick(&sectors), 1);
+                }
+            }
+        })
+    }
+
     /// Waits until a leg is away, for a while, and takes it in.
     fn comes_back(&mut self, world: &World, mirror: &Arc<Mirror<SimLeg>>) -> Result<(), String> {
         let is_away = |&leg: &LegId| matches!(mirror.leg_state(leg), LegState::Lost(_));
@@ -392,7 +428,9 @@ impl Use {
             Ok(()) => mirror.resync(),
             // The mirror may have turned read-only, or the machine is about to die.
             Err(error) if error.raw_os_error() == Some(libc::EROFS) => {}
-            Err(error) if !self.faults.is_empty() => log::debug!("not taken in: {error}"),
+            Err(error) if !self.faults.is_empty() || self.bad_sectors.is_some() => {
+                log::debug!("not taken in: {error}");
+            }
             Err(error) => return Err(format!("leg {leg} is not taken in: {error}")),
         }
         Ok(())

@@ -116,6 +116,11 @@ impl Disk {
         content.is_some_and(|content| self.bad.spoil(id, content, offset, len))
     }
 
+    /// All sectors can be read again.
+    pub fn heal(&mut self) {
+        self.bad = Bad::default();
+    }
+
     /// Whether there are sectors that cannot be read.
     pub fn has_bad_sectors(&self) -> bool {
         !self.bad.is_empty()

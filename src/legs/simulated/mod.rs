@@ -81,6 +81,11 @@ impl SimDisk {
         self.lock().spoil(file, offset, len)
     }
 
+    /// All sectors can be read again.
+    pub fn heal(&self) {
+        self.lock().heal();
+    }
+
     /// Whether there are sectors that cannot be read.
     pub fn has_bad_sectors(&self) -> bool {
         self.lock().has_bad_sectors()
