@@ -3,8 +3,8 @@
 //! ```text
 //!   read     source: EIO -> the object's lock, shared -> the other leg -> reply
 //!                                                     `-> noted, the sweeper's thread woken
-//!   mend     the object's lock -> mark -> prefer the other leg (superblocks) -> write, sync, read back
-//!                              -> both legs alike again (superblocks)
+//!   mend     the object's lock -> prefer the other leg (superblocks) -> mark -> write, sync, read back
+//!                              -> either leg again (superblocks)
 //! ```
 //!
 //! The reader waits for no more than its answer: a disk that fails to read may take long to write. Until it is
@@ -209,16 +209,21 @@ impl<L: Leg> Mirror<L> {
         let size = self.leg(good)?.stat(good_node)?.size;
         let units = repair.unreadable(node, range, size)?;
         let (Some(first), Some(last)) = (units.first(), units.last()) else { return Ok(Mended::ReadsAgain) };
-        // ORDER: marked (O1), then the other leg is the one to be believed after a crash, then touched. Whatever a
-        // crash leaves of the range is written over by the next mount from there.
-        let intent = self.mark(Touch::data(object, first.start..last.end))?;
-        let Some(mending) = self.turning.begin_mending(good) else { return Ok(Mended::NotNow) };
+        // ORDER: the other leg is the one to be believed after a crash, durably, before the range is dirty (a resync
+        // could not read it here), and that before it is touched (O1). Whatever a crash leaves of it is written over
+        // by the next mount from there.
         if let Err(failed) = self.health.record(|superblocks| superblocks.prefer(good)) {
-            drop(mending);
             let number = failed.error.raw_os_error().unwrap_or(libc::EIO);
             self.fault(failed.leg, number).or_else(|_| self.fault(failed.leg.other(), number))?;
             return Ok(Mended::NotNow);
         }
+        let intent = self.mark(Touch::data(object, first.start..last.end));
+        let begun = self.turning.begin_mending(good).filter(|_| !self.health.is_degraded());
+        let (intent, _mending) = match (intent, begun) {
+            (Ok(intent), Some(mending)) => (intent, mending),
+            (intent, _) => return self.believe_both(leg).and(intent).map(|_| Mended::NotNow),
+        };
+        let _ = self.health.record(|superblocks| Ok(superblocks.touching()));
         object.mends.fetch_add(1, Ordering::AcqRel);
         let rewritten = repair.rewrite(&intent, (good_node, node), &units);
         let ended = match rewritten {

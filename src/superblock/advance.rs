@@ -81,6 +81,8 @@ pub struct Superblocks {
     tried: u64,
     /// The leg that the other one goes on without.
     lost: Option<LegId>,
+    /// Since [`prefer`](Superblocks::prefer) nothing has been touched: both legs are complete.
+    untouched: bool,
 }
 
 /// A leg's superblock as it was found, and where to write the next one.
@@ -99,7 +101,7 @@ impl Superblocks {
     ) -> Result<Superblocks, NotWritten> {
         let sides = found.map(|side| side.map(|(now, store)| Side { now, store }));
         let tried = sides.iter().filter_map(|(_, side)| Some(side.as_ref()?.now.events)).max().unwrap_or(0);
-        let mut this = Superblocks { sides, tried, lost: None };
+        let mut this = Superblocks { sides, tried, lost: None, untouched: false };
         if plan.work == Work::Alone {
             let go_on = this.go_on_alone(plan.source, libc::ENODEV, born);
             go_on.map_err(|error| NotWritten { leg: plan.source, error })?;
@@ -130,7 +132,7 @@ impl Superblocks {
         let (now, store) = found;
         self.tried = self.tried.max(now.events);
         self.sides[leg] = Some(Side { now, store });
-        self.lost = None;
+        (self.lost, self.untouched) = (None, false);
         let begun = self.begin_recovery(leg);
         if begun.is_err() {
             // ORDER: the survivor goes on alone again with a generation that the leg has not got, should it
@@ -155,15 +157,22 @@ impl Superblocks {
     }
 
     /// Records that a resync after a crash has to read from `leg`: something on the other one is about to be
-    /// written anew that was equal, and may be neither the old nor the new for a moment.
-    /// [`resynced`](Self::resynced) takes it back. Meanwhile `leg` cannot be lost.
+    /// written anew that was equal. [`resynced`](Self::resynced) takes it back.
     pub fn prefer(&mut self, leg: LegId) -> Result<(), NotWritten> {
+        self.untouched = true;
         self.change(leg, |sb, _| (sb.clean, sb.source) = (false, Some(leg)))
+    }
+
+    /// What is written anew may be neither the old nor the new from now on: until
+    /// [`resynced`](Self::resynced), the leg that is preferred cannot be lost.
+    pub fn touching(&mut self) {
+        self.untouched = false;
     }
 
     /// Records that the resync is done: both legs are equal and durable. Does nothing when a leg has
     /// been lost since.
     pub fn resynced(&mut self) -> Result<(), NotWritten> {
+        self.untouched = false;
         self.change(self.first(), |sb, _| {
             (sb.source, sb.alone_since, sb.peer_state) = (None, None, PeerState::InSync);
         })
@@ -193,7 +202,8 @@ impl Superblocks {
         if self.lost == Some(leg) {
             return Ok(());
         }
-        if self.lost.is_some() || self.side(survivor)?.now.source == Some(leg) {
+        let reads_from_it = self.side(survivor)?.now.source == Some(leg) && !self.untouched;
+        if self.lost.is_some() || reads_from_it {
             return Err(errno(libc::EIO));
         }
         self.go_on_alone(survivor, cause, born)
@@ -202,7 +212,7 @@ impl Superblocks {
     /// Whether the other leg can do without this one: it is complete.
     pub fn can_lose(&self, leg: LegId) -> bool {
         let survivor = self.sides[leg.other()].as_ref();
-        self.lost.is_none() && survivor.is_some_and(|side| side.now.source != Some(leg))
+        self.lost.is_none() && survivor.is_some_and(|side| side.now.source != Some(leg) || self.untouched)
     }
 
     /// Lets go of the file of the leg that was left behind, for the caller to close.

@@ -209,6 +209,8 @@ fn a_leg_that_is_being_mended_is_not_the_source_of_the_next_mount() {
             (medium.lock().left, medium.lock().lands) = (writes, lands);
             let begun = mounted.prefer(good).is_ok();
             if begun {
+                assert!(LegId::ALL.into_iter().all(|leg| mounted.can_lose(leg)), "both are complete");
+                mounted.touching();
                 assert!(!mounted.can_lose(good) && mounted.can_lose(good.other()));
                 assert_eq!(find(&medium).1.unwrap().source, good, "after {writes} writes");
             }
@@ -221,6 +223,21 @@ fn a_leg_that_is_being_mended_is_not_the_source_of_the_next_mount() {
                 assert_eq!(plan.source, LegId::A);
             }
         }
+    }
+}
+
+/// Before anything is touched, the one that is preferred may be left behind as ever, and is not the source then.
+#[test]
+fn a_leg_that_is_preferred_can_be_lost_until_something_is_touched() {
+    for good in LegId::ALL {
+        let medium = new_medium();
+        let (slots, decided) = find(&medium);
+        let mut mounted = mount(&medium, &slots, &decided.unwrap()).unwrap();
+        mounted.prefer(good).unwrap();
+        mounted.leg_failed(good, libc::EIO, None).unwrap();
+        mounted.resynced().unwrap();
+        let plan = find(&medium).1.unwrap();
+        assert_eq!((plan.source, plan.stale), (good.other(), Some(good)));
     }
 }
 

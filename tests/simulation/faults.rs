@@ -5,6 +5,7 @@ use mirrorfs::legs::LegId;
 use mirrorfs::legs::simulated::Call;
 use mirrorfs::sim::rng::Rng;
 
+use crate::client::Mix;
 use crate::run::{Setup, run};
 use crate::world::Fault;
 
@@ -87,9 +88,29 @@ fn bad_sectors_never_give_old_data_and_the_legs_become_equal() {
     for leg in LegId::ALL {
         for seed in 0..400 {
             let without = seed % 3 == 0;
-            let setup = Setup { bad_sectors: Some(leg), without, mounts: 4, ..Setup::of_seed(70_000 + seed) };
+            let mix = if seed % 2 == 0 { Mix::SharedFiles } else { Mix::Everything };
+            let sound = Setup::of_seed(70_000 + seed);
+            let setup = Setup { bad_sectors: Some(leg), without, mix, mounts: 4, ..sound };
             if let Err(what) = run(setup) {
                 panic!("seed {}, bad sectors on {leg}: {what}", setup.seed);
+            }
+        }
+    }
+}
+
+/// Among them those in which a range is neither what it was nor what it is to be.
+#[test]
+fn a_crash_at_every_step_of_mending_is_recovered_from() {
+    for leg in LegId::ALL {
+        for seed in 90_000..90_005 {
+            for step in 1.. {
+                let sound = Setup::of_seed(seed);
+                let setup = Setup { bad_sectors: Some(leg), first_crash: Some(step), mounts: 1, ..sound };
+                match run(setup) {
+                    Ok(counts) if counts.first_finished => break,
+                    Ok(_) => {}
+                    Err(what) => panic!("seed {seed}, bad sectors on {leg}, crash at step {step}: {what}"),
+                }
             }
         }
     }

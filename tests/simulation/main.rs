@@ -16,6 +16,7 @@ mod broken;
 mod check;
 mod client;
 mod faults;
+mod mending;
 mod model;
 mod reads;
 mod run;

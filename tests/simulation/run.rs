@@ -352,7 +352,7 @@ impl Use {
                 left.lock().refused = Some(what);
             }
         } else {
-            let spoiler = self.bad_sectors.map(|leg| self.spoil(world, leg, done.clone()));
+            let spoiler = self.bad_sectors.map(|leg| self.spoil(world, &mirror, leg, done.clone()));
             let clients = self.clients(&mirror, memory);
             let back = self.comes_back.then(|| self.comes_back(world, &mirror));
             clients.into_iter().for_each(Spawned::join);
@@ -394,24 +394,42 @@ impl Use {
             .collect()
     }
 
-    /// Spoils a sector of some file every now and then.
-    fn spoil(&mut self, world: &World, leg: LegId, done: Arc<AtomicBool>) -> Spawned {
+    /// Spoils a sector of some file every now and then, and as often reads it and sees to it that it is mended,
+    /// while clients are at work.
+    fn spoil(
+        &mut self,
+        world: &World,
+        mirror: &Arc<Mirror<SimLeg>>,
+        leg: LegId,
+        done: Arc<AtomicBool>,
+    ) -> Spawned {
         let (disk, mut rng) = (world.disks[leg].clone(), self.rng.fork());
-        scheduler::spawn(move || {
+        spawn(mirror, move |mirror| {
             for _ in 0..1 + rng.below(4) {
                 let pauses = rng.below(60);
                 (0..pauses).take_while(|_| !done.load(Ordering::Relaxed)).for_each(|_| scheduler::pause());
                 let image = disk.live();
                 let tree = check::tree(&image);
-                let files: Vec<_> =
-                    tree.values().filter_map(|(id, file)| Some((*id, file.content()?))).collect();
+                let shared = rng.one_in(4);
+                let is_wanted = |path: &str| !shared || SHARED_FILES.contains(&path);
+                let files: Vec<_> = tree
+                    .iter()
+                    .filter(|(path, _)| is_wanted(path))
+                    .filter_map(|(path, (id, file))| Some((path.clone(), *id, file.content()?)))
+                    .collect();
                 if files.is_empty() {
                     continue;
                 }
-                let (id, content) = *rng.pick(&files);
+                let (path, id, content) = rng.pick(&files);
+                // The last one is often whole only together with what lies behind the file's end.
                 let sectors: Vec<u64> = content.sectors().map(|(at, _)| at).collect();
-                if !sectors.is_empty() {
-                    disk.spoil(id, *rng.pick(&sectors), 1);
+                let Some(&last) = sectors.last() else { continue };
+                let at = if rng.one_in(2) { last } else { *rng.pick(&sectors) };
+                disk.spoil(*id, at, 1);
+                if rng.one_in(2) {
+                    // Whatever comes of it: the file may be gone by now, and what is read is the clients' to judge.
+                    let _ = read_at(mirror, path, at);
+                    mirror.mend();
                 }
             }
         })
@@ -435,6 +453,30 @@ impl Use {
         }
         Ok(())
     }
+}
+
+fn read_at(mirror: &Mirror<SimLeg>, path: &str, offset: u64) -> std::io::Result<()> {
+    let mut at = Ino::ROOT;
+    let mut looked_up = Vec::new();
+    let mut found = Ok(());
+    for name in path.split('/').filter(|name| !name.is_empty()) {
+        match mirror.lookup(at, OsStr::new(name)) {
+            Ok(object) => at = object.attr.ino,
+            Err(error) => {
+                found = Err(error);
+                break;
+            }
+        }
+        looked_up.push(at);
+    }
+    let read = found.and_then(|()| {
+        let fh = mirror.open(at, libc::O_RDONLY, ROOT_CALLER)?;
+        let read = mirror.read(fh, &mut [0; 600], offset);
+        mirror.release(fh);
+        read.map(drop)
+    });
+    looked_up.into_iter().for_each(|ino| mirror.forget(ino, 1));
+    read
 }
 
 fn spawn(mirror: &Arc<Mirror<SimLeg>>, work: impl FnOnce(&Mirror<SimLeg>) + Send + 'static) -> Spawned {

@@ -12,6 +12,9 @@ use super::content::{Content, SECTOR, pieces};
 use super::image::{Change, Id, Image};
 use crate::error::errno;
 
+/// What is read at once, through the page cache.
+const PAGE: u64 = 4096;
+
 /// Sectors by file.
 type Sectors = BTreeMap<Id, BTreeSet<u64>>;
 
@@ -38,9 +41,10 @@ impl Bad {
         self.now.values().all(BTreeSet::is_empty)
     }
 
-    /// EIO if the range has a bad sector.
+    /// EIO if a page of the range has a bad sector.
     pub fn check_readable(&self, id: Id, offset: u64, len: u64) -> io::Result<()> {
-        self.check(id, offset, len, |_| true)
+        let first = offset / PAGE * PAGE;
+        self.check(id, first, (offset + len).next_multiple_of(PAGE) - first, |_| true)
     }
 
     /// EIO if the range has a part of a bad sector.
