@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::events::{Event, Events, Name};
 use super::request::Request;
-use super::status::{Counters, Dirty, Leg, LegState, Resync, State, Status};
+use super::status::{Counters, Dirty, Leg, LegState, Neither, Resync, State, Status};
 use super::{LegPlace, MountRequest, Service, place, returning};
 use crate::error::{Error, Result, errno};
 use crate::fuse;
@@ -285,6 +285,7 @@ impl Herald for Teller {
                 self.say(Name::RebuildFinished, Some(leg), format!("broken off: {why}"));
             }
             News::ReadError { leg, told } => self.say(Name::ReadError, Some(leg), told),
+            News::Neither(what) => self.say(Name::NeitherLeg, None, what),
             News::ReadOnly(reason) => self.say(Name::ReadOnly, None, reason),
         }
     }
@@ -319,6 +320,7 @@ impl Service for Served {
         let stats = self.mirror.bitmap_stats();
         let progress = self.mirror.progress().report();
         let state = self.mirror.state();
+        let neither = self.mirror.neither();
         Status {
             state: match state {
                 MirrorState::Clean => State::Clean,
@@ -330,6 +332,11 @@ impl Service for Served {
             reason: self.mirror.reason(),
             since: None,
             legs: LegId::ALL.map(|leg| self.leg(leg)).into(),
+            neither: (neither.count > 0).then_some(Neither {
+                count: neither.count,
+                last: neither.last,
+                what: neither.what,
+            }),
             dirty: Dirty { slots: stats.dirty_slots, chunks: stats.dirty_chunks },
             counters: Counters {
                 marks: stats.marks,

@@ -33,6 +33,9 @@ pub struct Status {
     pub since: Option<i64>,
     /// A, then B.
     pub legs: Vec<Leg>,
+    /// What neither leg could do since the mount, if there was anything.
+    #[serde(default)]
+    pub neither: Option<Neither>,
     /// What may differ between the legs.
     pub dirty: Dirty,
     /// Since the mount.
@@ -99,6 +102,17 @@ pub struct Leg {
     pub read_errors: u64,
     /// The file of the last one, from the root of the mirror; bytes that are not UTF-8 are replaced.
     pub last_read_error: Option<String>,
+}
+
+/// Requests that both legs failed: errors of programs that take no leg out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neither {
+    /// How many.
+    pub count: u64,
+    /// When the last one was, in seconds since 1970.
+    pub last: i64,
+    /// The last one: its file, as far as that is known, and what each leg answered.
+    pub what: String,
 }
 
 /// What the bitmap has set.

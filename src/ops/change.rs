@@ -161,6 +161,9 @@ impl<L: Leg> Mirror<L> {
         } else {
             self.ask_source_first(&intent, source, &mut act)
         };
+        if let (Some(Err(error)), Some(Err(theirs))) = (&of_source, &of_other) {
+            self.note_neither(source, error, theirs, || Some(self.path_of(touched[0].object)));
+        }
         let outcome = judge(source, answer(of_source.as_ref(), &count), answer(of_other.as_ref(), &count));
         let mut reply = outcome.reply;
         match outcome.then {

@@ -133,7 +133,16 @@ impl<L: Leg> Mirror<L> {
 
     /// Reads from the source. If that is broken and the other leg is not, from the other one, which is the
     /// source from then on.
-    pub(super) fn reading<T>(&self, mut read: impl FnMut(LegId) -> io::Result<T>) -> io::Result<T> {
+    pub(super) fn reading<T>(&self, read: impl FnMut(LegId) -> io::Result<T>) -> io::Result<T> {
+        self.reading_of(|| None, read)
+    }
+
+    /// The same; `file` says of what, for people.
+    pub(super) fn reading_of<T>(
+        &self,
+        file: impl Fn() -> Option<String>,
+        mut read: impl FnMut(LegId) -> io::Result<T>,
+    ) -> io::Result<T> {
         loop {
             let source = self.source();
             let answer = read(source);
@@ -143,7 +152,11 @@ impl<L: Leg> Mirror<L> {
             }
             // What the other leg gives is not returned: it may be another object there. Only that it gives
             // something counts.
-            if !self.may_lose(source) || read(source.other()).is_err_and(|error| failure(&error).is_some()) {
+            if !self.may_lose(source) {
+                return answer;
+            }
+            if let Some(theirs) = read(source.other()).err().filter(|error| failure(error).is_some()) {
+                self.note_neither(source, &errno(number), &theirs, &file);
                 return answer;
             }
             self.fault(source, number)?;
@@ -178,7 +191,12 @@ impl<L: Leg> Mirror<L> {
                     }
                     // Somebody else has met it, and it is left behind.
                     Some(_) if source != self.source() => {}
-                    _ => return Err(error),
+                    _ => {
+                        if let Err(theirs) = of_other {
+                            self.note_neither(source, &error, &theirs, || None);
+                        }
+                        return Err(error);
+                    }
                 },
                 (Ok(_), Err(error)) => match failure(&error) {
                     Some(number) if self.health.in_service(other) => self.fault(other, number)?,

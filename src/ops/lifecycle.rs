@@ -9,7 +9,7 @@ use super::covers::Covers;
 use super::failover::Turning;
 use super::health::{Health, Lost};
 use super::not_equal::NotEqual;
-use super::{Invalidate, LegState, Mirror, MirrorState, News, ReadErrors, gate::Gate};
+use super::{Invalidate, LegState, Mirror, MirrorState, Neither, News, ReadErrors, gate::Gate};
 use crate::bitmap::{Bitmap, CopyId, Host, IdleSlot, Stats};
 use crate::error::errno;
 use crate::inode::{Handles, Numbering, Pins, Table};
@@ -160,6 +160,7 @@ impl<L: Leg> Mirror<L> {
             unequal: AtomicBool::new(work),
             returned: AtomicBool::new(plan.stale.is_some()),
             stop: Stop::new(),
+            neither: Mutex::new(Rank::Leaf, Neither::default()),
             read_errors: PerLeg::from_fn(|_| Mutex::new(Rank::Leaf, ReadErrors::default())),
             unreadable: Mutex::new(Rank::Leaf, Vec::new()),
             requests: AtomicU64::new(0),

@@ -54,7 +54,8 @@ enum Mended {
 impl<L: Leg> Mirror<L> {
     /// Reads from an open file, at `offset` until `buf` is full or the file ends.
     pub(super) fn read_file(&self, open: &OpenFile<L>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.reading(|leg| {
+        let file = || Some(self.path_of(&open.object));
+        self.reading_of(file, |leg| {
             let file = self.file_on(open, leg)?;
             let read = self.steadily(&open.object, || self.leg(leg)?.read(&file, buf, offset));
             match read {

@@ -21,6 +21,7 @@
 //! | `failover` | going on without a leg that failed, asking both and judging who is broken |
 //! | `comeback` | taking a leg in again |
 //! | `mend` | what the source cannot read: answered by the other leg, and written anew |
+//! | `neither` | what neither leg could do: counted and told |
 //! | `read_errors` | counting that (pure) |
 //! | `news` | what is told when the state changes |
 //! | `not_equal` | why a resync did not end with equal legs, in words |
@@ -43,6 +44,7 @@ mod inode_read;
 mod inode_write;
 mod lifecycle;
 mod mend;
+mod neither;
 mod news;
 mod not_equal;
 pub mod outcome;
@@ -67,6 +69,7 @@ pub use comeback::Returning;
 pub use dir_read::DirItem;
 pub use health::{LegState, Lost, MirrorState};
 pub use lifecycle::{Options, Parts};
+pub use neither::Neither;
 pub use news::{Herald, News};
 pub use read_errors::ReadErrors;
 
@@ -92,6 +95,7 @@ pub struct Mirror<L: Leg> {
     /// The leg that is made equal had been away.
     returned: AtomicBool,
     stop: lifecycle::Stop,
+    neither: Mutex<Neither>,
     read_errors: PerLeg<Mutex<ReadErrors>>,
     /// Waits for [`mend`](Mirror::mend).
     unreadable: Mutex<Vec<mend::Unreadable<L>>>,

@@ -36,6 +36,9 @@ pub enum News {
         /// Of which file, where, with which errno, and what was done about it.
         told: String,
     },
+    /// Neither leg could do what was asked: of which file, as far as that is known, and what each answered. Not told
+    /// each time.
+    Neither(String),
     /// No change is let in any more.
     ReadOnly(String),
 }

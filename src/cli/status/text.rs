@@ -18,7 +18,11 @@ pub struct Told {
 /// The whole report. `now` is in seconds since 1970.
 pub fn text(report: &Report, now: i64) -> String {
     let mirror = &report.mirror;
-    let told = explain(report);
+    let mut told = explain(report);
+    if mirror.neither.is_some() {
+        told.actions
+            .push("See to both disks: what neither leg can do stays an error for programs.".to_owned());
+    }
     let lost = lost(report);
     let mut out = String::new();
     let mut line = |label: &str, text: &str| {
@@ -36,6 +40,17 @@ pub fn text(report: &Report, now: i64) -> String {
     }
     if let Some(missed) = lost.and_then(missed) {
         line("missed", &missed);
+    }
+    if let Some(neither) = &mirror.neither {
+        line(
+            "failed",
+            &format!(
+                "{} on both legs, the last {}: {}",
+                counted(neither.count, "request"),
+                time::ago(neither.last, now),
+                neither.what
+            ),
+        );
     }
     for (at, action) in told.actions.iter().enumerate() {
         line(if at == 0 { "action" } else { "" }, action);
@@ -67,11 +82,16 @@ fn legs(legs: &[Leg]) -> String {
         if leg.read_errors > 0 {
             let last =
                 leg.last_read_error.as_ref().map_or(String::new(), |file| format!(", the last of {file}"));
-            let _ =
-                writeln!(out, "       {} read errors{last}: answered from the other leg", leg.read_errors);
+            let errors = counted(leg.read_errors, "read error");
+            let _ = writeln!(out, "       {errors}{last}: answered from the other leg");
         }
     }
     out
+}
+
+/// `1 thing`, `2 things`.
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The leg that does not serve, or not yet.

@@ -22,6 +22,7 @@ pub enum Name {
     SpareActive,
     LegReturned,
     ReadError,
+    NeitherLeg,
     ReadOnly,
     SplitBrain,
 }
@@ -99,6 +100,12 @@ pub const TABLE: &[Row] = &[
         Level::Warn,
         "Look after its disk; \"mirrorfs status DIR\" counts such errors.",
         "A leg could not read a part of a file that the other one has answered; the detail says which file, and whether it could be rewritten.",
+    ),
+    row(
+        Name::NeitherLeg,
+        Level::Error,
+        "See to both disks; \"mirrorfs status DIR\" counts such requests.",
+        "Neither leg could do what a program asked, so it got the error and no leg is left behind; told again after ten minutes if it goes on.",
     ),
     row(
         Name::ReadOnly,

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::world::{CALLER, World, content, file, sweep};
+use crate::error::errno;
 use crate::inode::{Fh, Ino};
 use crate::legs::LegId;
 use crate::legs::simulated::{Call, SimLeg};
@@ -184,6 +185,7 @@ fn what_neither_leg_can_read_is_an_error_and_leaves_nobody_behind() {
     }
     let failed = read(&mirror, fh, 300_000).unwrap_err();
     assert_eq!(failed.raw_os_error(), Some(libc::EIO));
+    assert!(mirror.neither().count > 0 && mirror.neither().what.starts_with("f: leg A: "));
     sweep(&mirror);
     assert_eq!(mirror.state(), MirrorState::Clean);
     let mut start = vec![0; 4096];
@@ -422,4 +424,30 @@ fn an_error_that_ends_a_recovery_is_laid_to_the_leg_that_gave_it() {
         let why = mirror.why_lost(LegId::B).unwrap();
         assert!(why.starts_with(&format!("leg {leg}: ")), "{call:?} on {leg}: {why}");
     }
+}
+
+/// The state stays, and nobody is left behind: but it is told, once.
+#[test]
+fn a_change_that_both_legs_fail_is_told_once_and_is_an_answer() {
+    let world = World::new();
+    let mirror = world.mount();
+    let heard = listen(&mirror);
+    let (_, fh) = old_file(&mirror, b"text");
+    world.fail(LegId::A, Call::Write, libc::EIO);
+    world.fail(LegId::B, Call::Write, libc::EROFS);
+    for _ in 0..3 {
+        assert_eq!(mirror.write(fh, b"more", 0, false).unwrap_err().raw_os_error(), Some(libc::EIO));
+    }
+    assert_eq!(mirror.neither().count, 3);
+    let told: Vec<_> =
+        heard.0.lock().iter().filter(|news| matches!(news, News::Neither(_))).cloned().collect();
+    let wanted = format!("f: leg A: {}; leg B: {}", errno(libc::EIO), errno(libc::EROFS));
+    assert_eq!(told, [News::Neither(wanted)]);
+    assert!(!mirror.health.is_degraded());
+    world.heal();
+    assert_eq!(mirror.write(fh, b"more", 0, false).unwrap(), 4);
+    // What is no sign of a broken leg is told to the program only.
+    let gone = mirror.unlink(Ino::ROOT, OsStr::new("nothing")).unwrap_err();
+    assert_eq!(gone.raw_os_error(), Some(libc::ENOENT));
+    assert_eq!(mirror.neither().count, 3);
 }

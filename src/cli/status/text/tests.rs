@@ -152,3 +152,14 @@ fn a_leg_that_could_not_be_completed_from_the_other_one_is_not_said_to_be_at_fau
         "{text}"
     );
 }
+
+#[test]
+fn what_neither_leg_could_do_is_told_though_both_are_in_sync() {
+    let what = "dir/f: leg A: Input/output error; leg B: Input/output error".to_owned();
+    let neither = Some(crate::daemon::status::Neither { count: 3, last: SINCE, what });
+    let text =
+        shown(Status { state: State::Active, neither, legs: legs(Leg::default()), ..Status::default() });
+    assert!(text.contains("failed: 3 requests on both legs, the last 5 min"), "{text}");
+    assert!(text.contains("dir/f: leg A: Input/output error; leg B"), "{text}");
+    assert!(text.contains("action: See to both disks"), "{text}");
+}
