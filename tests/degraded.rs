@@ -323,3 +323,36 @@ fn a_bitmap_that_moves_while_a_leg_is_away_is_still_the_one_that_counts() {
         assert_eq!(fs::read(test.scratch().join(name).join("deep/file2")).expect("read"), b"changed");
     }
 }
+
+/// Somebody else has it open when it comes back: it is taken in as soon as it can be, and the log says once why not
+/// before.
+#[test]
+fn a_leg_that_cannot_be_taken_back_at_once_is_tried_again() {
+    if !can_mount() {
+        return;
+    }
+    let mut test = TestMirror::unmounted("retry", Filesystem::Ext4, "");
+    let log = test.scratch().join("log");
+    assert!(test.create(&[]).status.success());
+    must(Command::new("umount").arg(&test.b));
+    test.mirror_mut().options = format!("degraded=yes,auto_readd=yes,log={}", log.display());
+    test.mount();
+    fs::write(test.mnt.join("alone"), "x").expect("write");
+    assert_eq!(state(&test), "degraded");
+
+    let elsewhere = test.scratch().dir("elsewhere");
+    attach(&test.scratch().join("b.img"), &elsewhere);
+    let lock = File::open(elsewhere.join(".mirrorfs/lock")).expect("its lock");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("flock");
+    must(Command::new("mount").arg("--bind").arg(&elsewhere).arg(&test.b));
+    let log = || fs::read_to_string(&log).expect("the log");
+    wait_for("a try that fails", || log().contains("leg B is not taken back yet"));
+    assert_eq!(state(&test), "degraded");
+    drop(lock);
+    wait_for("the leg to be taken back", || state(&test) != "degraded");
+    wait_until_whole(&test);
+    let log = log();
+    assert_eq!(log.matches("is not taken back yet").count(), 1, "{log}");
+    assert_eq!(log.matches("LegReturned: ").count(), 1, "{log}");
+    test.umount_and_compare();
+}

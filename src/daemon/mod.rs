@@ -30,6 +30,7 @@ pub mod mountinfo;
 pub mod open;
 pub mod place;
 pub mod request;
+mod retry;
 mod returning;
 mod served;
 pub mod service;

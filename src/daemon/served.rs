@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::events::{Event, Events, Name};
 use super::request::Request;
+use super::retry::Retry;
 use super::status::{Counters, Dirty, Leg, LegState, Neither, Resync, State, Status};
 use super::{LegPlace, MountRequest, Service, place, returning};
 use crate::error::{Error, Result, errno};
@@ -208,19 +209,27 @@ impl Served {
         let survivor = self.mirror.superblock(leg.other());
         let place = self.places.lock()[leg].clone();
         let (Some(path), Some(survivor)) = (place.path(), survivor) else { return };
-        if lost.errno == 0 || seen.told {
+        if lost.errno == 0 || seen.done || !seen.retry.is_due() {
             return;
         }
         if !returning::is_it(leg, path, &survivor) {
             seen.gone = true;
         } else if seen.gone || lost.missing {
-            seen.told = true;
-            let detail = format!("it is at {} again", path.display());
-            self.events.tell(Event { name: Name::LegReturned, leg: Some(leg), detail });
-            if self.auto_readd
-                && let Err(error) = self.readd(leg, None)
-            {
-                log::error!("leg {leg} is not taken back: {error}");
+            if !std::mem::replace(&mut seen.told, true) {
+                let detail = format!("it is at {} again", path.display());
+                self.events.tell(Event { name: Name::LegReturned, leg: Some(leg), detail });
+            }
+            // What is there is that leg: if it cannot be taken in now (somebody else holds it, its disk does not
+            // answer as it should yet), it perhaps can be soon.
+            seen.done = !self.auto_readd;
+            if self.auto_readd {
+                match self.readd(leg, None) {
+                    Ok(()) => seen.done = true,
+                    Err(error) if seen.retry.failed() => {
+                        log::error!("leg {leg} is not taken back yet, and will be tried again: {error}");
+                    }
+                    Err(error) => log::debug!("leg {leg} is not taken back yet: {error}"),
+                }
             }
         }
     }
@@ -238,6 +247,9 @@ struct Watch {
 struct Seen {
     gone: bool,
     told: bool,
+    /// Nothing is left to do until its state changes.
+    done: bool,
+    retry: Retry,
 }
 
 /// Passes the mirror's news on as events, and lets go of a leg that was left behind.
