@@ -195,7 +195,7 @@ pub const TABLE: &[MountOption] = &[
         "auto_readd",
         Value::Required("yes|no"),
         Effect::AutoReadd,
-        "Take a leg that failed back as soon as it is there again, as re-add does (yes), or leave that to the user (no, the default).",
+        "Take a leg that failed back as soon as it is there again, as re-add does (yes), or leave that to the user (no, the default). What cannot be taken in at once is tried again after growing pauses.",
     ),
     row(
         Group::Fuse,

@@ -121,6 +121,31 @@ fn a_block_that_the_disk_cannot_read_is_written_anew() {
     }
 }
 
+/// No fault of the leg: the other one goes on answering for it.
+#[test]
+fn a_block_of_an_immutable_file_is_answered_and_leaves_nobody_behind() {
+    let Some(test) = mirror() else { return };
+    if !has_program("chattr") {
+        return;
+    }
+    let data = unique(30);
+    write(&test, "dir/f", &data);
+    spoil(&test, "a", "dir/f", &data, 0);
+    must(Command::new("chattr").arg("+i").arg(test.a.join("dir/f")));
+    for times in 1..3 {
+        assert!(fs::read(test.mnt.join("dir/f")).expect("the other leg has it") == data);
+        let told = "rewriting it failed: Operation not permitted";
+        wait_for("it to be told", || log(&test).matches(told).count() >= times);
+        forget(&test, "dir/f");
+    }
+    let state = test.status()["state"].clone();
+    assert!(state == "active" || state == "clean", "{state}");
+    must(Command::new("chattr").arg("-i").arg(test.a.join("dir/f")));
+    assert!(fs::read(test.mnt.join("dir/f")).expect("the other leg has it") == data);
+    wait_for("the block to be written anew", || log(&test).contains("and rewritten"));
+    test.umount_and_compare();
+}
+
 #[test]
 fn what_neither_disk_can_read_is_an_error_and_both_legs_stay() {
     let Some(test) = mirror() else { return };

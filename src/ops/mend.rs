@@ -49,6 +49,8 @@ enum Mended {
     NotNow,
     /// The other leg cannot read it either.
     LostOnBoth(io::Error),
+    /// The file may not be written to.
+    NotAllowed(io::Error),
 }
 
 impl<L: Leg> Mirror<L> {
@@ -171,7 +173,9 @@ impl<L: Leg> Mirror<L> {
             Ok(Mended::LostOnBoth(error)) => {
                 format!("{found}, and leg {other} does not read it either: {error}")
             }
-            Err(error) => format!("{found}, answered from leg {other}; rewriting it failed: {error}"),
+            Ok(Mended::NotAllowed(error)) | Err(error) => {
+                format!("{found}, answered from leg {other}; rewriting it failed: {error}")
+            }
         };
         self.tell(News::ReadError { leg, told });
     }
@@ -224,7 +228,10 @@ impl<L: Leg> Mirror<L> {
             (Ok(intent), Some(mending)) => (intent, mending),
             (intent, _) => return self.believe_both(leg).and(intent).map(|_| Mended::NotNow),
         };
-        let _ = self.health.record(|superblocks| Ok(superblocks.touching()));
+        let _ = self.health.record(|superblocks| {
+            superblocks.touching();
+            Ok(())
+        });
         object.mends.fetch_add(1, Ordering::AcqRel);
         let rewritten = repair.rewrite(&intent, (good_node, node), &units);
         let ended = match rewritten {
@@ -232,6 +239,10 @@ impl<L: Leg> Mirror<L> {
             Ok(()) => self.believe_both(leg).map(|()| Mended::Rewritten),
             Err(NotRewritten::ByTheGoodLeg(error)) => {
                 self.believe_both(leg).map(|()| Mended::LostOnBoth(error))
+            }
+            // The other leg goes on answering for it.
+            Err(NotRewritten::NotAllowed(error)) => {
+                self.believe_both(leg).map(|()| Mended::NotAllowed(error))
             }
             Err(NotRewritten::ByTheBadLeg(error)) => {
                 let why = format!("{}: cannot be read, nor rewritten: {error}", self.path_of(object));

@@ -28,6 +28,8 @@ pub fn whole_units(range: &Range<u64>) -> Range<u64> {
 pub enum NotRewritten {
     /// The leg that is right cannot read it either. Nothing has been changed.
     ByTheGoodLeg(io::Error),
+    /// The file may not be written to: it is immutable, or the daemon is not root. Nothing has been changed.
+    NotAllowed(io::Error),
     /// The other one does not keep it.
     ByTheBadLeg(io::Error),
 }
@@ -53,7 +55,13 @@ impl<L: Leg> Repair<'_, L> {
         units: &[Range<u64>],
     ) -> Result<(), NotRewritten> {
         let good = self.read_all(nodes.0, units).map_err(NotRewritten::ByTheGoodLeg)?;
-        self.write_anew(intent, nodes, units, &good).map_err(NotRewritten::ByTheBadLeg)
+        let file = match self.sides().t.open(nodes.1, OpenMode { read: true, write: true, direct: false }) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
+                return Err(NotRewritten::NotAllowed(error));
+            }
+            opened => opened.map_err(NotRewritten::ByTheBadLeg)?,
+        };
+        self.write_anew(intent, nodes, &file, units, &good).map_err(NotRewritten::ByTheBadLeg)
     }
 
     fn read_all(&self, node: &L::Node, units: &[Range<u64>]) -> io::Result<Vec<Vec<u8>>> {
@@ -71,24 +79,24 @@ impl<L: Leg> Repair<'_, L> {
         &self,
         intent: &WriteIntent<'_>,
         (s_node, t_node): (&L::Node, &L::Node),
+        file: &L::File,
         units: &[Range<u64>],
         good: &[Vec<u8>],
     ) -> io::Result<()> {
         let sides = self.sides();
         let Sides { t, .. } = sides;
         let times = t.stat(t_node).map(|stat| (stat.atime, stat.mtime))?;
-        let file = t.open(t_node, OpenMode { read: true, write: true, direct: false })?;
         for (unit, data) in units.iter().zip(good) {
-            overwrite(t, intent, &file, data, unit.start)?;
+            overwrite(t, intent, file, data, unit.start)?;
             self.progress.written(data.len() as u64);
         }
         // Writing has moved the times and may have taken privileges away.
         metadata::equalize(sides, intent, s_node, t_node)?;
         t.set_times(intent, t_node, Some(times.0), Some(times.1))?;
-        t.sync_file(&file, false)?;
+        t.sync_file(file, false)?;
         for (unit, data) in units.iter().zip(good) {
             let mut back = vec![0; data.len()];
-            let read = t.read_stored(&file, &mut back, unit.start)?;
+            let read = t.read_stored(file, &mut back, unit.start)?;
             if read != back.len() || back != *data {
                 return Err(errno(libc::EIO));
             }

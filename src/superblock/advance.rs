@@ -20,6 +20,9 @@
 //! is refused as older, where the bitmap does not cover it any more. Each leg ends with the new events
 //! in both of its slots, so that one damaged slot never takes a leg back to an older state.
 //!
+//! Something on one leg that is about to be written anew ([`Superblocks::prefer`]) is such a change, too: the
+//! other leg is named as the source of a resync, and is written first; `resynced` takes it back.
+//!
 //! Going on with one leg (a fault while mounted, a mount without the other) is recorded on that one only,
 //! twice for the same reason:
 //!
