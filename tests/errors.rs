@@ -284,6 +284,9 @@ fn a_leg_from_an_old_image_is_made_equal_to_the_other() {
 fn crashed(name: &str) -> Option<TestMirror> {
     let test = common::mounted(name)?;
     fs::write(test.mnt.join("file"), vec![1; 100_000]).expect("write");
+    test.umount();
+    test.mount();
+    fs::write(test.mnt.join("file"), vec![1; 100_000]).expect("write");
     fs::write(test.mnt.join("second"), "x").expect("write");
     test.kill();
     let _ = rustix::mount::unmount(&test.mnt, rustix::mount::UnmountFlags::DETACH);
@@ -395,6 +398,7 @@ fn examine_names_what_is_dirty() {
     let Some(test) = crashed("examine") else { return };
     let text = must(mirrorfs().arg("examine").arg(&test.a));
     assert!(text.contains("file"), "dirty slots are shown with their paths: {text}");
+    assert!(text.contains("entries, births"), "what covers new files says so: {text}");
     test.recover_and_compare();
 }
 
