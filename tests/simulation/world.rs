@@ -150,6 +150,7 @@ impl World {
             superblock: self.side(leg),
             bitmap: Some(self.bitmap(leg)),
             compare_all: plan.work == Work::CompareAll,
+            is_new: false,
         })
     }
 

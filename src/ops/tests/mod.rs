@@ -7,4 +7,5 @@ mod listing;
 mod objects;
 mod one_leg;
 mod overflow;
+mod replaced;
 mod world;

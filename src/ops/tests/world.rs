@@ -142,9 +142,19 @@ impl World {
     pub fn bring_back(&self, mirror: &Mirror<SimLeg>, leg: LegId) {
         let compare_all = self.plan().work == Work::CompareAll;
         let (directory, superblock) = (self.leg(leg), self.found_side(leg));
-        let returning = Returning { leg, directory, superblock, bitmap: None, compare_all };
+        let returning = Returning { leg, directory, superblock, bitmap: None, compare_all, is_new: false };
         mirror.take_in(returning).unwrap();
         mirror.resync();
+    }
+
+    /// A new disk takes the place of a leg that was left behind. Nothing has been copied to it yet.
+    pub fn replace(&mut self, mirror: &Mirror<SimLeg>, leg: LegId) {
+        let new = self.superblock(leg.other()).new_peer();
+        self.disks[leg] = SimDisk::new(leg);
+        self.superblocks.lock()[leg] = new;
+        let (directory, superblock) = (self.leg(leg), self.found_side(leg));
+        let new = Returning { leg, directory, superblock, bitmap: None, compare_all: true, is_new: true };
+        mirror.take_in(new).unwrap();
     }
 
     fn superblock(&self, leg: LegId) -> Superblock {
