@@ -80,6 +80,41 @@ fn what_is_open_without_a_name_stays_usable_while_a_new_leg_is_filled() {
     }
 }
 
+/// What a resync has made equal is the leg that was there when it began.
+#[test]
+fn a_resync_of_the_old_leg_that_is_still_at_work_does_not_call_the_new_one_complete() {
+    let leg = LegId::B;
+    let mut world = World::new();
+    let mirror = degraded(&world, leg);
+    world.bring_back(&mirror, leg);
+    mirror.take_out(leg).unwrap();
+    write(&mirror, "g", b"X");
+    let at_sync = world.at_sync.clone();
+    world.take_in(&mirror, leg);
+    std::thread::scope(|scope| {
+        at_sync.arm();
+        let old = scope.spawn(|| mirror.resync());
+        at_sync.wait_for_one();
+        mirror.take_out(leg).unwrap();
+        let new = scope.spawn(|| world.replace(&mirror, leg));
+        // With nobody to wait for it would be taken in by now; it makes no difference to a mirror that is sound.
+        for _ in 0..200 {
+            if new.is_finished() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        at_sync.go_on();
+        old.join().unwrap();
+        new.join().unwrap();
+    });
+    assert!(!mirror.is_equal(), "nothing has been copied to it yet");
+    mirror.resync();
+    assert_eq!(content(&mirror, "g"), b"X is old");
+    sweep(&mirror);
+    world.assert_equal();
+}
+
 #[test]
 fn a_crash_before_the_new_leg_is_complete_starts_its_recovery_anew() {
     for (leg, handles) in LegId::ALL.into_iter().flat_map(|leg| [(leg, false), (leg, true)]) {
