@@ -101,7 +101,7 @@ fn unfit_is(leg: LegId, dir: &LegDir, unfit: Unfit) -> Error {
     let what = |why: &str| Error::new(format!("{path} cannot take the place of leg {leg}: {why}"));
     let give_up = format!(
         "To give that up (its files stay, and must go as well): rm -r {}",
-        quoted(&dir.path().join(layout::STATE_DIR))
+        quoted(dir.path().join(layout::STATE_DIR))
     );
     match unfit {
         Unfit::HasFiles => {
