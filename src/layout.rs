@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-pub use checks::{check_bitmap_file, check_mountpoint, check_pair, check_writable};
+pub use checks::{check_bitmap_file, check_mountpoint, check_outside_legs, check_pair, check_writable};
 
 /// The mirror's own directory in a leg's root.
 pub const STATE_DIR: &str = ".mirrorfs";

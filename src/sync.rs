@@ -28,6 +28,8 @@ mod turns {
 /// The order in which locks are taken: from the top of this list downwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
+    /// One resync at a time, and none while a leg is taken in. Held as long as that takes.
+    Resync,
     /// The gate that lets changes wait for the namespace phase of a resync. I/O happens under it.
     Gate,
     /// Taken by a rename that concerns two directories, before their locks: with at most one such

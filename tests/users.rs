@@ -111,6 +111,29 @@ fn a_user_comes_back_from_a_crash() {
 }
 
 #[test]
+fn a_user_replaces_a_leg() {
+    let Some(place) = Place::new("userreplace") else { return };
+    place.must_as_nobody(&["create", "a", "b"]);
+    place.must_as_nobody(&["mount", "a", "b", "mnt"]);
+    work(&place.scratch.join("mnt"));
+    place.must_as_nobody(&["fail", "mnt", "B"]);
+    let roots = place.scratch.dir("roots");
+    let output = place.as_nobody(&["replace", "mnt", "B", "roots"]);
+    assert!(!output.status.success() && said(&output).contains("cannot write"), "{}", said(&output));
+    assert_eq!(fs::read_dir(&roots).expect("list").count(), 0, "nothing was made");
+    chown(place.scratch.dir("c"), Some(NOBODY), Some(NOBODY)).expect("chown");
+    place.must_as_nobody(&["replace", "mnt", "B", "c"]);
+    place.must_as_nobody(&["wait", "mnt"]);
+    let pid = place.pid();
+    let output = process::shell_as_nobody(place.scratch.path(), "fusermount3 -u mnt");
+    assert!(output.status.success(), "{}", said(&output));
+    wait_for("the daemon to end", || process::is_gone(pid));
+    place.must_as_nobody(&["compare", "a", "c"]);
+    let found = differences(&place.scratch.join("a"), &place.scratch.join("c"));
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
 fn a_user_cannot_mount_what_belongs_to_others() {
     let Some(place) = Place::new("userdenied") else { return };
     for leg in ["a", "b"] {

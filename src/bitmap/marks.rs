@@ -386,6 +386,31 @@ impl Bitmap {
         Ok(())
     }
 
+    /// Another directory has taken `leg`'s place: everything is to be compared, and what objects were called on
+    /// the former one is forgotten. Nobody may mark anything meanwhile. Durable on return.
+    pub fn start_over(&self, host: &dyn Host, leg: LegId) -> io::Result<()> {
+        // ORDER: durable before a slot is dropped for it.
+        self.set_compare_all(host)?;
+        let mut state = self.state.lock();
+        let all: Vec<SlotIndex> = state.table.used_slots().map(|(index, _, _)| index).collect();
+        let mut held = Held::default();
+        for index in all {
+            match &state.table.entry(index).slot {
+                Some(slot) if state.table.entry(index).intents > 0 => {
+                    let mut identities = slot.identities;
+                    identities[leg] = Identity::UNKNOWN;
+                    state.table.rebind(index, identities, &mut held);
+                    state.table.set_needed(index, true);
+                }
+                Some(_) => state.table.clear(index),
+                None => {}
+            }
+        }
+        drop(state);
+        let _held = WriteIntent::new(self, held);
+        self.write_back(host)
+    }
+
     /// The object behind a slot has another identity on `leg` now (it was made anew there). Holds for
     /// all slots of that object. Durable on return.
     pub fn rebind(&self, host: &dyn Host, slot: SlotIndex, leg: LegId, identity: Identity) -> io::Result<()> {

@@ -18,7 +18,7 @@
 //! the source while it is copied may be missing: nobody may use it meanwhile.
 
 pub(super) mod copy;
-mod space;
+pub(crate) mod space;
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

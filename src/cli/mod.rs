@@ -11,6 +11,7 @@ pub mod exit;
 pub mod fail;
 pub mod mount;
 pub mod re_add;
+pub mod replace;
 pub mod resolve;
 pub mod size;
 pub mod status;
@@ -40,6 +41,7 @@ enum Command {
     Status(status::Args),
     Fail(fail::Args),
     ReAdd(re_add::Args),
+    Replace(replace::Args),
     Resolve(resolve::Args),
     Wait(wait::Args),
     Examine(examine::Args),
@@ -63,6 +65,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, start: Start) -> Exit
         Command::Fail(args) => fail::run(&args),
         Command::Mount(args) => mount::run(args, start),
         Command::ReAdd(args) => re_add::run(&args),
+        Command::Replace(args) => replace::run(&args),
         Command::Resolve(args) => resolve::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Wait(args) => wait::run(&args),

@@ -102,7 +102,7 @@ pub fn open(files: &Files<'_>, superblocks: &mut PerLeg<Option<Superblock>>) -> 
     })
 }
 
-fn bad_chunk(bytes: u64) -> Error {
+pub(super) fn bad_chunk(bytes: u64) -> Error {
     Error::new(format!("the superblock names an impossible chunk size of {bytes} bytes")).hint(
         "It was not written by mirrorfs. Keep both legs as they are and compare them: mirrorfs compare A B",
     )
@@ -158,7 +158,8 @@ fn leg_store(files: &Files<'_>, leg: LegId) -> Option<Box<dyn PageStore>> {
     }
 }
 
-fn make_on_leg(leg: LegId, dir: &LegDir, image: &[u8]) -> Result<Box<dyn PageStore>> {
+/// A copy of the bitmap on a leg, in place of one that may be there.
+pub(super) fn make_on_leg(leg: LegId, dir: &LegDir, image: &[u8]) -> Result<Box<dyn PageStore>> {
     dir.state_dir()
         .and_then(|state| FileStore::create(state, Path::new(layout::BITMAP), image))
         .map(|store| Box::new(store) as Box<dyn PageStore>)

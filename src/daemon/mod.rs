@@ -29,6 +29,7 @@ pub mod logging;
 pub mod mountinfo;
 pub mod open;
 pub mod place;
+mod replacing;
 pub mod request;
 mod retry;
 mod returning;

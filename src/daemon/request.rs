@@ -79,6 +79,14 @@ impl Request {
             }
         }
     }
+
+    /// The path, which it must have.
+    ///
+    /// # Errors
+    /// It has none, or what it has is not an absolute path.
+    pub fn needed_path(&self) -> Result<PathBuf> {
+        self.path()?.ok_or_else(|| Error::new(format!("\"{}\" needs a path", self.command())))
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +118,8 @@ mod tests {
             let error = serde_json::from_str::<Request>(text).unwrap().leg().unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
+        let none = serde_json::from_str::<Request>(r#"{"command":"replace","leg":"B"}"#).unwrap();
+        assert!(none.needed_path().unwrap_err().to_string().contains("\"replace\" needs a path"));
         for path in [r#""srv/b""#, r#""""#, "7", "[47,256]", "[47,0]", "[98]", "{}"] {
             let text = format!(r#"{{"command":"re-add","path":{path}}}"#);
             let error = serde_json::from_str::<Request>(&text).unwrap().path().unwrap_err().to_string();

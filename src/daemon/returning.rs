@@ -52,7 +52,8 @@ pub fn open(
     if compare_all {
         tell_of_comparing(leg);
     }
-    Ok((Returning { leg, directory, superblock: (superblock, store), bitmap, compare_all }, owner))
+    let superblock = (superblock, store);
+    Ok((Returning { leg, directory, superblock, bitmap, compare_all, is_new: false }, owner))
 }
 
 /// Whether what was found at a path is the leg that the other one goes on without.

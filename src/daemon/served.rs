@@ -15,11 +15,11 @@ use super::events::{Event, Events, Name};
 use super::request::Request;
 use super::retry::Retry;
 use super::status::{Counters, Dirty, Leg, LegState, Neither, Resync, State, Status};
-use super::{LegPlace, MountRequest, Service, place, returning};
+use super::{LegPlace, MountRequest, Service, place, replacing, returning};
 use crate::error::{Error, Result, errno};
 use crate::fuse;
 use crate::legs::{DirectoryLeg, LegId, PerLeg};
-use crate::ops::{self, Herald, Mirror, MirrorState, News};
+use crate::ops::{self, Herald, Mirror, MirrorState, News, Returning};
 use crate::options::Degraded;
 use crate::owner::Owner;
 
@@ -131,17 +131,51 @@ impl Served {
             Error::new(format!("leg {leg} was mounted as \"missing\""))
                 .hint("Say where it is: re-add DIR LEG PATH")
         })?;
-        let place = LegPlace::At(path.clone());
-        let legs = PerLeg::from_fn(|id| if id == leg { place.clone() } else { places[id].clone() });
-        place::check_apart(&legs, &self.mountpoint, Degraded::No)?;
         let (Some(says), Some(other)) = (self.mirror.superblock(survivor), places[survivor].path()) else {
             return Err(not_away());
         };
+        self.check_apart(leg, &path)?;
         self.close(leg);
-        let (returning, owner) = returning::open(leg, &path, (other, &says), &self.events)?;
+        let opened = returning::open(leg, &path, (other, &says), &self.events)?;
+        self.take_in(leg, path, opened)
+    }
+
+    /// Puts a new directory at `path` in the place of a leg that was left behind.
+    fn replace(&self, leg: LegId, path: PathBuf) -> Result<()> {
+        let _one_at_a_time = self.readding.lock();
+        let survivor = leg.other();
+        let not_away = || {
+            let [state, other] = [leg, survivor].map(|leg| self.mirror.leg_state(leg));
+            replacing::not_away(leg, state, other, &self.mountpoint)
+        };
+        if self.mirror.state() == MirrorState::ReadOnly {
+            return Err(returning::not_taken(leg, errno(libc::EROFS)));
+        }
+        if !matches!(self.mirror.leg_state(leg), ops::LegState::Lost(_)) {
+            return Err(not_away());
+        }
+        let other = self.places.lock()[survivor].clone();
+        let (Some(says), Some(other)) = (self.mirror.superblock(survivor), other.path()) else {
+            return Err(not_away());
+        };
+        self.check_apart(leg, &path)?;
+        self.close(leg);
+        let opened = replacing::open(leg, &path, (other, &says))?;
+        self.take_in(leg, path, opened)
+    }
+
+    /// What is at `path`, as `leg`, is apart from the other one and from the mount.
+    fn check_apart(&self, leg: LegId, path: &Path) -> Result<()> {
+        let mut places = self.places.lock().clone();
+        places[leg] = LegPlace::At(path.to_owned());
+        place::check_apart(&places, &self.mountpoint, Degraded::No)
+    }
+
+    fn take_in(&self, leg: LegId, path: PathBuf, opened: (Returning<DirectoryLeg>, Owner)) -> Result<()> {
+        let (returning, owner) = opened;
         self.mirror.take_in(returning).map_err(|cause| returning::not_taken(leg, cause))?;
         self.owners.lock()[leg] = Some(owner);
-        self.places.lock()[leg] = place;
+        self.places.lock()[leg] = LegPlace::At(path);
         self.spawn_resync().map_err(|cause| Error::new("cannot start the resync").because(cause))
     }
 
@@ -322,6 +356,7 @@ impl Service for Served {
     fn command(&self, verb: &str, request: &Request) -> Option<Result<Value>> {
         let done = match verb {
             "fail" => request.leg().and_then(|leg| self.fail(leg)),
+            "replace" => request.leg().and_then(|leg| self.replace(leg, request.needed_path()?)),
             "re-add" => request.leg().and_then(|leg| self.readd(leg, request.path()?)),
             _ => return None,
         };

@@ -95,6 +95,26 @@ pub fn check_bitmap_file(leg: LegId, this: &LegDir, file: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A directory that is to become a leg lies inside none, of whichever mirror.
+pub fn check_outside_legs(leg: LegId, this: &LegDir) -> Result<()> {
+    let mut here = up(this.as_fd(), "..").map_err(|e| cannot_check(this.path(), e))?;
+    let mut id = this.id();
+    loop {
+        let above = DirId::of(&here).map_err(|e| cannot_check(this.path(), e))?;
+        if above == id {
+            return Ok(());
+        }
+        let superblock = Path::new(super::STATE_DIR).join(super::SUPERBLOCK);
+        if rustix::fs::statat(&here, &superblock, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            let path = this.path().display();
+            return Err(Error::new(format!("{path} cannot become leg {leg}: it lies inside a leg"))
+                .hint("Its files would be that mirror's too: give a directory elsewhere."));
+        }
+        id = above;
+        here = up(here.as_fd(), "..").map_err(|e| cannot_check(this.path(), e))?;
+    }
+}
+
 /// The leg's filesystem is not mounted read-only and this user may write in its root.
 pub fn check_writable(leg: LegId, dir: &LegDir) -> Result<()> {
     let what = || Error::new(format!("cannot write to leg {leg} at {}", dir.path().display()));
@@ -181,6 +201,24 @@ mod tests {
             let error = check_pair(open(one, other).as_ref()).unwrap_err().to_string();
             assert!(error.contains("lies inside leg"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_new_leg_lies_inside_no_other() {
+        let top = tempfile::tempdir().unwrap();
+        let at = |name: &str| top.path().join(name);
+        for name in ["leg/.mirrorfs", "leg/sub/deep", "beside"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        let check = |name: &str| check_outside_legs(LegId::B, &LegDir::open(&at(name)).unwrap());
+        check("leg/sub/deep").unwrap();
+        std::fs::write(at("leg/.mirrorfs/superblock"), "").unwrap();
+        for name in ["leg/sub/deep", "leg/sub", "leg/.mirrorfs"] {
+            let error = check(name).unwrap_err().to_string();
+            assert!(error.contains("inside a leg"), "{error}");
+        }
+        check("leg").unwrap();
+        check("beside").unwrap();
     }
 
     #[test]

@@ -10,6 +10,10 @@
 //!
 //! A crash before the superblocks leaves the leg stale, after them the target of a resync: both are
 //! recovered by the next mount.
+//!
+//! A new leg that takes the place of the one that is away is taken in the same way. Before the superblocks call
+//! it a leg, the bitmap forgets what its objects were on the other one, durably: a number or a handle of that
+//! one may be another object's on the new one. Everything is compared instead.
 
 use std::io;
 use std::sync::Arc;
@@ -33,6 +37,8 @@ pub struct Returning<L: Leg> {
     pub bitmap: Option<Box<dyn PageStore>>,
     /// The bitmap does not tell all that it misses.
     pub compare_all: bool,
+    /// It is not the leg that was left behind, but one that takes its place and holds nothing yet.
+    pub is_new: bool,
 }
 
 impl<L: Leg> Mirror<L> {
@@ -50,6 +56,8 @@ impl<L: Leg> Mirror<L> {
         if self.health.lost(leg).is_none() {
             return Err(errno(libc::EBUSY));
         }
+        // One that the leg's fault has broken off may still be at work on it.
+        let _no_resync = self.resyncing.lock();
         self.gate.close();
         let (taken, held) = {
             let _nobody_is_inside = self.inside.write();
@@ -72,7 +80,7 @@ impl<L: Leg> Mirror<L> {
     }
 
     fn take_in_alone(&self, returning: Returning<L>) -> io::Result<()> {
-        let Returning { leg, directory, superblock, bitmap, compare_all } = returning;
+        let Returning { leg, directory, superblock, bitmap, compare_all, is_new } = returning;
         let root = directory.identity(&directory.root())?;
         *self.legs[leg].write() = Some(directory);
         self.table.forget_leg(leg, root);
@@ -80,7 +88,10 @@ impl<L: Leg> Mirror<L> {
             self.bitmap.set_compare_all(self)?;
         }
         self.bitmap.set_away(None);
-        self.bitmap.need_all(self)?;
+        match is_new {
+            true => self.bitmap.start_over(self, leg)?,
+            false => self.bitmap.need_all(self)?,
+        }
         if let Some(store) = bitmap {
             self.bitmap.use_again(leg, store)?;
         }

@@ -154,6 +154,7 @@ impl<L: Leg> Mirror<L> {
             gate: Gate::new(!work || options.read_only),
             inside: RwLock::new(Rank::Gate, ()),
             turning: Turning::new(),
+            resyncing: Mutex::new(Rank::Resync, ()),
             health: Health::new(written, plan.source, lost),
             rename: Mutex::new(Rank::Rename, ()),
             progress: Progress::default(),
@@ -183,6 +184,7 @@ impl<L: Leg> Mirror<L> {
     /// data. Returns when done, stopped or failed; what is left is done at the next mount. If it fails, the
     /// leg that was being made equal is left behind.
     pub fn resync(&self) {
+        let _one_at_a_time = self.resyncing.lock();
         if self.options.read_only || self.is_equal() {
             return;
         }

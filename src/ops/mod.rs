@@ -86,6 +86,9 @@ pub struct Mirror<L: Leg> {
     /// Held to read by each change from before its mark until its reply; to write by who lets a leg in.
     inside: RwLock<()>,
     turning: failover::Turning,
+    /// Held by a resync from beginning to end, and by who takes a leg in: what a resync knows of the legs is not
+    /// so any more then.
+    resyncing: Mutex<()>,
     health: health::Health,
     /// Held by a rename between two directories (O6).
     rename: Mutex<()>,

@@ -42,6 +42,10 @@
 //! one's generation becomes its own. Between S1 and S2 it is still behind by its generation; from S2 on
 //! it is the target of a resync, and refused without its source.
 //!
+//! A [new leg](super::Superblock::new_peer) in the place of one that is away is taken in by the same writes, in
+//! which it becomes the source's peer. Before S1 the leg that is away is the peer, and the new one is refused;
+//! from S1 on it is the other way round.
+//!
 //! "Highest ever tried", since a write of the lost leg that reported an error may have landed: it
 //! must not have as many events as the survivor, or more than it is stale since, or it would look as if it
 //! had gone on.
@@ -122,12 +126,14 @@ impl Superblocks {
         Ok(this)
     }
 
-    /// Takes in a leg that was lost: from here on it is the target of a recovery from the other one.
+    /// Takes in a leg that was lost, or [a new one](Superblock::new_peer) in its place: from here on it is the
+    /// target of a recovery from the other one, and that one's peer.
     ///
     /// # Errors
-    /// It stays lost. What the legs say by then makes it the stale one.
+    /// It stays lost. What the legs say by then makes it the stale one, or the new one none at all.
     pub fn take_in(&mut self, leg: LegId, found: FoundSide) -> Result<(), NotWritten> {
         debug_assert_eq!(self.lost, Some(leg));
+        let before = self.get(leg.other()).cloned();
         let cause = match self.get(leg.other()).map(|says| says.peer_state) {
             Some(PeerState::Stale { errno, .. }) => errno,
             _ => 0,
@@ -140,7 +146,10 @@ impl Superblocks {
         if begun.is_err() {
             // ORDER: the survivor goes on alone again with a generation that the leg has not got, should it
             // have taken the survivor's. Until that is written it is the target of a recovery that has begun,
-            // or as stale as before.
+            // or as stale as before. A new leg is not its peer after all.
+            if let (Some(side), Some(before)) = (&mut self.sides[leg.other()], before) {
+                (side.now.peer, side.now.alone_since) = (before.peer, before.alone_since);
+            }
             let alone = self.go_on_alone(leg.other(), cause, None);
             (self.lost, self.sides[leg]) = (Some(leg), None);
             if let Err(error) = alone {
@@ -152,7 +161,12 @@ impl Superblocks {
 
     fn begin_recovery(&mut self, stale: LegId) -> Result<(), NotWritten> {
         let source = stale.other();
+        let target = self.get(stale).map(|says| says.leg);
         self.change(source, |sb, of_source| {
+            if let Some(target) = target.filter(|&target| sb.role == source && sb.peer != target) {
+                // Nothing that this leg has was born on a new one.
+                (sb.peer, sb.alone_since) = (target, None);
+            }
             (sb.clean, sb.source) = (false, Some(source));
             (sb.generation, sb.ancestors) = (of_source.generation, of_source.ancestors);
             sb.peer_state = if sb.role == source { PeerState::Recovering } else { PeerState::InSync };

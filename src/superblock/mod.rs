@@ -7,6 +7,7 @@
 //!   refusal  what a refusal tells the user                                  pure
 //!   advance  mount, fault, unmount: the order of writes that survives a crash
 //!   discard  one of two legs that have diverged is given up                 pure
+//!   replace  a new leg takes the place of one that is away                  pure
 //! ```
 //!
 //! What the fields mean together:
@@ -26,6 +27,7 @@ mod discard;
 mod format;
 mod plan;
 mod refusal;
+mod replace;
 pub mod store;
 
 use uuid::Uuid;
@@ -36,6 +38,7 @@ pub use advance::{FoundSide, NotWritten, SuperblockStore, Superblocks};
 pub use format::{SLOT_SIZE, SlotFault, VERSION};
 pub use plan::{DivergentBecause, Plan, Refusal, Work, plan, plan_alone};
 pub use refusal::ways_out;
+pub use replace::{Unfit, fits};
 pub use store::FileStore;
 
 /// How many former generations a superblock remembers.

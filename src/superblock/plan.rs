@@ -11,8 +11,9 @@
 //! | neither slot valid | refused: damaged |
 //! | a later format version | refused: newer |
 //!
-//! Then whether they belong together: same mirror, different legs, each the other's peer, in the
-//! order in which they were created, of one geometry. Then the histories:
+//! Then whether they belong together: same mirror, different legs, in the order in which they were
+//! created, each the other's peer, of one geometry. One that is not the other's peer has been replaced, or was to
+//! replace that peer and has not been taken in: see [`super::replace`]. Then the histories:
 //!
 //! | A's generation | B's generation | answer |
 //! |---|---|---|
@@ -95,8 +96,12 @@ pub enum Refusal {
     OtherMirror(PerLeg<Uuid>),
     /// Twice the same leg, or a copy of it.
     SameLeg,
-    /// Of one mirror, but at least one has another peer.
+    /// Of one mirror, but each has another peer.
     NotPeers,
+    /// The other leg has another peer in place of this one.
+    Replaced(LegId),
+    /// This one was to take the place of the other leg's peer, and has not done so.
+    NotTakenIn(LegId),
     /// A was given as B and B as A.
     Swapped,
     /// Of one mirror, but not of one geometry.
@@ -167,11 +172,17 @@ fn belong_together(legs: &PerLeg<&Superblock>) -> Result<(), Refusal> {
     if a.leg == b.leg {
         return Err(Refusal::SameLeg);
     }
-    if a.peer != b.leg || b.peer != a.leg || a.role == b.role {
+    let is_known = PerLeg::from_fn(|leg| legs[leg.other()].peer == legs[leg].leg);
+    if a.role == b.role || !(is_known[LegId::A] || is_known[LegId::B]) {
         return Err(Refusal::NotPeers);
     }
     if a.role == LegId::B {
         return Err(Refusal::Swapped);
+    }
+    if let Some(leg) = LegId::ALL.into_iter().find(|&leg| !is_known[leg]) {
+        // One that was taken in has the other leg's events.
+        let was_taken_in = legs[leg].events > 0;
+        return Err(if was_taken_in { Refusal::Replaced(leg) } else { Refusal::NotTakenIn(leg) });
     }
     // Not where the bitmap is: a crash between two writes leaves them of two minds about that.
     if (a.chunk_size, a.bitmap_slots) != (b.chunk_size, b.bitmap_slots) {

@@ -286,6 +286,10 @@ fn legs_that_do_not_belong_together_are_refused() {
 
         let mut replaced = one.clone();
         replaced[leg].leg = other[leg].leg;
+        assert_eq!(plan(&found(&replaced)), Err(Refusal::Replaced(leg)));
+        replaced[leg].events = 0;
+        assert_eq!(plan(&found(&replaced)), Err(Refusal::NotTakenIn(leg)));
+        replaced[leg.other()].leg = other[leg.other()].leg;
         assert_eq!(plan(&found(&replaced)), Err(Refusal::NotPeers));
     }
     let swapped = PerLeg::new(one[LegId::B].clone(), one[LegId::A].clone());
@@ -309,6 +313,8 @@ fn every_refusal_names_a_leg_and_says_what_to_do() {
         Refusal::OtherMirror(uuids),
         Refusal::SameLeg,
         Refusal::NotPeers,
+        Refusal::Replaced(LegId::B),
+        Refusal::NotTakenIn(LegId::B),
         Refusal::Swapped,
         Refusal::Geometry(PerLeg::new(GEOMETRY, GEOMETRY)),
         Refusal::OtherRole(LegId::B),

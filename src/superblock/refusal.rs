@@ -43,8 +43,26 @@ impl Refusal {
                 .hint("Give the two different legs; a copy of a leg cannot stand in for the other one."),
             Refusal::NotPeers => {
                 Error::new(format!("{} are of one mirror but not each other's peer", both()))
-                    .hint("One of them has been replaced: `mirrorfs examine LEG` shows who belongs to whom.")
+                    .hint("They have been replaced: `mirrorfs examine LEG` shows who belongs to whom.")
             }
+            Refusal::Replaced(id) => Error::new(format!(
+                "{} has been replaced: leg {} has another leg {id} by now",
+                leg(*id),
+                id.other()
+            ))
+            .hint(format!(
+                "Name the new directory in its place, in /etc/fstab too; or \"missing\" to go on without leg {id}."
+            )),
+            Refusal::NotTakenIn(id) => Error::new(format!(
+                "{} is not in use: it was to replace leg {id}, and leg {} has not taken it in",
+                leg(*id),
+                id.other()
+            ))
+            .hint(format!(
+                "Mount leg {} with the leg {id} that it had, or with \"missing\" in its place, and type \
+                 \"mirrorfs replace\" again.",
+                id.other()
+            )),
             Refusal::Swapped => Error::new(format!("{} are given in the wrong order", both())).hint(format!(
                 "What is called B here was created as A. Use: {} {}",
                 paths[LegId::B].display(),

@@ -4,13 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use mirrorfs::legs::simulated::SimDisk;
 use mirrorfs::legs::simulated::content::Content;
 use mirrorfs::legs::simulated::image::{Body, Id, Image, Object, ROOT};
 use mirrorfs::legs::{Kind, LegId, PerLeg};
 
 use crate::model::{Crash, GRAIN, Grains, History, State, Tag};
 use crate::shared::SharedFile;
+use crate::world::World;
 
 /// What was found to be wrong.
 pub type Verdict = Result<(), String>;
@@ -167,8 +167,8 @@ pub fn shared(path: &str, tree: &Tree<'_>, file: &SharedFile, crash: Crash) -> R
 }
 
 /// Both legs are the same to any program, and the mirror has left nothing behind.
-pub fn equal(disks: &PerLeg<SimDisk>) -> Verdict {
-    let images = PerLeg::from_fn(|leg| disks[leg].live());
+pub fn equal(world: &World) -> Verdict {
+    let images = PerLeg::from_fn(|leg| world.disk(leg).live());
     let trees = PerLeg::from_fn(|leg| tree(&images[leg]));
     for leg in LegId::ALL {
         if let Some(path) = trees[leg].keys().find(|path| !trees[leg.other()].contains_key(*path)) {

@@ -98,9 +98,9 @@ fn recover(world: &World) -> Verdict {
         (0..4).for_each(|_| mirror.sweep());
         mirror.close().map_err(|error| format!("close: {error}"))?;
     }
-    match LegId::ALL.into_iter().find(|&leg| world.disks[leg].has_bad_sectors()) {
+    match LegId::ALL.into_iter().find(|&leg| world.disk(leg).has_bad_sectors()) {
         Some(leg) => Err(format!("leg {leg} still has bad sectors")),
-        None => check::equal(&world.disks),
+        None => check::equal(world),
     }
 }
 
@@ -111,10 +111,10 @@ fn a_crash_at_every_step_of_mending_leaves_the_file_as_it_was() {
             for step in 1.. {
                 let world = Arc::new(World::new(true, Broken::nothing()));
                 written(&world).unwrap();
-                let image = world.disks[LegId::A].live();
+                let image = world.disk(LegId::A).live();
                 let id = check::tree(&image)[&format!("/{NAME}")].0;
                 for at in places {
-                    assert!(world.disks[LegId::A].spoil(id, *at, 1));
+                    assert!(world.disk(LegId::A).spoil(id, *at, 1));
                 }
                 let (end, told) = mend(&world, seed, step).unwrap();
                 let here = format!("bad at {places:?}, {crash:?} at step {step}, seed {seed}");

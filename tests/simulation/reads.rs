@@ -13,7 +13,7 @@ use crate::world::{CHUNK, Mounted, World};
 /// Every read of file data since the mount was of a dirty chunk, or of a file in a dirty directory:
 /// one that may have been born there.
 pub fn only_dirty(world: &World, mounted: &Mounted) -> Verdict {
-    let born = PerLeg::from_fn(|leg| in_dirty_directories(&world.disks[leg].live(), leg, &mounted.dirty));
+    let born = PerLeg::from_fn(|leg| in_dirty_directories(&world.disk(leg).live(), leg, &mounted.dirty));
     // Where a leg has what was marked while it was away, the slots do not say.
     let told = |leg: &LegId| mounted.dirty.iter().all(|slot| slot.identities[*leg].is_known());
     for leg in LegId::ALL.into_iter().filter(told) {

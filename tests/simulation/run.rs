@@ -62,6 +62,8 @@ pub struct Counts {
     pub power_cuts: u64,
     pub clean: u64,
     pub steps: u64,
+    /// Legs of which a new disk took the place.
+    pub replaced: u64,
     /// A digest of the whole run.
     pub trace: u64,
     /// Whether the first mount came to its end.
@@ -90,6 +92,7 @@ pub fn run(setup: Setup) -> Result<Counts, String> {
         let last = mount == setup.mounts;
         run.mount(mount, last).map_err(|what| format!("mount {mount}: {what}"))?;
     }
+    run.counts.replaced = run.world.replaced();
     Ok(run.counts)
 }
 
@@ -114,7 +117,7 @@ fn prepare(world: &World) -> Verdict {
         mirror.close()
     };
     make().map_err(|error| format!("preparing: {error}"))?;
-    check::equal(&world.disks)
+    check::equal(world)
 }
 
 struct Run {
@@ -157,6 +160,7 @@ impl Run {
         let use_it = Use {
             missing,
             comes_back: self.rng.one_in(2),
+            is_replaced: self.rng.one_in(3),
             faults: faults.into_iter().flatten().collect(),
             mix: self.setup.mix,
             operations: if last { 0 } else { self.rng.below(25) as usize },
@@ -166,7 +170,7 @@ impl Run {
         };
         if last {
             // The disk is replaced by one that can be read: what was left for it must have stayed marked.
-            LegId::ALL.into_iter().for_each(|leg| self.world.disks[leg].heal());
+            LegId::ALL.into_iter().for_each(|leg| self.world.disk(leg).heal());
         }
         let left = Arc::new(Mutex::new(Rank::Leaf, Left::default()));
         let report = scheduler::run(plan, {
@@ -222,7 +226,7 @@ impl Run {
     }
 
     fn after_clean_unmount(&mut self) -> Verdict {
-        check::equal(&self.world.disks).map_err(|what| format!("after a clean unmount: {what}"))?;
+        check::equal(&self.world).map_err(|what| format!("after a clean unmount: {what}"))?;
         if let Some(leg) = LegId::ALL.into_iter().find(|&leg| !self.world.superblock(leg).clean) {
             return Err(format!("unmounted, and leg {leg} does not say so"));
         }
@@ -233,8 +237,7 @@ impl Run {
         // What is called clean is not looked at again: the power may go now.
         if self.rng.one_in(2) && self.setup.faults == [None; 2] && self.setup.bad_sectors.is_none() {
             self.world.survive(Crash::PowerCut, &mut self.rng);
-            check::equal(&self.world.disks)
-                .map_err(|what| format!("power cut after a clean unmount: {what}"))?;
+            check::equal(&self.world).map_err(|what| format!("power cut after a clean unmount: {what}"))?;
             self.judge(Crash::Kill, true)?;
         }
         Ok(())
@@ -261,7 +264,7 @@ impl Run {
     fn judge(&self, crash: Crash, both: bool) -> Verdict {
         let source = self.world.source();
         for leg in LegId::ALL.into_iter().filter(|&leg| both || leg == source) {
-            let image = self.world.disks[leg].live();
+            let image = self.world.disk(leg).live();
             let tree = check::tree(&image);
             for (number, history) in self.memory.histories.iter().enumerate() {
                 check::client(number, &tree, &history.lock(), crash)
@@ -278,7 +281,7 @@ impl Run {
 
     /// What is on the source is what clients find from now on.
     fn go_on(&mut self, crash: Crash) -> Verdict {
-        let image = self.world.disks[self.world.source()].live();
+        let image = self.world.disk(self.world.source()).live();
         let tree = check::tree(&image);
         for (number, history) in self.memory.histories.iter().enumerate() {
             let mut history = history.lock();
@@ -311,6 +314,8 @@ struct Use {
     missing: Option<LegId>,
     /// What is away is taken in again, while clients are at work.
     comes_back: bool,
+    /// It does not: a new disk takes its place.
+    is_replaced: bool,
     mix: Mix,
     faults: Vec<Fault>,
     operations: usize,
@@ -403,7 +408,7 @@ impl Use {
         leg: LegId,
         done: Arc<AtomicBool>,
     ) -> Spawned {
-        let (disk, mut rng) = (world.disks[leg].clone(), self.rng.fork());
+        let (disk, mut rng) = (world.disk(leg), self.rng.fork());
         spawn(mirror, move |mirror| {
             for _ in 0..1 + rng.below(4) {
                 let pauses = rng.below(60);
@@ -442,7 +447,13 @@ impl Use {
             scheduler::pause();
         }
         let Some(leg) = LegId::ALL.into_iter().find(is_away) else { return Ok(()) };
-        match mirror.take_in(world.returning(leg)?) {
+        let returning = match self.is_replaced {
+            true => world.replacement(leg),
+            false => world.returning(leg)?,
+        };
+        let taken = mirror.take_in(returning);
+        world.settle();
+        match taken {
             Ok(()) => mirror.resync(),
             // The mirror may have turned read-only, or the machine is about to die.
             Err(error) if error.raw_os_error() == Some(libc::EROFS) => {}

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mirrorfs::bitmap::{Bitmap, ChunkSize, Copies, DirtySlot, Expect, PageIndex, PageStore};
@@ -70,10 +71,29 @@ impl Fault {
     }
 }
 
+/// A disk and what the mirror keeps on it.
+#[derive(Clone)]
+struct Half {
+    disk: SimDisk,
+    bitmap: Medium,
+    superblock: SuperblockFile,
+}
+
+impl Half {
+    /// A disk that holds nothing yet.
+    fn new(leg: LegId, superblock: Superblock) -> Half {
+        let bitmap = Medium::new(Bitmap::create_image(superblock.mirror, SLOTS, CHUNK));
+        Half { disk: SimDisk::new(leg), bitmap, superblock: SuperblockFile::new(superblock) }
+    }
+}
+
 pub struct World {
-    pub disks: PerLeg<SimDisk>,
-    bitmaps: PerLeg<Medium>,
-    superblocks: PerLeg<SuperblockFile>,
+    halves: PerLeg<Mutex<Half>>,
+    /// New disks that have been given a superblock, to take a leg's place. Whether they have done so the other
+    /// leg says.
+    begun: Mutex<PerLeg<Option<Half>>>,
+    /// How many of them became legs.
+    replaced: AtomicU64,
     handles: bool,
     broken: Broken,
 }
@@ -94,19 +114,27 @@ impl World {
         let geometry =
             Geometry { chunk_size: CHUNK.bytes(), bitmap_slots: SLOTS, bitmap_place: BitmapPlace::Leg };
         let superblocks = Superblock::new_pair(geometry);
-        let image = Bitmap::create_image(superblocks[LegId::A].mirror, SLOTS, CHUNK);
-        World {
-            disks: PerLeg::from_fn(SimDisk::new),
-            bitmaps: PerLeg::from_fn(|_| Medium::new(image.clone())),
-            superblocks: superblocks.map(SuperblockFile::new),
-            handles,
-            broken,
-        }
+        let half = |leg| Mutex::new(Rank::Leaf, Half::new(leg, superblocks[leg].clone()));
+        let begun = Mutex::new(Rank::Leaf, PerLeg::new(None, None));
+        World { halves: PerLeg::from_fn(half), begun, replaced: AtomicU64::new(0), handles, broken }
+    }
+
+    fn half(&self, leg: LegId) -> Half {
+        self.halves[leg].lock().clone()
+    }
+
+    /// A leg's disk, as long as no other one takes its place.
+    pub fn disk(&self, leg: LegId) -> SimDisk {
+        self.half(leg).disk
+    }
+
+    fn found(&self) -> PerLeg<Found> {
+        PerLeg::from_fn(|leg| self.half(leg).superblock.found())
     }
 
     /// Mounts, as the daemon does, perhaps without a leg.
     pub fn mount(&self, faults: &[Fault], missing: Option<LegId>) -> Result<Mounted, String> {
-        let found = self.superblocks.as_ref().map(SuperblockFile::found);
+        let found = self.found();
         let plan = match missing {
             Some(leg) => plan_alone(leg.other(), &found[leg.other()]),
             None => plan(&found),
@@ -139,7 +167,7 @@ impl World {
 
     /// A leg that comes back, sound; an error if the superblocks do not let it.
     pub fn returning(&self, leg: LegId) -> Result<Returning<SimLeg>, String> {
-        let found = self.superblocks.as_ref().map(SuperblockFile::found);
+        let found = self.found();
         let plan = plan(&found).map_err(|refusal| format!("refused: {refusal:?}"))?;
         if plan.stale != Some(leg) {
             return Err(format!("leg {leg} is away, and the superblocks say {plan:?}"));
@@ -150,26 +178,50 @@ impl World {
             superblock: self.side(leg),
             bitmap: Some(self.bitmap(leg)),
             compare_all: plan.work == Work::CompareAll,
+            is_new: false,
         })
     }
 
+    /// A new disk that is to take a leg's place. [`settle`](Self::settle) it when it has been tried.
+    pub fn replacement(&self, leg: LegId) -> Returning<SimLeg> {
+        let new = Half::new(leg, self.superblock(leg.other()).new_peer());
+        self.begun.lock()[leg] = Some(new.clone());
+        Returning {
+            leg,
+            directory: Arc::new(self.leg_on(leg, new.disk.clone(), &[])),
+            superblock: (new.superblock.newest(), Box::new(new.superblock.clone())),
+            bitmap: Some(self.bitmap_on(&new)),
+            compare_all: true,
+            is_new: true,
+        }
+    }
+
     fn bitmap(&self, leg: LegId) -> Box<dyn PageStore> {
-        let medium = self.bitmaps[leg].clone();
+        self.bitmap_on(&self.half(leg))
+    }
+
+    fn bitmap_on(&self, half: &Half) -> Box<dyn PageStore> {
+        let medium = half.bitmap.clone();
         Box::new(BitmapFile(if self.broken.bitmap_lies { medium.lying() } else { medium }))
     }
 
     fn side(&self, leg: LegId) -> FoundSide {
-        (self.superblocks[leg].newest(), Box::new(self.superblocks[leg].clone()))
+        let superblock = self.half(leg).superblock;
+        (superblock.newest(), Box::new(superblock))
     }
 
     /// Whether a copy of the bitmap says that everything is to be compared.
     pub fn overflowed(&self) -> bool {
         const FLAGS: usize = 12;
-        LegId::ALL.into_iter().any(|leg| self.bitmaps[leg].read_all()[FLAGS] & 1 == 1)
+        LegId::ALL.into_iter().any(|leg| self.half(leg).bitmap.read_all()[FLAGS] & 1 == 1)
     }
 
     fn leg(&self, id: LegId, faults: &[Fault]) -> SimLeg {
-        let leg = SimLeg::new(id, self.disks[id].clone()).with_flaw(self.broken.legs[id]);
+        self.leg_on(id, self.disk(id), faults)
+    }
+
+    fn leg_on(&self, id: LegId, disk: SimDisk, faults: &[Fault]) -> SimLeg {
+        let leg = SimLeg::new(id, disk).with_flaw(self.broken.legs[id]);
         let leg = if self.handles { leg } else { leg.without_handles() };
         let mut faults: Vec<Fault> = faults.iter().filter(|fault| fault.leg == id).copied().collect();
         if faults.is_empty() {
@@ -180,26 +232,47 @@ impl World {
 
     /// The machine comes up again after a crash.
     pub fn survive(&self, crash: Crash, rng: &mut Rng) {
-        for leg in LegId::ALL {
+        let begun = self.begun.lock().clone();
+        let halves = LegId::ALL.into_iter().flat_map(|leg| [Some(self.half(leg)), begun[leg].clone()]);
+        for half in halves.flatten() {
             match crash {
-                Crash::Kill => self.disks[leg].survive_kill(),
+                Crash::Kill => half.disk.survive_kill(),
                 Crash::PowerCut => {
-                    self.disks[leg].survive_power_cut(rng);
-                    self.bitmaps[leg].survive_power_cut();
+                    half.disk.survive_power_cut(rng);
+                    half.bitmap.survive_power_cut();
                 }
             }
         }
+        self.settle();
+    }
+
+    /// Those new disks are the legs that have been taken in; the others have never been any.
+    pub fn settle(&self) {
+        let mut begun = self.begun.lock().clone();
+        for leg in LegId::ALL {
+            let peer = self.superblock(leg.other()).peer;
+            if let Some(new) = begun[leg].take().filter(|new| new.superblock.newest().leg == peer) {
+                *self.halves[leg].lock() = new;
+                self.replaced.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        *self.begun.lock() = begun;
+    }
+
+    /// How many new disks became legs.
+    pub fn replaced(&self) -> u64 {
+        self.replaced.load(Ordering::Relaxed)
     }
 
     /// Which leg a mount would read from.
     pub fn source(&self) -> LegId {
-        let found = self.superblocks.as_ref().map(SuperblockFile::found);
+        let found = self.found();
         plan(&found).map_or(LegId::A, |plan| plan.source)
     }
 
     /// What each leg's superblock says.
     pub fn superblock(&self, leg: LegId) -> Superblock {
-        self.superblocks[leg].newest()
+        self.half(leg).superblock.newest()
     }
 
     /// How many slots of the copies on disk are dirty.

@@ -1,4 +1,4 @@
-//! Whether there is room for what create is about to write. Changes nothing.
+//! Whether there is room for what is about to be written to a new leg. Changes nothing.
 
 use std::ffi::OsString;
 use std::io;
@@ -45,6 +45,29 @@ pub fn check(legs: &PerLeg<LegDir>, source: LegId, state_bytes: u64) -> Result<(
         has_room(leg, dir, need)?;
     }
     Ok(())
+}
+
+/// A directory that is to become `leg` has room for its state and for all that `source`, in use, holds. What a
+/// filesystem holds as a whole is asked first: a tree is walked only where that is too much. A tree that cannot
+/// be walked to its end is not judged.
+pub fn check_new(leg: LegId, dir: &LegDir, source: &LegDir, state_bytes: u64) -> Result<()> {
+    let state = Need { bytes: state_bytes + (64 << 10), inodes: OWN_INODES };
+    let together =
+        |content: Need| Need { bytes: state.bytes + content.bytes, inodes: state.inodes + content.inodes };
+    if let Ok(whole) = rustix::fs::fstatvfs(source) {
+        let bytes = whole.f_blocks.saturating_sub(whole.f_bfree).saturating_mul(whole.f_frsize);
+        let inodes = whole.f_files.saturating_sub(whole.f_ffree);
+        if has_room(leg, dir, together(Need { bytes, inodes })).is_ok() {
+            return Ok(());
+        }
+    }
+    match measure(source) {
+        Ok(content) => has_room(leg, dir, together(content)),
+        Err((path, error)) => {
+            log::info!("leg {leg}: its room is not checked, {} cannot be read: {error}", path.display());
+            Ok(())
+        }
+    }
 }
 
 fn has_room(leg: LegId, dir: &LegDir, need: Need) -> Result<()> {

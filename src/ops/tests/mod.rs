@@ -8,4 +8,5 @@ mod objects;
 mod one_leg;
 mod overflow;
 mod read_errors;
+mod replaced;
 mod world;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use crate::bitmap::{Bitmap, ChunkSize, Copies, Expect, PAGE_SIZE, PageIndex, PageStore};
@@ -30,8 +30,48 @@ fn failing_at(leg: LegId, call: Call) -> usize {
     leg as usize * CALLS + call as usize
 }
 
+/// Where a thread waits until it is told to go on.
+#[derive(Default)]
+pub struct Stop {
+    armed: AtomicBool,
+    reached: AtomicBool,
+    passed: AtomicBool,
+}
+
+impl Stop {
+    /// The next one to come here waits.
+    pub fn arm(&self) {
+        self.armed.store(true, Ordering::SeqCst);
+    }
+
+    fn here(&self) {
+        if self.armed.swap(false, Ordering::SeqCst) {
+            self.reached.store(true, Ordering::SeqCst);
+            wait_until(|| self.passed.load(Ordering::SeqCst));
+        }
+    }
+
+    /// Returns when somebody waits here.
+    pub fn wait_for_one(&self) {
+        wait_until(|| self.reached.load(Ordering::SeqCst));
+    }
+
+    /// Who waits goes on.
+    pub fn go_on(&self) {
+        self.passed.store(true, Ordering::SeqCst);
+    }
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        std::thread::yield_now();
+    }
+}
+
 /// What outlives a mount.
 pub struct World {
+    /// At each sync of a whole leg.
+    pub at_sync: Arc<Stop>,
     disks: PerLeg<SimDisk>,
     bitmap: Arc<Mutex<Vec<u8>>>,
     superblocks: Arc<Mutex<PerLeg<Superblock>>>,
@@ -81,6 +121,7 @@ impl World {
             superblocks: leaf(superblocks),
             failing: Arc::new(std::array::from_fn(|_| AtomicI32::new(0))),
             handles: true,
+            at_sync: Arc::default(),
         }
     }
 
@@ -95,8 +136,11 @@ impl World {
     }
 
     fn leg(&self, id: LegId) -> Arc<SimLeg> {
-        let failing = self.failing.clone();
+        let (failing, at_sync) = (self.failing.clone(), self.at_sync.clone());
         let leg = SimLeg::new(id, self.disks[id].clone()).with_faults(Box::new(move |leg, call| {
+            if call == Call::Sync {
+                at_sync.here();
+            }
             Some(failing[failing_at(leg, call)].load(Ordering::Relaxed)).filter(|&errno| errno != 0)
         }));
         Arc::new(if self.handles { leg } else { leg.without_handles() })
@@ -140,11 +184,26 @@ impl World {
 
     /// Takes a leg that was left behind in again, and makes it equal.
     pub fn bring_back(&self, mirror: &Mirror<SimLeg>, leg: LegId) {
+        self.take_in(mirror, leg);
+        mirror.resync();
+    }
+
+    /// Takes a leg that was left behind in again. Nothing has been copied to it yet.
+    pub fn take_in(&self, mirror: &Mirror<SimLeg>, leg: LegId) {
         let compare_all = self.plan().work == Work::CompareAll;
         let (directory, superblock) = (self.leg(leg), self.found_side(leg));
-        let returning = Returning { leg, directory, superblock, bitmap: None, compare_all };
+        let returning = Returning { leg, directory, superblock, bitmap: None, compare_all, is_new: false };
         mirror.take_in(returning).unwrap();
-        mirror.resync();
+    }
+
+    /// A new disk takes the place of a leg that was left behind. Nothing has been copied to it yet.
+    pub fn replace(&mut self, mirror: &Mirror<SimLeg>, leg: LegId) {
+        let new = self.superblock(leg.other()).new_peer();
+        self.disks[leg] = SimDisk::new(leg);
+        self.superblocks.lock()[leg] = new;
+        let (directory, superblock) = (self.leg(leg), self.found_side(leg));
+        let new = Returning { leg, directory, superblock, bitmap: None, compare_all: true, is_new: true };
+        mirror.take_in(new).unwrap();
     }
 
     fn superblock(&self, leg: LegId) -> Superblock {

@@ -1,0 +1,45 @@
+//! `mirrorfs replace DIR LEG PATH`: a new, empty directory takes the place of a leg that is away.
+
+use std::path::PathBuf;
+
+use super::client::{self, Patience};
+use super::exit::{Exit, Failure};
+use super::re_add::absolute;
+use super::size;
+use crate::daemon::request::Request;
+use crate::legs::LegId;
+use crate::shell::quoted;
+
+/// Put a new, empty directory in the place of a leg that is away
+///
+/// Everything is copied to it while the mirror serves; "mirrorfs wait DIR" returns when that is done.
+/// The leg that was there is not a leg of the mirror any more, and its directory is left as it is.
+/// Refused while that leg serves, and when the directory is not empty or has no room.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where the mirror is mounted
+    #[arg(value_name = "DIR")]
+    mountpoint: PathBuf,
+    /// The leg that is away
+    #[arg(value_name = "A|B", value_parser = size::leg)]
+    leg: LegId,
+    /// The directory that takes its place
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+}
+
+pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+    let mount = client::find(&args.mountpoint)?;
+    let path = absolute(&args.path)?;
+    let request = Request::new("replace").with_leg(args.leg).with_path(&path);
+    client::ask(&mount, &request, Patience::Unlimited)?;
+    super::print(&format!(
+        "Leg {leg} is {path} from now on; everything is being copied to it.\n\
+         Name that directory wherever the mirror's legs are named, as in /etc/fstab.\n\
+         To wait for the copy, type: mirrorfs wait {at}\n",
+        leg = args.leg,
+        path = quoted(&path),
+        at = quoted(&mount.mountpoint)
+    ))?;
+    Ok(Exit::Success)
+}

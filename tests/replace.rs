@@ -1,0 +1,376 @@
+//! `mirrorfs replace`: a new, empty directory takes the place of a leg that is away, while the mirror is in
+//! use. It gets everything; a crash at any moment leaves the old leg or the new one; what is not fit for it is
+//! refused and left as it is.
+//!
+//! Needs root, /dev/fuse, mkfs.ext4 and mkfs.xfs.
+
+mod common;
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
+
+use common::mirror::{mirrorfs, said};
+use common::process::{must, run};
+use common::raw::shut_down_filesystem;
+use common::{Filesystem, Random, TestMirror, can_mount, differences, wait_for};
+
+const LEGS: [&str; 2] = ["A", "B"];
+
+fn verb(test: &TestMirror, words: &[&str], path: Option<&Path>) -> Output {
+    run(mirrorfs().arg(words[0]).arg(&test.mnt).args(&words[1..]).args(path))
+}
+
+fn order(test: &TestMirror, words: &[&str], path: Option<&Path>) {
+    let output = verb(test, words, path);
+    assert!(output.status.success(), "{words:?}: {}", said(&output));
+}
+
+/// Fails the test unless it is refused in such words; returns them all.
+fn refused(output: &Output, words: &str) -> String {
+    let text = said(output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains(words), "not refused by \"{words}\": {text}");
+    text
+}
+
+/// The place of `leg`.
+fn place<'t>(test: &'t mut TestMirror, leg: &str) -> &'t mut PathBuf {
+    let mirror = test.mirror_mut();
+    if leg == "A" { &mut mirror.a } else { &mut mirror.b }
+}
+
+/// From here on the test knows the mirror by its new leg; returns where the old one is.
+fn moved_on(test: &mut TestMirror, leg: &str, new: &Path) -> PathBuf {
+    std::mem::replace(place(test, leg), new.to_owned())
+}
+
+fn status_of(test: &TestMirror, leg: &str) -> serde_json::Value {
+    test.status()["legs"][usize::from(leg == "B")].clone()
+}
+
+fn detach(test: &TestMirror) {
+    let _ = rustix::mount::unmount(&test.mnt, rustix::mount::UnmountFlags::DETACH);
+}
+
+/// Objects of every kind, made in an order of its own.
+fn make_tree(root: &Path, files: usize) {
+    fs::create_dir_all(root.join("deep/er")).expect("mkdir");
+    for number in 0..files {
+        fs::write(root.join(format!("deep/file{number}")), vec![number as u8; 5000]).expect("write");
+    }
+    fs::hard_link(root.join("deep/file0"), root.join("deep/er/linked")).expect("link");
+    std::os::unix::fs::symlink("file1", root.join("deep/symlink")).expect("symlink");
+    rustix::fs::mknodat(rustix::fs::CWD, root.join("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .expect("mknod");
+    let large = File::create(root.join("large")).expect("create");
+    large.write_all_at(&[7; 3 << 20], 0).expect("write");
+    large.set_len(64 << 20).expect("a hole");
+    rustix::fs::chmod(root, 0o751.into()).expect("chmod");
+    let set = rustix::fs::setxattr(root, "user.colour", b"blue", rustix::fs::XattrFlags::empty());
+    set.expect("setxattr");
+}
+
+fn change_tree(root: &Path) {
+    fs::rename(root.join("deep/er"), root.join("moved")).expect("rename");
+    fs::rename(root.join("deep/file3"), root.join("moved/file3")).expect("rename");
+    fs::remove_file(root.join("deep/file4")).expect("unlink");
+    fs::write(root.join("deep/file5"), "changed").expect("write");
+    fs::write(root.join("born"), vec![9; 2 << 20]).expect("write");
+}
+
+/// Writes, renames and removes below `root`, in a directory of its own.
+fn work(root: &Path, name: &str, rounds: usize) {
+    let dir = root.join(name);
+    fs::create_dir(&dir).expect("mkdir");
+    for number in 0..rounds {
+        let file = dir.join(number.to_string());
+        fs::write(&file, vec![number as u8; 3000]).expect("write");
+        match number % 3 {
+            0 => fs::rename(&file, dir.join(format!("renamed{number}"))).expect("rename"),
+            1 => fs::remove_file(&file).expect("unlink"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_new_directory_takes_the_place_of_a_leg_while_programs_are_at_work() {
+    if !can_mount() {
+        return;
+    }
+    for filesystem in [Filesystem::Ext4, Filesystem::Xfs, Filesystem::Plain] {
+        for leg in LEGS {
+            println!("leg {leg} on {filesystem:?}");
+            let mut test = TestMirror::on("replace", filesystem, "");
+            make_tree(&test.mnt, 40);
+            let new = test.scratch().join("new");
+            filesystem.make(&new, &test.scratch().join("new.img"), 512);
+            // It is not mirrored, and the comparison would find it.
+            let _ = fs::remove_dir(new.join("lost+found"));
+            order(&test, &["fail", leg], None);
+            change_tree(&test.mnt);
+            let open = File::options().read(true).write(true).open(test.mnt.join("large")).expect("open");
+            std::thread::scope(|scope| {
+                let mnt = test.mnt.clone();
+                let working = scope.spawn(move || work(&mnt, "meanwhile", 200));
+                order(&test, &["replace", leg], Some(&new));
+                open.write_all_at(b"an open file goes on", 40 << 20).expect("write");
+                working.join().expect("nobody notices");
+            });
+            order(&test, &["wait"], None);
+            let shown = status_of(&test, leg);
+            assert_eq!((shown["state"].as_str(), shown["path"].as_str()), (Some("in_sync"), new.to_str()));
+            work(&test.mnt, "after", 30);
+            drop(open);
+            let old = moved_on(&mut test, leg, &new);
+            test.umount_and_compare();
+            // The pair is a mirror like any other, also with the roles that they had.
+            test.mount();
+            test.wait_until_clean();
+            test.umount_and_compare();
+            // The old directory is as it was when it was taken out, and no leg any more.
+            assert!(old.join("deep/er/linked").exists() && !old.join("born").exists());
+            let now = moved_on(&mut test, leg, &old);
+            let text = refused(&run(&mut test.mount_command()), "has been replaced");
+            assert!(text.contains("/etc/fstab") && text.contains(&format!("leg {leg}")), "{text}");
+            moved_on(&mut test, leg, &now);
+            test.mount();
+            order(&test, &["fail", leg], None);
+            refused(&verb(&test, &["re-add", leg], Some(&old)), "has been replaced");
+            refused(&verb(&test, &["replace", leg], Some(&old)), "a leg of mirror");
+            order(&test, &["re-add", leg], None);
+            order(&test, &["wait"], None);
+            test.umount_and_compare();
+        }
+    }
+}
+
+#[test]
+fn a_leg_whose_disk_is_dead_or_gone_is_replaced() {
+    if !can_mount() {
+        return;
+    }
+    for leg in LEGS {
+        let mut test = TestMirror::on("replacedead", Filesystem::Xfs, "");
+        make_tree(&test.mnt, 20);
+        let (script, heard) = (test.scratch().join("tell"), test.scratch().join("heard"));
+        fs::write(&script, "#!/bin/sh\necho \"$1 $3\" >>\"${0%/*}/heard\"\n").expect("write");
+        rustix::fs::chmod(&script, 0o755.into()).expect("chmod");
+        test.umount();
+        test.mirror_mut().options = format!("on_event={}", script.display());
+        test.mount();
+        let path = place(&mut test, leg).clone();
+        shut_down_filesystem(&path).expect("shutdown");
+        fs::write(test.mnt.join("last"), "x").expect("write");
+        File::open(test.mnt.join("last")).and_then(|file| file.sync_all()).expect("fsync");
+        wait_for("the fault to be noticed", || test.status()["state"] == "degraded");
+        let new = test.scratch().dir("new");
+        order(&test, &["replace", leg], Some(&new));
+        order(&test, &["wait"], None);
+        moved_on(&mut test, leg, &new);
+        test.umount_and_compare();
+        let told = fs::read_to_string(&heard).expect("the event program was run");
+        let lines = ["Fail", "DegradedArray", "RebuildStarted", "RebuildFinished", "SpareActive"];
+        let mut told = told.lines().filter(|line| !line.starts_with("Rebuild") || line.len() > 11);
+        for expected in lines.map(|name| format!("{name} {leg}")) {
+            assert!(told.any(|line| line == expected), "{expected} was not told, or not in its turn");
+        }
+        // Not there at the mount at all.
+        let mut command = mirrorfs();
+        let there = |it: &str, path: &Path| if it == leg { "missing".into() } else { path.to_owned() };
+        must(command.arg("mount").args([there("A", &test.a), there("B", &test.b), test.mnt.clone()]));
+        let newest = test.scratch().dir("newest");
+        order(&test, &["replace", leg], Some(&newest));
+        order(&test, &["wait"], None);
+        moved_on(&mut test, leg, &newest);
+        test.umount_and_compare();
+    }
+}
+
+#[test]
+fn a_crash_while_the_new_leg_is_filled_goes_on_at_the_next_mount() {
+    if !can_mount() {
+        return;
+    }
+    for leg in LEGS {
+        let mut test = TestMirror::on("replacecrash", Filesystem::Ext4, "");
+        make_tree(&test.mnt, 100);
+        fs::write(test.mnt.join("big"), vec![3; 96 << 20]).expect("write");
+        let new = test.scratch().join("new");
+        Filesystem::Xfs.make(&new, &test.scratch().join("new.img"), 512);
+        order(&test, &["fail", leg], None);
+        order(&test, &["replace", leg], Some(&new));
+        test.kill();
+        detach(&test);
+        refused(&run(&mut test.mount_command()), "has been replaced");
+        let old = moved_on(&mut test, leg, &new);
+        test.mount();
+        // Once more, with the data on its way.
+        wait_for("some data to be copied", || {
+            let status = test.status();
+            status["resync"]["done_bytes"] != 0 || status["resync"]["active"] == false
+        });
+        work(&test.mnt, "during", 20);
+        test.kill();
+        detach(&test);
+        // Unless it was complete by then, it serves nobody without the other one.
+        let says = said(&run(mirrorfs().arg("examine").arg(&new)));
+        if says.contains("is not finished") {
+            let alone = run(mirrorfs().arg("mount").args(match leg {
+                "A" => [&new, Path::new("missing"), &test.mnt],
+                _ => [Path::new("missing"), &new, &test.mnt],
+            }));
+            refused(&alone, "not complete");
+        }
+        test.recover_and_compare();
+        moved_on(&mut test, leg, &old);
+        refused(&run(&mut test.mount_command()), "has been replaced");
+    }
+}
+
+#[test]
+fn a_kill_during_the_command_leaves_the_old_leg_or_the_new_one() {
+    if !can_mount() {
+        return;
+    }
+    let mut random = Random::announced();
+    for round in 0..8 {
+        let leg = LEGS[round % 2];
+        let mut test = TestMirror::on("replacekill", Filesystem::Plain, "");
+        make_tree(&test.mnt, 10);
+        order(&test, &["fail", leg], None);
+        change_tree(&test.mnt);
+        let new = test.scratch().dir("new");
+        let pid = test.pid();
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| verb(&test, &["replace", leg], Some(&new)));
+            std::thread::sleep(Duration::from_micros(random.below(60_000)));
+            common::process::kill_hard(pid);
+            let _ = asked.join().expect("it ends");
+        });
+        detach(&test);
+        let with_old = run(&mut test.mount_command());
+        if with_old.status.success() {
+            println!("round {round}: before");
+            test.wait_until_resynced();
+            test.umount();
+            let old = moved_on(&mut test, leg, &new);
+            let with_new = run(&mut test.mount_command());
+            let text = said(&with_new);
+            assert!(text.contains("is not in use") || text.contains("is empty"), "{text}");
+            moved_on(&mut test, leg, &old);
+            test.mount();
+            test.umount_and_compare();
+            // It can be begun again with what it has left.
+            test.mount();
+            order(&test, &["fail", leg], None);
+            order(&test, &["replace", leg], Some(&new));
+            order(&test, &["wait"], None);
+            moved_on(&mut test, leg, &new);
+            test.umount_and_compare();
+        } else {
+            println!("round {round}: after");
+            refused(&with_old, "has been replaced");
+            moved_on(&mut test, leg, &new);
+            test.recover_and_compare();
+        }
+    }
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let test = TestMirror::on("replacerefused", Filesystem::Plain, "");
+    make_tree(&test.mnt, 3);
+    fs::write(test.mnt.join("big"), vec![3; 30 << 20]).expect("write");
+    let at = |name: &str| test.scratch().join(name);
+    let free = test.scratch().dir("free");
+    let full = test.scratch().dir("full");
+    fs::write(full.join("file"), "mine").expect("write");
+    let small = at("small");
+    Filesystem::Tmpfs.make(&small, Path::new(""), 20);
+    let others = [test.scratch().dir("x"), test.scratch().dir("y")];
+    must(mirrorfs().arg("create").args(&others));
+    let serving = refused(&verb(&test, &["replace", "B"], Some(&free)), "leg B is serving");
+    assert!(serving.contains("Take it out first: mirrorfs fail"), "{serving}");
+    order(&test, &["fail", "B"], None);
+    let last = refused(&verb(&test, &["replace", "A"], Some(&free)), "leg A is serving");
+    assert!(!last.contains("Take it out first"), "{last}");
+    let inside = [test.scratch().dir("x/inside"), test.scratch().dir("a/inside")];
+    for (path, words) in [
+        (at("nowhere"), "cannot find"),
+        (full.join("file"), "missing"),
+        (full.clone(), "holds files"),
+        (small.clone(), "no room"),
+        (others[1].clone(), "a leg of mirror"),
+        (inside[0].clone(), "inside a leg"),
+        (inside[1].clone(), "inside the other"),
+        (test.a.clone(), "same directory"),
+        (test.b.clone(), "it is that leg"),
+        (test.mnt.clone(), "mount point"),
+    ] {
+        let listed = |path: &Path| fs::read_dir(path).map(|entries| entries.count()).ok();
+        let superblock = |path: &Path| fs::read(path.join(".mirrorfs/superblock")).ok();
+        let before = (listed(&path), superblock(&path), superblock(&test.a));
+        refused(&verb(&test, &["replace", "B"], Some(&path)), words);
+        assert_eq!(before, (listed(&path), superblock(&path), superblock(&test.a)), "{}", path.display());
+        assert_eq!(status_of(&test, "B")["path"].as_str(), test.b.to_str());
+    }
+    let output = run(mirrorfs().args([OsStr::new("replace"), test.mnt.as_os_str(), OsStr::new("B")]));
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    fs::remove_dir(&inside[1]).expect("rmdir");
+    // None of this has harmed the leg that is away.
+    order(&test, &["re-add", "B"], None);
+    order(&test, &["wait"], None);
+    test.umount_and_compare();
+    // A mount that may change nothing.
+    must(test.mount_command().args(["-o", "ro"]));
+    refused(&verb(&test, &["replace", "B"], Some(&free)), "read-only");
+    test.umount();
+    assert_eq!(fs::read_dir(&free).expect("list").count(), 0);
+}
+
+#[test]
+fn the_bitmap_elsewhere_and_a_disk_of_its_own_are_no_hindrance() {
+    if !can_mount() {
+        return;
+    }
+    for leg in LEGS {
+        let mut test = TestMirror::unmounted("replaceelsewhere", Filesystem::Plain, "");
+        let file = test.scratch().join("bitmap");
+        let made = test.create(&[OsStr::new("--bitmap"), file.as_os_str()]);
+        assert!(made.status.success(), "{}", said(&made));
+        test.mirror_mut().options = format!("bitmap={}", file.display());
+        test.mount();
+        make_tree(&test.mnt, 20);
+        // A new ext4 has a lost+found, which is not the mirror's.
+        let new = test.scratch().join("new");
+        Filesystem::Ext4.make(&new, &test.scratch().join("new.img"), 512);
+        assert!(new.join("lost+found").exists());
+        order(&test, &["fail", leg], None);
+        change_tree(&test.mnt);
+        order(&test, &["replace", leg], Some(&new));
+        test.kill();
+        detach(&test);
+        moved_on(&mut test, leg, &new);
+        test.mount();
+        order(&test, &["wait"], None);
+        test.umount();
+        let mut found = differences(&test.a, &test.b);
+        found.retain(|line| !line.starts_with("/lost+found"));
+        assert!(found.is_empty(), "{found:#?}");
+        assert!(!new.join(".mirrorfs/bitmap").exists());
+        // Back to the legs, of which one has never had a copy.
+        test.mirror_mut().options.clear();
+        test.mount();
+        work(&test.mnt, "last", 10);
+        assert!(new.join(".mirrorfs/bitmap").exists() && new.join("last").exists());
+        test.umount();
+    }
+}
