@@ -669,3 +669,72 @@ fn what_an_ordinary_user_makes_on_sshfs_is_the_users() {
         assert_eq!(owner("group/file").expect("stat"), (NOBODY, 4321), "in {}", root.display());
     }
 }
+
+/// What is there before the mirror is.
+#[test]
+fn create_fills_a_leg_on_fuse_and_syncs_it() {
+    if !can_sshfs() || !can_misbehave() {
+        return;
+    }
+    let outside_time = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    for on_sshfs in [true, false] {
+        let mut test = unmounted("filled");
+        let outside = test.scratch().join("outside");
+        let file = File::create(&outside).expect("create");
+        file.set_times(fs::FileTimes::new().set_modified(outside_time)).expect("utimes");
+        tree::source_tree(&test.a.join("tree"), 50, 5);
+        symlink(&outside, test.a.join("link")).expect("symlink");
+        symlink("nowhere", test.a.join("tree/dangling")).expect("symlink");
+        let sshfs = on_sshfs.then(|| Sshfs::before(&mut test, "b", ""));
+        let bad = (!on_sshfs).then(|| BadLeg::before(&mut test, "b"));
+        let output = test.create(&["--source".as_ref(), "A".as_ref()]);
+        assert!(output.status.success(), "{}", said(&output));
+        let files =
+            Command::new("find").arg(&test.a).args(["-type", "f", "-not", "-path", "*/.mirrorfs/*"]).output();
+        let files =
+            files.expect("find").stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count();
+        if let Some(bad) = &bad {
+            assert!(bad.count("fsync") >= files as u64, "each of {files} files");
+            assert_same_data(&test.a, bad.beneath());
+        }
+        if let Some(sshfs) = &sshfs {
+            assert_same_data(&test.a, sshfs.beneath());
+        }
+        assert_eq!(fs::metadata(&outside).expect("stat").modified().expect("mtime"), outside_time);
+        test.mount();
+        is_well(&test);
+        test.umount();
+    }
+}
+
+/// sshfs counts its objects from one at each mount, in the order in which they are looked at.
+#[test]
+fn a_number_that_is_another_files_by_now_is_not_believed() {
+    let Some((test, mut leg)) = on_sshfs("renumbered") else { return };
+    fs::create_dir(test.mnt.join("dir")).expect("mkdir");
+    for name in ["one", "two"] {
+        fs::write(test.mnt.join("dir").join(name), vec![1; 100_000]).expect("write");
+    }
+    for pad in 0..100 {
+        fs::write(test.mnt.join(format!("pad{pad}")), "").expect("write");
+    }
+    test.umount();
+    leg.replug();
+    test.mount();
+    let file = File::options().write(true).open(test.mnt.join("dir/two")).expect("open");
+    file.write_all_at(&[2; 4096], 4096).expect("write");
+    let number = |name: &str| fs::metadata(leg.path().join(name)).expect("stat").ino();
+    let of_two = number("dir/two");
+    leg.kill_server();
+    file.write_all_at(&[3; 4096], 40960).expect("the other leg has it");
+    is_faulted(&test, 1);
+    drop(file);
+    test.umount();
+    leg.replug();
+    let number = |name: &str| fs::metadata(leg.path().join(name)).expect("stat").ino();
+    number("dir");
+    (0..100).find(|pad| number(&format!("pad{pad}")) + 1 >= of_two).expect("enough of them");
+    assert_eq!(number("dir/one"), of_two, "it has got the other file's number");
+    recovers(&test);
+    assert_same_data(&test.a, leg.beneath());
+}

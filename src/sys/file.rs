@@ -220,6 +220,23 @@ pub fn rename(
     uninterrupted(|| rustix::fs::renameat_with(from.0, from.1, to.0, to.1, flags))
 }
 
+/// Renames to a name that is free, EEXIST if it is not. Some filesystems cannot see to that themselves: then nobody else
+/// may be using the directory.
+pub fn rename_to_free(from: (BorrowedFd<'_>, &OsStr), to: (BorrowedFd<'_>, &OsStr)) -> io::Result<()> {
+    match rename(from, to, RenameFlags::NOREPLACE) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
+            match stat(to.0, to.1) {
+                Ok(_) => Err(io::Error::from_raw_os_error(libc::EEXIST)),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                    rename(from, to, RenameFlags::empty())
+                }
+                Err(error) => Err(error),
+            }
+        }
+        renamed => renamed,
+    }
+}
+
 /// Makes anything but a directory or a symlink; `rdev` matters for device nodes only.
 pub fn make_node(dir: BorrowedFd<'_>, name: &OsStr, what: FileType, mode: u32, rdev: u64) -> io::Result<()> {
     uninterrupted(|| rustix::fs::mknodat(dir, name, what, Mode::from_raw_mode(mode), rdev))

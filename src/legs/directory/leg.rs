@@ -130,7 +130,9 @@ impl Leg for DirectoryLeg {
     }
 
     fn keeps(&self) -> Keeps {
-        self.keeps.get().copied().unwrap_or(Keeps::ALL)
+        // FAIL-SAFE: on FUSE, setting what is a symlink's own may reach what it leads to.
+        let untried = Keeps { of_symlinks: self.fleeting.is_none(), ..Keeps::ALL };
+        self.keeps.get().copied().unwrap_or(untried)
     }
 
     fn birth_now(&self) -> Result<Option<Timestamp>> {
