@@ -34,6 +34,7 @@ use crate::layout::{self, LegDir};
 use crate::legs::{LegId, PerLeg};
 use crate::owner::Owner;
 use crate::superblock::{self, BitmapPlace, Found, Geometry, Refusal, Superblock};
+use crate::sys;
 
 /// In `.mirrorfs` of both legs until both superblocks are written.
 const UNFINISHED: &str = "unfinished";
@@ -220,8 +221,7 @@ fn move_into_place(from: &OwnedFd, root: &OwnedFd, state: &OwnedFd) -> io::Resul
     // be copies.
     mark(state, FILLING)?;
     for name in copy::names_in(from.as_fd())? {
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
-        rustix::fs::renameat_with(from, &name, root, &name, flags)?;
+        sys::file::rename_to_free((from.as_fd(), &name), (root.as_fd(), &name))?;
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use super::LegId;
 use crate::error::{Error, Result, errno};
 use crate::layout::{self, DirId};
-use crate::sys::xattr;
+use crate::sys::{self, xattr};
 
 /// Bytes read and written at a time.
 const BUFFER: usize = 1 << 20;
@@ -42,6 +42,8 @@ pub struct Copier {
     /// By device and inode number of the source: how many names are still to come.
     to_come: HashMap<(u64, u64), u64>,
     path: PathBuf,
+    /// The target is on a FUSE filesystem.
+    on_fuse: bool,
     buffer: Vec<u8>,
     copied: Copied,
 }
@@ -63,6 +65,7 @@ impl Copier {
             links,
             to_come: HashMap::new(),
             path: PathBuf::new(),
+            on_fuse: false,
             buffer: vec![0; BUFFER],
             copied: Copied::default(),
         }
@@ -71,7 +74,12 @@ impl Copier {
     /// Copies what is in the root `source`, but for the mirror's own names, into the empty directory
     /// `target`. The roots' own metadata is not touched.
     pub fn tree(mut self, source: &OwnedFd, target: &OwnedFd) -> Result<Copied> {
-        self.walk(source, target).map_err(|error| {
+        let on_fuse = sys::file::is_on_fuse(target);
+        let walked = on_fuse.and_then(|on_fuse| {
+            self.on_fuse = on_fuse;
+            self.walk(source, target)
+        });
+        walked.map_err(|error| {
             let hint = match error.raw_os_error() {
                 Some(libc::ENOSPC | libc::EDQUOT) => "That leg is full: make room on it and run this again.",
                 Some(libc::EPERM | libc::EACCES) => "Run as root to copy what belongs to others.",
@@ -106,6 +114,9 @@ impl Copier {
             let Some(above) = frames.last() else { break };
             // Last of all, since making an entry changes the directory's times.
             apply_metadata(source.as_fd(), target.as_fd(), &done.stat)?;
+            if self.on_fuse {
+                rustix::fs::fsync(&target)?;
+            }
             (source, target) = (up(&source, above.source)?, up(&target, above.target)?);
             self.path.pop();
         }
@@ -141,7 +152,10 @@ impl Copier {
             }
             kind => rustix::fs::mknodat(target, name, kind, Mode::RUSR | Mode::WUSR, stat.st_rdev)?,
         }
-        apply_metadata(object.as_fd(), open_object(target, name)?.as_fd(), &stat)?;
+        // sshfs, for one, would give a symlink's owner and times to what it leads to.
+        if !(self.on_fuse && kind == FileType::Symlink) {
+            apply_metadata(object.as_fd(), open_object(target, name)?.as_fd(), &stat)?;
+        }
         if stat.st_nlink > 1 {
             rustix::fs::linkat(target, name, &self.links, link_name(&stat), AtFlags::empty())?;
             self.to_come.insert((stat.st_dev, stat.st_ino), stat.st_nlink - 1);
@@ -180,7 +194,9 @@ impl Copier {
             self.copy_range(&from, &to, start, end)?;
             at = end;
         }
-        to.set_len(size)
+        to.set_len(size)?;
+        // The kernel sends no syncfs to such a filesystem.
+        if self.on_fuse { to.sync_all() } else { Ok(()) }
     }
 
     fn copy_range(&mut self, from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, RenameFlags, Timestamps};
+use rustix::fs::{Mode, Timestamps};
 use rustix::io::Errno;
 
 use super::differing::{Differing, Found, Linked};
@@ -19,6 +19,7 @@ use crate::cli::compare::walk::Aspect;
 use crate::cli::create::copy;
 use crate::layout;
 use crate::legs::LegId;
+use crate::sys;
 
 /// What is to be kept of a leg.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -103,7 +104,7 @@ impl Aside {
             return Err(Errno::INVAL.into());
         };
         let (from, to) = self.directory(parent)?;
-        Ok(rustix::fs::renameat_with(from, name, to, name, RenameFlags::NOREPLACE)?)
+        sys::file::rename_to_free((from.as_fd(), name), (to.as_fd(), name))
     }
 
     /// Keeps the metadata of a directory that stays.
