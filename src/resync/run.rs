@@ -149,10 +149,15 @@ impl<'r, L: Leg> Run<'r, L> {
             self.park(dir)?;
             at += 1;
         }
+        let parked = at;
         at = 0;
         while let Some(&dir) = self.dirs.get(at) {
             if host.stop_requested() {
                 return Ok(Outcome::Stopped);
+            }
+            if at >= parked {
+                // It has been met only now: where it lay before, its names were not looked at.
+                self.park(dir)?;
             }
             self.place(&self.intent(dir), &dir.ids)?;
             at += 1;

@@ -76,6 +76,8 @@ pub struct World {
     superblocks: PerLeg<SuperblockFile>,
     handles: bool,
     broken: Broken,
+    /// How many slots may be in use while a leg is away, if not as many as usual.
+    crowded: Option<usize>,
 }
 
 /// A mounted mirror and what is known about it from outside.
@@ -90,7 +92,7 @@ pub struct Mounted {
 
 impl World {
     /// A new mirror on two empty disks.
-    pub fn new(handles: bool, broken: Broken) -> World {
+    pub fn new(handles: bool, broken: Broken, crowded: Option<usize>) -> World {
         let geometry =
             Geometry { chunk_size: CHUNK.bytes(), bitmap_slots: SLOTS, bitmap_place: BitmapPlace::Leg };
         let superblocks = Superblock::new_pair(geometry);
@@ -101,6 +103,7 @@ impl World {
             superblocks: superblocks.map(SuperblockFile::new),
             handles,
             broken,
+            crowded,
         }
     }
 
@@ -126,6 +129,7 @@ impl World {
         dirty.iter().for_each(|slot| log::trace!("{slot:?}"));
         let compare_all = loaded.compare_all || plan.work == Work::CompareAll;
         let bitmap = Bitmap::new(copies, loaded, plan.source).map_err(|error| format!("bitmap: {error}"))?;
+        self.crowded.into_iter().for_each(|slots| bitmap.limit_while_away(slots));
         let legs = PerLeg::from_fn(|leg| Arc::new(self.leg(leg, faults)));
         let parts = Parts {
             legs: PerLeg::from_fn(|leg| is_there(leg).then(|| legs[leg].clone())),
