@@ -292,6 +292,46 @@ fn more_objects_than_the_bitmap_has_slots_are_not_forgotten() {
     test.umount_and_compare();
 }
 
+/// Three times as many changed files as the bitmap has slots, in one directory of two.
+#[test]
+fn a_directory_with_more_changed_files_than_slots_is_compared_and_no_other() {
+    if !can_mount() {
+        return;
+    }
+    const FILES: usize = 3 * 8192;
+    const OLD: [u8; 100] = [1; 100];
+    let test = TestMirror::on("coarse", Filesystem::Plain, "");
+    for (dir, files) in [("busy", FILES), ("quiet", 3000)] {
+        fs::create_dir(test.mnt.join(dir)).expect("mkdir");
+        for number in 0..files {
+            fs::write(test.mnt.join(dir).join(number.to_string()), OLD).expect("write");
+        }
+    }
+    fs::write(test.mnt.join("quiet/large"), vec![1; 64 << 20]).expect("write");
+    test.wait_until_clean();
+    order(&test, &["fail", "B"], None);
+    let in_place = |path: &str| {
+        let file = File::options().write(true).open(test.mnt.join(path)).expect("open");
+        file.write_all_at(b"new", 0).expect("no write fails for lack of room");
+    };
+    in_place("quiet/7");
+    (0..FILES).for_each(|number| in_place(&format!("busy/{number}")));
+    fs::rename(test.mnt.join("busy/5"), test.mnt.join("quiet/moved")).expect("rename");
+    let away = test.status();
+    assert!(away["legs"][1]["missing_objects"].is_null(), "it is not known how many: {away}");
+    order(&test, &["re-add", "B"], None);
+    wait_until_whole(&test);
+    let read = test.counter("resync_bytes_read");
+    // Each of them on both legs, and of the other directory less than a twentieth of its small files.
+    let changed = 2 * OLD.len() as u64 * FILES as u64;
+    assert!(
+        (changed / 2..changed + 30_000).contains(&read),
+        "{read} bytes were read, {changed} are in what was changed"
+    );
+    test.umount_and_compare();
+    assert!(fs::read(test.b.join("quiet/moved")).expect("read").starts_with(b"new"));
+}
+
 #[test]
 fn a_bitmap_that_moves_while_a_leg_is_away_is_still_the_one_that_counts() {
     if !can_mount() {

@@ -78,6 +78,13 @@ pub trait Host: Send + Sync {
     /// A copy cannot be written. `Ok`: the fault of that leg is durably recorded elsewhere, go on
     /// with the other copy. `Err`: nothing is left to go on with; the mark fails with this error.
     fn copy_failed(&self, copy: CopyId, error: &io::Error) -> io::Result<()>;
+
+    /// While a leg is away: what names the directory, which the leg that serves calls `dir`, on both legs. `None`
+    /// if that is not known; what lies in it then keeps its own slots.
+    fn directory(&self, dir: &Identity) -> Option<PerLeg<Identity>> {
+        let _ = dir;
+        None
+    }
 }
 
 /// A slot that nobody was using when it was listed.

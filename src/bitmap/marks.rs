@@ -53,6 +53,8 @@ pub struct Stats {
     pub bounded: bool,
     /// Everything is to be compared.
     pub compare_all: bool,
+    /// Slots of directories that stand for what lies in them.
+    pub covered_directories: u64,
     /// Slots in use.
     pub dirty_slots: u64,
     /// Chunks set one by one in them; each open end counts as one.
@@ -251,13 +253,39 @@ impl Bitmap {
             let awaited = state.flush.awaited(&state.table, &held);
             state.marks_asked += 1;
             state.marks += u64::from(awaited.is_some());
+            let away = state.table.is_away();
             drop(state);
             let intent = WriteIntent::new(self, held);
+            if away {
+                self.note_directories(wants, &known);
+            }
             if let Some(flush) = awaited {
                 self.wait_flushed(host, flush)?;
             }
             return Ok(Some(intent));
         }
+    }
+
+    /// Keeps in mind where the objects lie that have just got a slot. They have one that is held: whoever has moved
+    /// one of them since, or does, has said so in it.
+    fn note_directories(&self, wants: &[Want<'_>], known: &[Option<PerLeg<Identity>>]) {
+        for (want, known) in wants.iter().zip(known) {
+            if let Some((known, dir)) = known.zip(want.object.directory()) {
+                self.state.lock().table.lies_in(&known, dir);
+            }
+        }
+    }
+
+    /// A resync begins, or ends: it knows slots by their number meanwhile.
+    pub fn resyncs(&self, begins: bool) {
+        let resyncs = &mut self.state.lock().table.resyncs;
+        *resyncs = if begins { *resyncs + 1 } else { *resyncs - 1 };
+    }
+
+    /// So many slots may be in use while a leg is away, before fewer have to do.
+    #[cfg(any(test, feature = "simulation"))]
+    pub fn limit_while_away(&self, slots: usize) {
+        self.state.lock().table.limit_while_away = slots;
     }
 
     /// An intent on a slot that is dirty already.
@@ -536,8 +564,13 @@ impl Bitmap {
         let state = self.state.lock();
         let compare_all = state.table.header().compare_all;
         Stats {
-            bounded: !compare_all && state.table.used_slots().all(|(_, _, slot)| slot.from.is_none()),
+            bounded: !compare_all
+                && state
+                    .table
+                    .used_slots()
+                    .all(|(_, _, slot)| slot.from.is_none() && !slot.kinds.contains(Kinds::CHILDREN)),
             compare_all,
+            covered_directories: state.table.covering() as u64,
             dirty_slots: state.table.used() as u64,
             dirty_chunks: state.table.used_slots().map(|(_, _, slot)| slot.chunk_count()).sum(),
             unresynced_slots: state.table.needed() as u64,
@@ -583,14 +616,14 @@ impl State {
             let hinted = self.hinted(want);
             let hinted = hinted.and_then(|index| Some((index, self.table.entry(index).slot.as_ref()?)));
             let object = match hinted {
-                Some((index, slot)) if slot.covers(want.kinds, &want.span) && !outlives => {
-                    self.table.hold(index, held);
-                    continue;
-                }
                 Some((_, slot)) => slot.identities,
                 None => known[at].expect("what has no slot has been asked for its identities"),
             };
-            self.table.cover(&object, want.kinds, &want.span, held)?;
+            let (kinds, span) = self.table.all_to_mark(&object, want);
+            match hinted.filter(|(_, slot)| slot.covers(kinds, &span) && !outlives).map(|(index, _)| index) {
+                Some(index) => self.table.hold(index, held),
+                None => self.table.cover(&object, kinds, &span, held)?,
+            }
             if let Some(last) = held.iter().last() {
                 if outlives {
                     self.table.outlive(last, want.object.cover());

@@ -7,10 +7,11 @@
 //! ```
 //!
 //! The bitmap never fails a mark for lack of room or memory: its slots are pinned pages allocated
-//! at mount, and when all are taken the oldest idle ones are synced and cleared on the spot.
+//! at mount, and when all are taken the oldest idle ones are synced and cleared on the spot. While a leg
+//! is away, fewer slots are made to say the same or more instead.
 //!
 //! `chunk`, `slot`, `format` and `load` are pure. `table` is the slots in memory, `flush` brings its
-//! pages to the copies, `room` frees slots, `store` is a copy in a file, `host` what lies around.
+//! pages to the copies, `room` and `coarsen` free slots, `store` is a copy in a file, `host` what lies around.
 //!
 //! Invariants:
 //! - a slot whose last change is not newer than the last good flush is on every copy in use;
@@ -20,6 +21,7 @@
 //! - a slot of an object that is covered by another slot, too, is not cleared before that one.
 
 mod chunk;
+mod coarsen;
 mod flush;
 mod format;
 mod host;
@@ -81,6 +83,11 @@ impl Kinds {
 
     /// All that was born below this directory since the slot's watermark: see [`Want::own`].
     pub const BORN: Kinds = Kinds(32);
+    /// Of a directory, beside [`Kinds::ENTRIES`]: metadata and data of all that lies in it, but not what lies in
+    /// its directories.
+    pub const CHILDREN: Kinds = Kinds(64);
+    /// The object has lost or got a name since the slot was taken, if that was while a leg was away.
+    pub(super) const MOVED: Kinds = Kinds(128);
 
     /// The slot was taken while this leg was away.
     pub(super) fn since_away(leg: LegId) -> Kinds {
@@ -100,6 +107,11 @@ impl Kinds {
     /// From the bits in the file; reserved ones are kept.
     pub(super) fn from_bits(bits: u8) -> Kinds {
         Kinds(bits)
+    }
+
+    /// Whether the slot was taken while a leg was away.
+    pub(super) fn is_since_away(self) -> bool {
+        LegId::ALL.into_iter().any(|leg| self.missed_by(leg))
     }
 
     /// Whether all of `other` is in `self`.
@@ -139,6 +151,12 @@ pub trait Markable {
 
     /// What names the object on both legs. Asked for only when it may have no slot yet.
     fn identities(&self) -> io::Result<PerLeg<Identity>>;
+
+    /// A directory in which it lies, as the source calls it; `None` where that is not known. Asked for while a leg
+    /// is away, with a slot of the object held.
+    fn directory(&self) -> Option<Identity> {
+        None
+    }
 }
 
 /// One thing to mark.
@@ -152,4 +170,7 @@ pub struct Want<'a> {
     /// The object needs a slot of its own, because its name changes. Else the slot that covers it since its birth
     /// will do.
     pub own: bool,
+    /// The object gets or loses a name by this change. What is all of it: as long as it stayed in its directory,
+    /// a slot of that may have stood for it.
+    pub moves: Option<Kinds>,
 }

@@ -14,9 +14,9 @@
 //! the resync may need, slots are dropped and everything is compared instead. The slot that then stands
 //! for all, the root's, is the one that the resync may take from the eighth.
 //!
-//! While a leg is away nothing can be cleared. When the table is full then, the header says, durably,
-//! that everything is to be compared, and no further mark is needed: nothing is forgotten, and no write
-//! fails for lack of room.
+//! While a leg is away nothing can be cleared. When the table is full then, fewer slots are made to say the
+//! same or more (`coarsen`). When that frees none, the header says, durably, that everything is to be compared,
+//! and no further mark is needed: nothing is forgotten, and no write fails for lack of room.
 //!
 //! No mark waits for room while it holds a slot, so those that wait for busy slots get them.
 
@@ -92,7 +92,20 @@ impl Bitmap {
             self.room.wait(&mut state);
             return Ok(true);
         }
+        if state.table.is_away() && !wait {
+            // A resync whose target has gone: it is over.
+            return Ok(false);
+        }
         if state.table.is_away() {
+            state.making_room = true;
+            drop(state);
+            let folded = self.fold(host);
+            let mut state = self.state.lock();
+            state.making_room = false;
+            self.room.notify_all();
+            if folded? {
+                return Ok(true);
+            }
             if !state.table.header().compare_all {
                 log::warn!("the bitmap is full: everything is compared when the leg that is away comes back");
             }

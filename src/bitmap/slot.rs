@@ -151,6 +151,18 @@ impl Slot {
         true
     }
 
+    /// The first chunk that it says may differ.
+    pub fn first_chunk(&self) -> Option<ChunkIndex> {
+        let single = self.chunks().first().map(|range| range.start);
+        [single, self.from].into_iter().flatten().min()
+    }
+
+    /// Whether it says all that `other` says of the same object.
+    pub fn says_all_of(&self, other: &Slot) -> bool {
+        let all = other.chunks().into_iter().map(Span::Chunks).chain(other.from.map(Span::From));
+        self.kinds.contains(other.kinds) && all.into_iter().all(|span| self.covers(Kinds::NONE, &span))
+    }
+
     /// The chunks set one by one, as ranges in ascending order.
     pub fn chunks(&self) -> Vec<Range<ChunkIndex>> {
         let mut ranges: Vec<Range<ChunkIndex>> = Vec::new();

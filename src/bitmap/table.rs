@@ -55,6 +55,8 @@ pub struct Entry {
     pub changed_in: u64,
     /// Hint of the slot that has to be cleared before; 0 for none.
     pub after: u64,
+    /// A directory in which the object lies, as long as it is not moved.
+    pub lies_in: Option<Identity>,
     incarnation: u64,
     hash: u64,
     next: u32,
@@ -70,6 +72,7 @@ impl Entry {
             touched: 0,
             changed_in: 0,
             after: 0,
+            lies_in: None,
             incarnation: 0,
             hash: 0,
             next: NONE,
@@ -107,6 +110,12 @@ pub struct Table {
     cursor: usize,
     used: usize,
     needed: usize,
+    /// Slots of directories that stand for what lies in them.
+    covering: usize,
+    /// How many resyncs are under way, which know slots by their number.
+    pub resyncs: usize,
+    /// How many slots may be in use before room is made while a leg is away.
+    pub limit_while_away: usize,
     serial: u64,
 }
 
@@ -145,6 +154,9 @@ impl Table {
             cursor: 0,
             used: 0,
             needed: 0,
+            covering: 0,
+            resyncs: 0,
+            limit_while_away: super::room::limit(count, 0),
             serial: 0,
         };
         format::encode_header(&header, &mut table.pages);
@@ -194,6 +206,32 @@ impl Table {
     /// Whether a leg is away.
     pub fn is_away(&self) -> bool {
         self.away.is_some()
+    }
+
+    /// The leg that is away.
+    pub fn away(&self) -> Option<LegId> {
+        self.away
+    }
+
+    /// Whether some directory's slot stands for what lies in it.
+    pub fn is_covering(&self) -> bool {
+        self.covering > 0
+    }
+
+    /// Whether a move of the object must be seen in its slots.
+    pub fn keeps_moves(&self, object: &PerLeg<Identity>) -> bool {
+        self.away.is_some() || self.slots_of(object).any(|(_, slot)| slot.kinds.is_since_away())
+    }
+
+    /// How many directories' slots do.
+    pub fn covering(&self) -> usize {
+        self.covering
+    }
+
+    /// The object lies in this directory.
+    pub fn lies_in(&mut self, object: &PerLeg<Identity>, dir: Identity) {
+        let all: Vec<SlotIndex> = self.slots_of(object).map(|(index, _)| index).collect();
+        all.into_iter().for_each(|index| self.entry_mut(index).lies_in = Some(dir));
     }
 
     /// Whether some slot of the object has had all of `kinds` since before a leg went away.
@@ -412,6 +450,34 @@ impl Table {
         Ok(())
     }
 
+    /// Sets and holds a slot of the directory that stands for all that lies in it. It may be one of those that
+    /// no mark gets.
+    pub fn cover_children(&mut self, dir: &PerLeg<Identity>, held: &mut Held) -> Result<(), NoRoom> {
+        let known = self.slots_of(dir).next().map(|(index, slot)| (index, slot.kinds));
+        let (index, kinds) = match known {
+            Some(known) => known,
+            None => {
+                let most = super::room::most_needed(self.header.slots);
+                (self.allocate_below(dir, most)?, Kinds::NONE)
+            }
+        };
+        self.covering += usize::from(!kinds.contains(Kinds::CHILDREN));
+        self.hold(index, held);
+        self.change(index, |slot| slot.add(Kinds::ENTRIES | Kinds::CHILDREN));
+        Ok(())
+    }
+
+    /// Sets and holds a slot that says the same as `other`, or more, of the same object: everything from the
+    /// first of its chunks on.
+    pub fn absorb(&mut self, index: SlotIndex, other: &Slot, held: &mut Held) {
+        self.hold(index, held);
+        self.change(index, |slot| {
+            let all = [slot.first_chunk(), other.first_chunk()];
+            let from = all.into_iter().flatten().min();
+            slot.add(other.kinds) | from.is_some_and(|from| slot.set_from(from))
+        });
+    }
+
     /// Holds the first slot of the object that `choose` likes, or a new one, and changes it by
     /// `change`, which says whether there was anything to change.
     fn set(
@@ -509,7 +575,10 @@ impl Table {
     pub fn clear(&mut self, index: SlotIndex) {
         self.set_needed(index, false);
         self.unlink(index);
-        self.entry_mut(index).slot = None;
+        let entry = self.entry_mut(index);
+        entry.lies_in = None;
+        let covered = entry.slot.take().is_some_and(|slot| slot.kinds.contains(Kinds::CHILDREN));
+        self.covering -= usize::from(covered);
         self.pages[format::slot_range(index)].fill(0);
         self.lazy.insert(format::page_of(index));
         let (page, bit) = place_of(index);
@@ -531,7 +600,15 @@ impl Table {
     /// Ghosts come first: so the file never has more slots in use than the memory ever had, and the
     /// next mount not more than `room` allows for.
     fn allocate(&mut self, object: &PerLeg<Identity>) -> Result<SlotIndex, NoRoom> {
-        if self.used >= super::room::limit(self.entries.len(), self.needed) {
+        let limit = match self.away {
+            Some(_) => self.limit_while_away,
+            None => super::room::limit(self.entries.len(), self.needed),
+        };
+        self.allocate_below(object, limit)
+    }
+
+    fn allocate_below(&mut self, object: &PerLeg<Identity>, limit: usize) -> Result<SlotIndex, NoRoom> {
+        if self.used >= limit {
             return Err(NoRoom);
         }
         let near = |masks: &[u8]| {
@@ -559,6 +636,7 @@ impl Table {
         let entry = self.entry_mut(index);
         entry.incarnation += 1;
         entry.after = 0;
+        self.covering += usize::from(slot.kinds.contains(Kinds::CHILDREN));
         self.link(index, slot);
     }
 

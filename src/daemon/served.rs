@@ -112,7 +112,8 @@ impl Served {
                 errno: (lost.errno != 0 && !lost.missing).then(|| errno(lost.errno).to_string()),
                 since: Some(lost.since.secs),
                 missing_bytes: stats.bounded.then_some(stats.dirty_chunks * self.mirror.chunk_bytes()),
-                missing_objects: (!stats.compare_all).then_some(stats.dirty_slots),
+                missing_objects: (!stats.compare_all && stats.covered_directories == 0)
+                    .then_some(stats.dirty_slots),
                 ..leg
             },
         }

@@ -96,7 +96,8 @@ pub struct Leg {
     pub errno: Option<String>,
     /// How much it misses, at most, in bytes of data; `None` where the bitmap does not tell.
     pub missing_bytes: Option<u64>,
-    /// How many objects it misses something of; `None` where everything is to be compared.
+    /// How many objects it misses something of; `None` where whole directories, or everything,
+    /// are to be compared.
     pub missing_objects: Option<u64>,
     /// Reads since the mount that this leg could not do, and the other leg answered.
     pub read_errors: u64,

@@ -208,7 +208,11 @@ impl<L: Leg> Mirror<L> {
                 _ => {}
             }
         }
-        Want { object: marked, kinds, span, own }
+        let moves = matches!(touch.part, Part::Moved).then_some(match touch.object.kind {
+            Kind::File => Kinds::METADATA | Kinds::DATA,
+            _ => Kinds::METADATA,
+        });
+        Want { object: marked, kinds, span, own, moves }
     }
 
     /// Marks what is touched and nothing else: whatever comes of it, the next resync looks at it.

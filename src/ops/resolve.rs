@@ -139,6 +139,37 @@ impl<L: Leg> Mirror<L> {
         of_dir.map_or(Identity::UNKNOWN, |of_dir| Identity::at_place(&of_dir, &name, self.is_certain(object)))
     }
 
+    /// What names a directory on both legs while one is away; `None` where that cannot be told.
+    ///
+    /// One that the kernel does not know has been moved by nobody since the leg went, or it has a slot, which
+    /// says where that leg has it: the bitmap goes by that first.
+    pub(super) fn directory_alone(&self, dir: &Identity) -> Option<PerLeg<Identity>> {
+        let here = self.source();
+        let is_it = |object: &Arc<Object<L>>| object.with_names(|names| names.identities[here] == Some(*dir));
+        let there = match self.table.by_number(dir.ino).filter(is_it) {
+            Some(object) => {
+                let known = object.with_names(|names| names.identities[here.other()]);
+                known.unwrap_or_else(|| self.place_on(&object, here))
+            }
+            None if dir.opens() => self.place_of_unknown(dir, here).ok()?,
+            None => return None,
+        };
+        let mut both = PerLeg::new(*dir, *dir);
+        both[here.other()] = there;
+        (there != Identity::UNKNOWN).then_some(both)
+    }
+
+    fn place_of_unknown(&self, dir: &Identity, here: LegId) -> io::Result<Identity> {
+        let leg = self.leg(here)?;
+        if leg.identity(&leg.root())?.is_same(dir) {
+            return Ok(Identity::at_root(dir));
+        }
+        let parent = leg.parent(&leg.find(dir)?)?;
+        let entry = leg.read_dir(&parent)?.into_iter().find(|entry| entry.ino == dir.ino);
+        let name = entry.ok_or_else(|| errno(libc::ESTALE))?.name;
+        Ok(Identity::at_place(&leg.identity(&parent)?, &name, false))
+    }
+
     /// Whether it is certain what the object is on the leg that is away: that was asked before it went, or the
     /// object was born before and nothing about its names was open then.
     pub(super) fn is_certain(&self, object: &Arc<Object<L>>) -> bool {
@@ -286,5 +317,11 @@ impl<L: Leg> Markable for Marked<'_, L> {
 
     fn identities(&self) -> io::Result<PerLeg<Identity>> {
         self.mirror.identities(self.object)
+    }
+
+    fn directory(&self) -> Option<Identity> {
+        let source = self.mirror.source();
+        let dir = self.object.with_names(|names| names.place.as_ref().map(|(dir, _)| dir.clone()))?;
+        dir.with_names(|names| names.identities[source])
     }
 }

@@ -135,6 +135,10 @@ impl<L: Leg> Host for Mirror<L> {
         if self.keeps_its_bits() { Err(errno(libc::ENODEV)) } else { Ok(()) }
     }
 
+    fn directory(&self, dir: &Identity) -> Option<PerLeg<Identity>> {
+        self.directory_alone(dir)
+    }
+
     fn copy_failed(&self, copy: CopyId, error: &io::Error) -> io::Result<()> {
         let number = error.raw_os_error().unwrap_or(libc::EIO);
         match copy {

@@ -76,7 +76,8 @@ impl<L: Leg> Run<'_, L> {
     }
 
     /// Two objects that correspond. Those with a slot have their turn later; here is the only look at
-    /// those without: born since their directory was marked, or untouched and equal.
+    /// those without: born since their directory was marked, or untouched and equal; or its slot stands for them,
+    /// and then they are compared whatever they look like.
     fn look_at(
         &mut self,
         intent: &WriteIntent<'_>,
@@ -98,20 +99,21 @@ impl<L: Leg> Run<'_, L> {
             self.pairs.insert(ids);
         }
         if self.everything && wanted.stat.kind == Kind::Directory {
-            self.list(Dir { ids, slot: dir.slot, since: None });
+            self.list(Dir { ids, slot: dir.slot, since: None, whole: false });
             return Ok(());
         }
         let born = was_born_since(&wanted.stat, dir.since);
         if born && wanted.stat.kind == Kind::Directory {
-            self.list(Dir { ids, ..dir });
+            self.list(Dir { ids, whole: false, ..dir });
         }
         let certain = self.known(&wanted.identity).is_some_and(|at| self.objects[at].is_certain());
-        if certain && !self.everything && !born {
+        if certain && !self.everything && !born && !dir.whole {
             return Ok(());
         }
         let (s_node, t_node) = (s.child(sd, name)?, t.child(td, name)?);
-        if may_hold_other_data(&wanted.stat, &found.stat, self.everything || born, self.sides.keeps()) {
-            self.compare(intent, ids, (&s_node, &t_node), &wanted.stat, born)?;
+        let all = born || dir.whole;
+        if may_hold_other_data(&wanted.stat, &found.stat, self.everything || all, self.sides.keeps()) {
+            self.compare(intent, ids, (&s_node, &t_node), &wanted.stat, all)?;
         }
         if metadata::differs(self.sides, &s_node, &t_node)? {
             metadata::equalize(self.sides, intent, &s_node, &t_node)?;
@@ -122,7 +124,8 @@ impl<L: Leg> Run<'_, L> {
     /// All data of a file whose metadata are not yet equal.
     ///
     /// ORDER: the data is equal and durable, or its slot is, before the length and the times are made
-    /// equal: these are all that tells the next resync to look at the data. Unless its birth does.
+    /// equal: these are all that tells the next resync to look at the data. Unless its birth does, or the slot
+    /// of its directory.
     fn compare(
         &mut self,
         intent: &WriteIntent<'_>,
@@ -246,7 +249,7 @@ impl<L: Leg> Run<'_, L> {
                 metadata::equalize(self.sides, &intent, &s_node, &t_node)
             }
             (Kind::Directory, Some(slot)) => {
-                self.list(Dir { ids, slot, since: None });
+                self.list(Dir { ids, slot, since: None, whole: false });
                 Ok(())
             }
             _ => {

@@ -25,6 +25,9 @@
 //! its removal): that one is built. It has one name, or a slot: link(2) and the removal of one
 //! name of several mark the object.
 //!
+//! While a leg was away, a directory's slot may have come to stand for all that lies in it
+//! ([`Kinds::CHILDREN`](crate::bitmap::Kinds::CHILDREN)). All of that is compared where it lies.
+//!
 //! # Crashes
 //!
 //! The source is never changed, and no slot is given back before all that it stands for is equal.
@@ -147,6 +150,7 @@ impl<'a, L: Leg> Resync<'a, L> {
         progress: &'a Progress,
     ) -> Self {
         let pending = Mutex::new(Rank::Leaf, Pending::default());
+        bitmap.resyncs(true);
         let trouble = Mutex::new(Rank::Leaf, None);
         Resync { legs, bitmap, source, scope, host, progress, pending, trouble }
     }
@@ -190,6 +194,12 @@ impl<'a, L: Leg> Resync<'a, L> {
 
     fn sides(&self) -> Sides<'a, L> {
         Sides { s: &self.legs[self.source], t: &self.legs[self.source.other()], source: self.source }
+    }
+}
+
+impl<L: Leg> Drop for Resync<'_, L> {
+    fn drop(&mut self) {
+        self.bitmap.resyncs(false);
     }
 }
 

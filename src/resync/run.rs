@@ -25,6 +25,8 @@ pub(super) struct Dir {
     pub slot: SlotIndex,
     /// And all of what was born in it on the source then or later.
     pub since: Option<Timestamp>,
+    /// That slot stands for all that lies in it, too.
+    pub whole: bool,
 }
 
 /// The state of one pass.
@@ -128,16 +130,18 @@ impl<'r, L: Leg> Run<'r, L> {
                 kinds: Kinds::ENTRIES | Kinds::METADATA,
                 span: Span::None,
                 own: true,
+                moves: None,
             };
             let slot = self.bitmap.mark_everything(self.host, &want)?.ok_or_else(|| errno(libc::ENOSPC))?;
             self.root = Some(slot);
-            self.list(Dir { ids, slot, since: None });
+            self.list(Dir { ids, slot, since: None, whole: false });
         }
         for at in 0..self.objects.len() {
             let object = &self.objects[at];
             if object.kinds.contains(Kinds::ENTRIES) {
                 let since = object.born_since.map(|births| births[self.sides.source]);
-                self.list(Dir { ids: object.ids, slot: object.slots[0], since });
+                let whole = object.kinds.contains(Kinds::CHILDREN);
+                self.list(Dir { ids: object.ids, slot: object.slots[0], since, whole });
             }
         }
         Ok(())
@@ -156,12 +160,17 @@ impl<'r, L: Leg> Run<'r, L> {
             self.park(dir)?;
             at += 1;
         }
+        let parked = at;
         at = 0;
         while let Some(&dir) = self.dirs.get(at) {
             if host.stop_requested() {
                 return Ok(Outcome::Stopped);
             }
             self.at = Some(dir.ids);
+            if at >= parked {
+                // It has been met only now: where it lay before, its names were not looked at.
+                self.park(dir)?;
+            }
             self.place(&self.intent(dir), &dir.ids)?;
             at += 1;
         }
@@ -348,7 +357,8 @@ impl<'r, L: Leg> Run<'r, L> {
                 slot
             }
         };
-        self.list_again(Dir { ids, slot, since: None });
+        // What is built is built as the source has it.
+        self.list_again(Dir { ids, slot, since: None, whole: false });
         Ok(true)
     }
 
@@ -367,7 +377,7 @@ impl<'r, L: Leg> Run<'r, L> {
 
     fn mark(&self, ids: PerLeg<Identity>, kinds: Kinds, span: Span) -> io::Result<Option<SlotIndex>> {
         let object = Marked { ids, hint: AtomicU64::new(0) };
-        self.bitmap.mark_for_resync(self.host, &Want { object: &object, kinds, span, own: true })
+        self.bitmap.mark_for_resync(self.host, &Want { object: &object, kinds, span, own: true, moves: None })
     }
 
     /// The intent under which a directory's names are changed.

@@ -4,10 +4,11 @@
 use mirrorfs::legs::LegId;
 use mirrorfs::legs::simulated::Call;
 use mirrorfs::sim::rng::Rng;
+use mirrorfs::sim::scheduler::Rule;
 
 use crate::client::Mix;
 use crate::run::{Setup, run};
-use crate::world::Fault;
+use crate::world::{Broken, Fault};
 
 const CHANGES: [Call; 9] = [
     Call::Make,
@@ -127,4 +128,52 @@ fn legs_that_are_not_there_at_a_mount_come_back_or_are_replaced() {
         }
     }
     assert!(replaced > 50, "only {replaced} legs were replaced");
+}
+
+/// Room for few slots while a leg is away, so that directories' slots come to stand for what lies in them.
+fn crowded(seed: u64) -> Setup {
+    let slots = Some(4 + (seed % 9) as usize);
+    Setup { without: true, mounts: 5, crowded: slots, ..Setup::of_seed(700_000 + seed) }
+}
+
+#[test]
+fn a_bitmap_that_is_full_while_a_leg_is_away_forgets_nothing() {
+    let (mut coarse, mut everything) = (0, 0);
+    for seed in 0..500 {
+        match run(crowded(seed)) {
+            Ok(counts) => {
+                coarse += counts.coarse;
+                everything += counts.everything;
+            }
+            Err(what) => panic!("seed {seed}: {what}"),
+        }
+    }
+    println!("{coarse} mounts ended with a covered directory, {everything} with everything to compare");
+    assert!(coarse > 20 && everything > 20, "both are tried: {coarse} and {everything}");
+}
+
+#[test]
+fn a_bitmap_that_is_full_when_a_leg_has_failed_forgets_nothing() {
+    for leg in LegId::ALL {
+        for seed in 0..150 {
+            let call = CHANGES[(seed % CHANGES.len() as u64) as usize];
+            let fault = Fault { leg, call, after: seed % 5, errno: libc::EIO, for_good: true };
+            let setup = Setup { faults: [Some(fault), None], ..crowded(seed) };
+            if let Err(what) = run(setup) {
+                panic!("seed {seed}, {fault:?}: {what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_leaves_a_covered_directory_without_all_of_it_being_marked_is_found() {
+    let rule = Some(Rule::MovedIsWhole);
+    let found = (3000..6000).find_map(|seed| {
+        let broken = Broken { rule, ..Broken::nothing() };
+        let found = run(Setup { broken, ..crowded(seed) }).err()?;
+        run(crowded(seed)).ok()?;
+        Some(format!("seed {seed}: {found}"))
+    });
+    println!("{}", found.expect("O1"));
 }

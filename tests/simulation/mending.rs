@@ -109,7 +109,7 @@ fn a_crash_at_every_step_of_mending_leaves_the_file_as_it_was() {
     for (places, crash) in BAD.iter().flat_map(|bad| [(*bad, Crash::Kill), (*bad, Crash::PowerCut)]) {
         for seed in 1..7 {
             for step in 1.. {
-                let world = Arc::new(World::new(true, Broken::nothing()));
+                let world = Arc::new(World::new(true, Broken::nothing(), None));
                 written(&world).unwrap();
                 let image = world.disk(LegId::A).live();
                 let id = check::tree(&image)[&format!("/{NAME}")].0;

@@ -37,6 +37,8 @@ pub struct Setup {
     pub without: bool,
     /// Sectors of this leg become bad, now and then, in all mounts but the last.
     pub bad_sectors: Option<LegId>,
+    /// The bitmap has room for so few slots while a leg is away.
+    pub crowded: Option<usize>,
 }
 
 impl Setup {
@@ -50,6 +52,7 @@ impl Setup {
             faults: [None; 2],
             without: false,
             bad_sectors: None,
+            crowded: None,
         }
     }
 }
@@ -68,6 +71,10 @@ pub struct Counts {
     pub trace: u64,
     /// Whether the first mount came to its end.
     pub first_finished: bool,
+    /// Mounts at whose end a directory's slot stood for what lies in it.
+    pub coarse: u64,
+    /// Mounts at whose end everything was to be compared.
+    pub everything: u64,
 }
 
 impl fmt::Display for Counts {
@@ -84,7 +91,7 @@ impl fmt::Display for Counts {
 pub fn run(setup: Setup) -> Result<Counts, String> {
     let mut rng = Rng::new(setup.seed);
     let clients = 1 + rng.below(3) as usize;
-    let world = Arc::new(World::new(!rng.one_in(4), setup.broken));
+    let world = Arc::new(World::new(!rng.one_in(4), setup.broken, setup.crowded));
     let memory = Arc::new(Memory::new(clients));
     prepare(&world)?;
     let mut run = Run { setup, rng, world, memory, counts: Counts { runs: 1, ..Counts::default() } };
@@ -184,6 +191,11 @@ impl Run {
         let left = std::mem::take(&mut *left.lock());
         if let Some(refused) = left.refused {
             return Err(refused);
+        }
+        if let Some(mirror) = &left.mirror {
+            let stats = mirror.bitmap_stats();
+            self.counts.coarse += u64::from(stats.covered_directories > 0);
+            self.counts.everything += u64::from(stats.compare_all);
         }
         match report.end {
             End::Finished => self.after_unmount(left, last),

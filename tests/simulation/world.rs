@@ -96,6 +96,8 @@ pub struct World {
     replaced: AtomicU64,
     handles: bool,
     broken: Broken,
+    /// How many slots may be in use while a leg is away, if not as many as usual.
+    crowded: Option<usize>,
 }
 
 /// A mounted mirror and what is known about it from outside.
@@ -110,13 +112,13 @@ pub struct Mounted {
 
 impl World {
     /// A new mirror on two empty disks.
-    pub fn new(handles: bool, broken: Broken) -> World {
+    pub fn new(handles: bool, broken: Broken, crowded: Option<usize>) -> World {
         let geometry =
             Geometry { chunk_size: CHUNK.bytes(), bitmap_slots: SLOTS, bitmap_place: BitmapPlace::Leg };
         let superblocks = Superblock::new_pair(geometry);
         let half = |leg| Mutex::new(Rank::Leaf, Half::new(leg, superblocks[leg].clone()));
         let begun = Mutex::new(Rank::Leaf, PerLeg::new(None, None));
-        World { halves: PerLeg::from_fn(half), begun, replaced: AtomicU64::new(0), handles, broken }
+        World { halves: PerLeg::from_fn(half), begun, replaced: AtomicU64::new(0), handles, broken, crowded }
     }
 
     fn half(&self, leg: LegId) -> Half {
@@ -154,6 +156,7 @@ impl World {
         dirty.iter().for_each(|slot| log::trace!("{slot:?}"));
         let compare_all = loaded.compare_all || plan.work == Work::CompareAll;
         let bitmap = Bitmap::new(copies, loaded, plan.source).map_err(|error| format!("bitmap: {error}"))?;
+        self.crowded.into_iter().for_each(|slots| bitmap.limit_while_away(slots));
         let legs = PerLeg::from_fn(|leg| Arc::new(self.leg(leg, faults)));
         let parts = Parts {
             legs: PerLeg::from_fn(|leg| is_there(leg).then(|| legs[leg].clone())),

@@ -1,5 +1,6 @@
 //! Claims of the whole bitmap, on copies in memory that record, fail and tear as told.
 
+mod coarsening;
 mod loading;
 mod marking;
 mod random;
@@ -142,7 +143,7 @@ impl Object {
     }
 
     pub fn want(&self, kinds: Kinds, span: Span) -> Want<'_> {
-        Want { object: self, kinds, span, own: false }
+        Want { object: self, kinds, span, own: false, moves: None }
     }
 
     pub fn data(&self, chunks: Range<u64>) -> Want<'_> {

@@ -29,8 +29,13 @@ fn every_mark_since_the_last_sync_is_there_after_a_crash() {
             let mut open: Vec<(WriteIntent<'_>, Want<'_>)> = Vec::new();
             for _ in 0..random.below(12) {
                 let want = random_want(&mut random, &objects);
-                let again =
-                    Want { object: want.object, kinds: want.kinds, span: want.span.clone(), own: false };
+                let again = Want {
+                    object: want.object,
+                    kinds: want.kinds,
+                    span: want.span.clone(),
+                    own: false,
+                    moves: None,
+                };
                 open.push((mark_and_check(&bitmap, &host, &stores, SLOTS, &[want]), again));
                 match random.below(8) {
                     0 => bitmap.tick(),

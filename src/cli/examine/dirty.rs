@@ -20,7 +20,7 @@ pub struct Dirty {
     pub path: Option<String>,
     /// On this leg.
     pub inode: u64,
-    /// entries, metadata, data, births
+    /// entries, children, metadata, data, births
     pub kinds: Vec<&'static str>,
     /// Byte ranges, start and end; no end: whatever comes behind.
     pub ranges: Vec<(u64, Option<u64>)>,
@@ -47,6 +47,7 @@ pub fn describe(leg: &LegDir, role: LegId, chunk: ChunkSize, slots: &[DirtySlot]
 fn kinds(kinds: Kinds) -> Vec<&'static str> {
     let all = [
         (Kinds::ENTRIES, "entries"),
+        (Kinds::CHILDREN, "children"),
         (Kinds::METADATA, "metadata"),
         (Kinds::DATA, "data"),
         (Kinds::BORN, "births"),

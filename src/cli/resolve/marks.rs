@@ -91,8 +91,12 @@ impl Marks {
     /// Of what `name` in `dir` names; the roots have no name.
     pub fn of_object(&self, dir: u64, name: Option<&OsStr>, object: &Metadata) -> Here {
         let was_at = self.by_ino.get(&object.ino()).and_then(|mark| mark.was_at);
+        let itself = self.says(object.ino(), &[Kinds::ENTRIES, Kinds::METADATA, Kinds::DATA]);
+        // The slot of its directory stands for it: that one of all has changed does not tell which.
+        let covered =
+            self.by_ino.get(&dir).is_some_and(|mark| (mark.since | mark.before).contains(Kinds::CHILDREN));
         Here {
-            itself: self.says(object.ino(), &[Kinds::ENTRIES, Kinds::METADATA, Kinds::DATA]),
+            itself: if covered && itself == Says::Unchanged { Says::Silent } else { itself },
             born: self.alone_since.zip(birth(object)).map(|(since, born)| born >= since),
             moved: was_at.zip(name).map(|(at, name)| (at.dir.ino, at.name_hash) != (dir, name_hash(name))),
         }
@@ -112,4 +116,34 @@ impl Marks {
 fn birth(object: &Metadata) -> Option<Timestamp> {
     let born = object.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
     Some(Timestamp { secs: i64::try_from(born.as_secs()).ok()?, nanos: born.subsec_nanos() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bitmap::SlotIndex;
+    use crate::legs::{Identity, PerLeg};
+
+    #[test]
+    fn what_a_directory_stands_for_may_have_been_changed() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::write(top.path().join("file"), "").unwrap();
+        let (dir, file) = (std::fs::metadata(top.path()), std::fs::metadata(top.path().join("file")));
+        let (dir, file) = (dir.unwrap(), file.unwrap());
+        let says = |kinds: Kinds| {
+            let identities = PerLeg::from_fn(|_| Identity { ino: dir.ino(), handle: None });
+            let slot = DirtySlot {
+                index: SlotIndex(0),
+                identities,
+                kinds,
+                chunks: Vec::new(),
+                from: None,
+                born_since: None,
+            };
+            let marks = Marks::of(&[slot], LegId::A, None);
+            marks.of_object(dir.ino(), Some(OsStr::new("file")), &file).itself
+        };
+        assert_eq!(says(Kinds::ENTRIES), Says::Unchanged);
+        assert_eq!(says(Kinds::ENTRIES | Kinds::CHILDREN), Says::Silent);
+    }
 }

@@ -1,9 +1,12 @@
 //! More is dirty than the bitmap has slots for.
 
-use super::world::{World, file, sweep, write};
-use crate::legs::LegId;
+use std::ffi::OsStr;
+
+use super::world::{CALLER, NOBODY, World, file, sweep, write};
+use crate::inode::Ino;
 use crate::legs::simulated::SimLeg;
-use crate::ops::{Mirror, MirrorState};
+use crate::legs::{LegId, Make, RenameMode};
+use crate::ops::{Mirror, MirrorState, SetAttr, SetTime};
 use crate::resync::{Outcome, Resync, Scope};
 
 /// Names of more files than there are slots.
@@ -62,6 +65,35 @@ fn a_leg_that_missed_more_than_fits_the_bitmap_is_brought_back_by_comparing_ever
         sweep(&mirror);
         world.assert_equal();
         names().iter().for_each(|name| write(&mirror, name, b"after"));
+        sweep(&mirror);
+        world.assert_equal();
+    }
+}
+
+/// What is in a directory is compared where the directory has come to.
+#[test]
+fn what_lies_in_a_directory_that_was_moved_is_compared_when_everything_is() {
+    for deeper in [false, true] {
+        let world = World::new();
+        let mirror = world.mount();
+        let make = |at: Ino, name: &str| {
+            mirror.make(at, OsStr::new(name), Make::Directory { mode: 0o755 }, NOBODY).unwrap().attr.ino
+        };
+        let top = make(Ino::ROOT, "before");
+        let dir = if deeper { make(top, "deeper") } else { top };
+        let (found, fh) = mirror.create(dir, OsStr::new("file"), 0o644, NOBODY, libc::O_RDWR).unwrap();
+        mirror.write(fh, b"clean", 0, false).unwrap();
+        sweep(&mirror);
+        mirror.take_out(LegId::B).unwrap();
+        mirror.bitmap.limit_while_away(2);
+        let (from, to) = (OsStr::new("before"), OsStr::new("after"));
+        mirror.rename(Ino::ROOT, from, Ino::ROOT, to, RenameMode::NoReplace).unwrap();
+        mirror.write(fh, b"alone", 0, false).unwrap();
+        let mtime = Some(SetTime::At(found.attr.stat.mtime));
+        mirror.setattr(found.attr.ino, &SetAttr { mtime, ..SetAttr::default() }, None, CALLER).unwrap();
+        assert!(mirror.bitmap.compare_all());
+        mirror.release(fh);
+        world.bring_back(&mirror, LegId::B);
         sweep(&mirror);
         world.assert_equal();
     }

@@ -161,7 +161,13 @@ impl<L: Leg> World<L> {
         let wants: Vec<_> = wants
             .iter()
             .zip(&objects)
-            .map(|((_, kinds, span), object)| Want { object, kinds: *kinds, span: span.clone(), own: false })
+            .map(|((_, kinds, span), object)| Want {
+                object,
+                kinds: *kinds,
+                span: span.clone(),
+                own: false,
+                moves: None,
+            })
             .collect();
         let intent = self.bitmap.mark(&Quiet, &wants).unwrap();
         for &id in &self.on {
@@ -289,6 +295,7 @@ impl<L: Leg> World<L> {
         let resync = Resync::new(&self.legs, &self.bitmap, source, scope, &Quiet, &progress);
         assert_eq!(resync.namespace_and_metadata()?, Outcome::Done);
         assert_eq!(resync.data()?, Outcome::Done);
+        drop(resync);
         Ok(progress)
     }
 }
