@@ -1,7 +1,8 @@
 //! What is covered by the slot of the directory that it was born in, and needs none of its own.
 //!
-//! The bitmap knows only the directory's slot. Before that is cleared, the times of what it covers have to be alike
-//! on both legs, so it is kept in mind here what that is.
+//! The bitmap knows only the directory's slot, so it is kept in mind here what that covers: before it is cleared,
+//! the times of all that have to be alike on both legs. And the object itself is kept, also when the kernel
+//! forgets it, for it alone knows that it is covered: should it move, its own slot has to tell all of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,48 +13,62 @@ use crate::inode::Object;
 use crate::legs::{Identity, Leg, LegId, PerLeg, Stat};
 use crate::sync::{Mutex, Rank};
 
-/// The most objects that are covered at a time (112 bytes each). Others get slots of their own.
+/// The most objects that are covered at a time, some 500 bytes each. Others get slots of their own.
 const MOST: usize = 1 << 16;
 
 /// See the module.
-pub(super) struct Covers(Mutex<Covered>);
+pub(super) struct Covers<L: Leg>(Mutex<Covered<L>>);
 
-#[derive(Default)]
-struct Covered {
-    by_slot: HashMap<u64, Vec<PerLeg<Identity>>>,
+struct Covered<L: Leg> {
+    /// By the slot's word, and by where the object lies in memory.
+    by_slot: HashMap<u64, HashMap<usize, Arc<Object<L>>>>,
     count: usize,
 }
 
-impl Covers {
-    pub fn new() -> Covers {
-        Covers(Mutex::new(Rank::Leaf, Covered::default()))
+fn place_of<L: Leg>(object: &Arc<Object<L>>) -> usize {
+    Arc::as_ptr(object) as usize
+}
+
+impl<L: Leg> Covers<L> {
+    pub fn new() -> Self {
+        Covers(Mutex::new(Rank::Leaf, Covered { by_slot: HashMap::new(), count: 0 }))
     }
 
     /// Keeps one more in mind; false if there are too many.
-    fn add(&self, cover: u64, object: PerLeg<Identity>) -> bool {
+    fn add(&self, cover: u64, object: &Arc<Object<L>>) -> bool {
         let mut covered = self.0.lock();
         let room = covered.count < MOST;
         if room {
             covered.count += 1;
-            covered.by_slot.entry(cover).or_default().push(object);
+            covered.by_slot.entry(cover).or_default().insert(place_of(object), object.clone());
         }
         room
     }
 
     /// What this slot covers beside its own object.
-    pub fn of(&self, cover: u64) -> Vec<PerLeg<Identity>> {
-        self.0.lock().by_slot.get(&cover).cloned().unwrap_or_default()
+    pub fn of(&self, cover: u64) -> Vec<Arc<Object<L>>> {
+        self.0.lock().by_slot.get(&cover).into_iter().flat_map(HashMap::values).cloned().collect()
     }
 
-    /// Forgets what is covered by slots that are not there any more.
-    pub fn forget(&self, is_gone: impl Fn(u64) -> bool) {
+    /// The object is gone: nobody has to find it any more, and what it holds on the legs is to be let go of.
+    pub fn drop_gone(&self, object: &Arc<Object<L>>) {
+        let mut covered = self.0.lock();
+        let of_slot = covered.by_slot.get_mut(&object.cover.load(Ordering::Acquire));
+        let gone = of_slot.and_then(|of_slot| of_slot.remove(&place_of(object)));
+        covered.count -= usize::from(gone.is_some());
+        drop(covered);
+        drop(gone);
+    }
+
+    /// What was covered by slots that are not there any more; forgotten here.
+    pub fn uncovered(&self, is_gone: impl Fn(u64) -> bool) -> Vec<Arc<Object<L>>> {
         let known: Vec<u64> = self.0.lock().by_slot.keys().copied().collect();
         let gone: Vec<u64> = known.into_iter().filter(|&cover| is_gone(cover)).collect();
         let mut covered = self.0.lock();
-        for cover in gone {
-            let objects = covered.by_slot.remove(&cover).map_or(0, |objects| objects.len());
-            covered.count -= objects;
-        }
+        let objects = gone.iter().filter_map(|cover| covered.by_slot.remove(cover));
+        let objects: Vec<_> = objects.flat_map(HashMap::into_values).collect();
+        covered.count -= objects.len();
+        objects
     }
 }
 
@@ -64,18 +79,25 @@ impl<L: Leg> Mirror<L> {
     pub(super) fn cover(
         &self,
         dir: &Arc<Object<L>>,
-        object: &Object<L>,
+        object: &Arc<Object<L>>,
         made: &PerLeg<Option<(Identity, Stat)>>,
     ) {
         let births = PerLeg::from_fn(|leg| made[leg].and_then(|(_, stat)| stat.btime));
         let cover = self.bitmap.born(&self.markable(dir), births);
         let both = LegId::ALL.iter().all(|&leg| made[leg].is_some());
-        if cover == 0 || !both || !self.is_equal() || self.health.is_degraded() {
-            return;
-        }
-        let identities = PerLeg::from_fn(|leg| made[leg].map_or(Identity::UNKNOWN, |(identity, _)| identity));
-        if self.covers.add(cover, identities) {
+        if cover != 0
+            && both
+            && self.is_equal()
+            && !self.health.is_degraded()
+            && self.covers.add(cover, object)
+        {
             object.cover.store(cover, Ordering::Release);
         }
+    }
+
+    /// Lets go of what is not covered any more.
+    pub(super) fn forget_uncovered(&self) {
+        let uncovered = self.covers.uncovered(|cover| !self.bitmap.is_covered(cover));
+        uncovered.into_iter().for_each(|object| self.table.reap(Some(object)));
     }
 }

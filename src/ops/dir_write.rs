@@ -249,6 +249,7 @@ impl<L: Leg> Mirror<L> {
     fn replaced(&self, object: &Arc<Object<L>>, dir: &Arc<Object<L>>, name: &OsStr) {
         object.replaced.store(true, Ordering::Release);
         object.with_names(|names| names.gone = true);
+        self.covers.drop_gone(object);
         self.displaced(object, dir, name);
         self.pins.forget(object.ino.0, object.generation);
         if let Some(caches) = self.invalidate.get() {
@@ -262,6 +263,7 @@ impl<L: Leg> Mirror<L> {
         if !keeps_a_name {
             object.with_names(|names| names.gone = true);
             self.pins.forget(object.ino.0, object.generation);
+            self.covers.drop_gone(object);
         }
     }
 

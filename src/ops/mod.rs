@@ -107,7 +107,7 @@ pub struct Mirror<L: Leg> {
     requests: AtomicU64,
     invalidate: std::sync::OnceLock<Arc<dyn Invalidate>>,
     herald: std::sync::OnceLock<Arc<dyn Herald>>,
-    covers: covers::Covers,
+    covers: covers::Covers<L>,
 }
 
 /// On whose behalf a request is made.

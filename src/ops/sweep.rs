@@ -42,7 +42,7 @@ impl<L: Leg> Mirror<L> {
         // ORDER: both legs are durable before a bit is dropped (O3). A crash in between leaves dirty
         // bits over equal legs.
         let cleared = self.bitmap.clear(&idle);
-        self.covers.forget(|cover| !self.bitmap.is_covered(cover));
+        self.forget_uncovered();
         if let Err(error) = self.bitmap.write_back(self) {
             log::warn!("cannot write cleared bits; they cost a compare at the next resync: {error}");
         }
@@ -60,9 +60,17 @@ impl<L: Leg> Mirror<L> {
         // Whoever has cleared it meanwhile has settled it before.
         let Some(intent) = self.bitmap.hold_idle(slot) else { return Ok(()) };
         let covered = self.covers.of(slot.hint);
-        std::iter::once(&slot.identities).chain(&covered).try_for_each(|identities| {
-            let nodes = self.slot_nodes(identities);
+        let settle = |identities: PerLeg<Identity>| {
+            let nodes = self.slot_nodes(&identities);
             ignore_gone(nodes.and_then(|nodes| self.settle_times(&intent, &nodes)))
+        };
+        settle(slot.identities)?;
+        covered.into_iter().try_for_each(|object| {
+            let known = object.with_names(|names| names.identities);
+            let settled = settle(known.map(|identity| identity.unwrap_or(Identity::UNKNOWN)));
+            // It may have lost its last name meanwhile.
+            self.table.reap(Some(object));
+            settled
         })
     }
 

@@ -16,6 +16,7 @@ use super::{Outcome, Resync, ResyncHost, Scope, Sides, metadata};
 use crate::bitmap::{self, Bitmap, ChunkIndex, Kinds, Markable, SlotIndex, Span, Want, WriteIntent};
 use crate::error::errno;
 use crate::legs::{Area, Identity, Kind, Leg, LegId, PerLeg, Timestamp};
+use crate::sync::join;
 
 /// A directory whose names are to be made equal.
 #[derive(Clone, Copy, Debug)]
@@ -220,8 +221,17 @@ impl<'r, L: Leg> Run<'r, L> {
     /// ORDER: what was placed is durable before anything parked is deleted, so that a filesystem which
     /// does not keep the order of its names cannot lose both places of an object. A slot is
     /// given back only after that; it is cleared by the sweep, after a sync of both legs (O3).
+    ///
+    /// And what was compared because it was born under a cover is durable on both legs before changes are let in:
+    /// the next mount knows nothing of the cover, so it may be moved out of reach of the slot that stood for it.
     pub fn finish(mut self) -> io::Result<Pending> {
-        self.sides.t.sync_all()?;
+        let Sides { s, t, .. } = self.sides;
+        if self.dirs.iter().any(|dir| dir.since.is_some()) {
+            let (of_source, of_target) = join(|| s.sync_all(), || t.sync_all());
+            of_source.and(of_target)?;
+        } else {
+            t.sync_all()?;
+        }
         let intent = self.bitmap.hold(self.any_slot());
         self.parked.delete_all(self.sides.t, &intent)?;
         drop(intent);

@@ -161,6 +161,91 @@ fn a_new_directory_that_moves_takes_the_cover_of_what_is_in_it_along() {
     }
 }
 
+/// What only the object in memory knows must not go with it.
+#[test]
+fn what_is_covered_and_was_forgotten_by_the_kernel_moves_as_if_it_was_not() {
+    for leg in LegId::ALL {
+        for (what, path) in
+            [("file", "elsewhere/f"), ("link", "elsewhere/f"), ("directory", "elsewhere/inner/f")]
+        {
+            let world = World::new();
+            let mirror = world.mount();
+            let elsewhere = elsewhere(&mirror);
+            let top = mkdir(&mirror, Ino::ROOT, "a");
+            let inner = mkdir(&mirror, top, "inner");
+            let (ino, fh) = older_file(&mirror, inner, "f");
+            mirror.release(fh);
+            mirror.forget(ino, 1);
+            match what {
+                "file" => {
+                    mirror.rename(inner, OsStr::new("f"), elsewhere, OsStr::new("f"), RenameMode::NoReplace)
+                }
+                "link" => {
+                    let found = mirror.lookup(inner, OsStr::new("f")).unwrap();
+                    mirror.link(found.attr.ino, elsewhere, OsStr::new("f")).unwrap();
+                    mirror.unlink(inner, OsStr::new("f"))
+                }
+                _ => {
+                    let younger = mirror.lookup(inner, OsStr::new("younger")).unwrap();
+                    mirror.forget(younger.attr.ino, 2);
+                    mirror.forget(inner, 1);
+                    mirror.rename(
+                        top,
+                        OsStr::new("inner"),
+                        elsewhere,
+                        OsStr::new("inner"),
+                        RenameMode::NoReplace,
+                    )
+                }
+            }
+            .unwrap();
+            crash(&world, mirror, leg, path);
+        }
+    }
+}
+
+/// The next mount knows nothing of what a cover stood for, so that has to be durable before anything moves.
+#[test]
+fn what_was_covered_in_the_last_mount_may_move_in_the_next() {
+    for seed in 0..300 {
+        let world = World::new();
+        let mirror = world.mount();
+        let elsewhere = elsewhere(&mirror);
+        let dir = mkdir(&mirror, Ino::ROOT, "a");
+        older_file(&mirror, dir, "f");
+        world.kill(mirror);
+        let mirror = world.mount();
+        mirror.resync();
+        let dir = mirror.lookup(Ino::ROOT, OsStr::new("a")).unwrap().attr.ino;
+        assert_eq!(mirror.lookup(Ino::ROOT, OsStr::new("elsewhere")).unwrap().attr.ino, elsewhere);
+        mirror.rename(dir, OsStr::new("f"), elsewhere, OsStr::new("f"), RenameMode::NoReplace).unwrap();
+        world.cut_power(mirror, seed);
+        let mirror = world.mount();
+        mirror.resync();
+        world.unmount(mirror);
+        assert_eq!(world.tree(LegId::A), world.tree(LegId::B), "seed {seed}");
+    }
+}
+
+#[test]
+fn what_is_covered_is_let_go_of_when_it_is_gone_or_clean() {
+    let world = World::new();
+    let mirror = world.mount();
+    let dir = mkdir(&mirror, Ino::ROOT, "a");
+    let known = mirror.known_objects();
+    let (ino, fh) = file(&mirror, dir, "f");
+    mirror.release(fh);
+    mirror.forget(ino, 1);
+    assert_eq!(mirror.known_objects(), known + 1, "it is kept while it is covered");
+    mirror.unlink(dir, OsStr::new("f")).unwrap();
+    assert_eq!(mirror.known_objects(), known);
+    let (ino, fh) = file(&mirror, dir, "g");
+    mirror.release(fh);
+    mirror.forget(ino, 1);
+    sweep(&mirror);
+    assert_eq!(mirror.known_objects(), known);
+}
+
 #[test]
 fn what_was_born_before_is_not_compared() {
     let world = World::new();

@@ -235,6 +235,13 @@ impl World {
         LegId::ALL.into_iter().for_each(|leg| self.disks[leg].survive_kill());
     }
 
+    /// The power fails: what was not synced is there in part, on each leg another.
+    pub fn cut_power(&self, mirror: Arc<Mirror<SimLeg>>, seed: u64) {
+        drop(mirror);
+        let mut rng = crate::sim::rng::Rng::new(seed);
+        LegId::ALL.into_iter().for_each(|leg| self.disks[leg].survive_power_cut(&mut rng));
+    }
+
     /// Removes a file of the root behind the mirror's back.
     pub fn take_away(&self, leg: LegId, name: &str) {
         let place = (crate::legs::simulated::image::ROOT, name.into());

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::scenarios::{Scenario, all, base};
-use super::world::{Medium, World, assert_equal, tree};
+use super::world::{Medium, Quiet, World, assert_equal, tree};
 use crate::legs::simulated::{Call, SimDisk, SimLeg};
-use crate::legs::{LegId, PerLeg};
-use crate::resync::Scope;
+use crate::legs::{Leg, LegId, PerLeg};
+use crate::resync::{Outcome, Progress, Resync, Scope};
 use crate::sim::rng::Rng;
 
 /// Two disks and the bitmap, as a crash leaves them.
@@ -115,5 +115,30 @@ fn without_handles_a_number_used_again_misleads_nobody() {
                 survives(&scenario, seed, 1 + seed * 7 % 60, source, false);
             }
         }
+    }
+}
+
+/// From then on what was born under a cover may be moved out of its reach.
+#[test]
+fn what_a_watermark_stood_for_is_durable_on_both_legs_before_changes_are_let_in() {
+    for seed in 0..100 {
+        let (disks, medium) = (PerLeg::from_fn(SimDisk::new), Medium::new());
+        let legs = || PerLeg::from_fn(|id| Arc::new(SimLeg::new(id, disks[id].clone())));
+        let world = World::new(legs(), &medium);
+        world.bitmap.note_births(PerLeg::from_fn(|id| world.legs[id].birth_now().unwrap()));
+        world.file("f", &[1; 5000]);
+        drop(world);
+        LegId::ALL.into_iter().for_each(|id| disks[id].survive_kill());
+
+        let world = World::new(legs(), &medium);
+        let progress = Progress::default();
+        let resync = Resync::new(&world.legs, &world.bitmap, LegId::A, Scope::Dirty, &Quiet, &progress);
+        assert_eq!(resync.namespace_and_metadata().unwrap(), Outcome::Done);
+        drop(resync);
+        drop(world);
+        let mut rng = Rng::new(seed);
+        LegId::ALL.into_iter().for_each(|id| disks[id].survive_power_cut(&mut rng));
+        let [a, b] = LegId::ALL.map(|id| tree(&SimLeg::new(id, disks[id].clone())));
+        assert!(a == b, "seed {seed}");
     }
 }
