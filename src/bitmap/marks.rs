@@ -524,9 +524,7 @@ impl Bitmap {
 
     /// The earliest watermark of this leg: what was born before is covered by no birth.
     pub fn born_since(&self, leg: LegId) -> Option<Timestamp> {
-        let state = self.state.lock();
-        let covering = state.table.used_slots().filter(|(_, _, slot)| slot.kinds.contains(Kinds::BORN));
-        covering.map(|(_, _, slot)| slot.births[leg]).min()
+        self.state.lock().table.born_since(leg)
     }
 
     /// Whether this has been marked so since before a leg went away.

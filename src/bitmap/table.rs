@@ -101,6 +101,8 @@ pub struct Table {
     away: Option<LegId>,
     /// The latest birth seen on each leg: what is born from now on is not older.
     births: PerLeg<Option<Timestamp>>,
+    /// The earliest watermark when a leg went away.
+    born_since: PerLeg<Option<Timestamp>>,
     entries: Vec<Entry>,
     buckets: Vec<u32>,
     /// Free slots, a bit each, a byte a page.
@@ -147,6 +149,7 @@ impl Table {
             key,
             away: None,
             births: PerLeg::default(),
+            born_since: PerLeg::default(),
             entries: (0..count).map(|_| Entry::free()).collect(),
             buckets: vec![NONE; count.next_power_of_two() * 2],
             free: vec![u8::MAX; count / SLOTS_PER_PAGE],
@@ -188,6 +191,18 @@ impl Table {
         if let Some(away) = away {
             self.set_key(away.other());
         }
+        let born_since = PerLeg::from_fn(|leg| self.earliest_watermark(leg));
+        self.born_since = born_since;
+    }
+
+    fn earliest_watermark(&self, leg: LegId) -> Option<Timestamp> {
+        let covering = self.used_slots().filter(|(_, _, slot)| slot.kinds.contains(Kinds::BORN));
+        covering.map(|(_, _, slot)| slot.births[leg]).min()
+    }
+
+    /// The earliest watermark. While a leg is away no slot gets one and none is cleared, and it is asked for often.
+    pub fn born_since(&self, leg: LegId) -> Option<Timestamp> {
+        if self.is_away() { self.born_since[leg] } else { self.earliest_watermark(leg) }
     }
 
     fn set_key(&mut self, key: LegId) {

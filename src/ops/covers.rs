@@ -4,12 +4,12 @@
 //! the times of all that have to be alike on both legs. And the object itself is kept, also when the kernel
 //! forgets it, for it alone knows that it is covered: should it move, its own slot has to tell all of it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Mirror;
-use crate::inode::Object;
+use crate::inode::{Ino, Object};
 use crate::legs::{Identity, Leg, LegId, PerLeg, Stat};
 use crate::sync::{Mutex, Rank};
 
@@ -20,18 +20,18 @@ const MOST: usize = 1 << 16;
 pub(super) struct Covers<L: Leg>(Mutex<Covered<L>>);
 
 struct Covered<L: Leg> {
-    /// By the slot's word, and by where the object lies in memory.
-    by_slot: HashMap<u64, HashMap<usize, Arc<Object<L>>>>,
+    /// By the slot's word, and by the object's.
+    by_slot: BTreeMap<u64, BTreeMap<(Ino, u64), Arc<Object<L>>>>,
     count: usize,
 }
 
-fn place_of<L: Leg>(object: &Arc<Object<L>>) -> usize {
-    Arc::as_ptr(object) as usize
+fn name_of<L: Leg>(object: &Object<L>) -> (Ino, u64) {
+    (object.ino, object.generation)
 }
 
 impl<L: Leg> Covers<L> {
     pub fn new() -> Self {
-        Covers(Mutex::new(Rank::Leaf, Covered { by_slot: HashMap::new(), count: 0 }))
+        Covers(Mutex::new(Rank::Leaf, Covered { by_slot: BTreeMap::new(), count: 0 }))
     }
 
     /// Keeps one more in mind; false if there are too many.
@@ -40,21 +40,21 @@ impl<L: Leg> Covers<L> {
         let room = covered.count < MOST;
         if room {
             covered.count += 1;
-            covered.by_slot.entry(cover).or_default().insert(place_of(object), object.clone());
+            covered.by_slot.entry(cover).or_default().insert(name_of(object), object.clone());
         }
         room
     }
 
     /// What this slot covers beside its own object.
     pub fn of(&self, cover: u64) -> Vec<Arc<Object<L>>> {
-        self.0.lock().by_slot.get(&cover).into_iter().flat_map(HashMap::values).cloned().collect()
+        self.0.lock().by_slot.get(&cover).into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
 
     /// The object is gone: nobody has to find it any more, and what it holds on the legs is to be let go of.
     pub fn drop_gone(&self, object: &Arc<Object<L>>) {
         let mut covered = self.0.lock();
         let of_slot = covered.by_slot.get_mut(&object.cover.load(Ordering::Acquire));
-        let gone = of_slot.and_then(|of_slot| of_slot.remove(&place_of(object)));
+        let gone = of_slot.and_then(|of_slot| of_slot.remove(&name_of(object)));
         covered.count -= usize::from(gone.is_some());
         drop(covered);
         drop(gone);
@@ -66,7 +66,7 @@ impl<L: Leg> Covers<L> {
         let gone: Vec<u64> = known.into_iter().filter(|&cover| is_gone(cover)).collect();
         let mut covered = self.0.lock();
         let objects = gone.iter().filter_map(|cover| covered.by_slot.remove(cover));
-        let objects: Vec<_> = objects.flat_map(HashMap::into_values).collect();
+        let objects: Vec<_> = objects.flat_map(BTreeMap::into_values).collect();
         covered.count -= objects.len();
         objects
     }

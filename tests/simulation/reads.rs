@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use mirrorfs::bitmap::{ChunkIndex, DirtySlot, Kinds};
 use mirrorfs::legs::simulated::DataRead;
-use mirrorfs::legs::simulated::image::{Body, Image};
-use mirrorfs::legs::{LegId, PerLeg};
+use mirrorfs::legs::simulated::image::{Image, Object};
+use mirrorfs::legs::{Kind, LegId, PerLeg};
 
 use crate::check::Verdict;
 use crate::world::{CHUNK, Mounted, World};
@@ -35,17 +35,23 @@ fn covers(slot: &DirtySlot, read: &DataRead) -> bool {
     })
 }
 
-/// Inode numbers of what lies in a directory whose entries are dirty.
+/// Inode numbers of what lies in a directory whose entries are dirty, or in one below it that was born since its
+/// watermark.
 fn in_dirty_directories(image: &Image, leg: LegId, dirty: &[DirtySlot]) -> BTreeSet<u64> {
-    let dirs: BTreeSet<u64> = dirty
-        .iter()
-        .filter(|slot| slot.kinds.contains(Kinds::ENTRIES))
-        .map(|slot| slot.identities[leg].ino)
-        .collect();
-    let listed = image.iter().filter(|(_, object)| dirs.contains(&object.ino));
-    let entries = listed.filter_map(|(_, object)| match &object.body {
-        Body::Directory { entries, .. } => Some(entries.values()),
-        _ => None,
-    });
-    entries.flatten().filter_map(|id| image.get(*id)).map(|object| object.ino).collect()
+    let mut found = BTreeSet::new();
+    for slot in dirty.iter().filter(|slot| slot.kinds.contains(Kinds::ENTRIES)) {
+        let ino = slot.identities[leg].ino;
+        let mut dirs: Vec<&Object> =
+            image.iter().map(|(_, object)| object).filter(|object| object.ino == ino).collect();
+        while let Some(dir) = dirs.pop() {
+            for object in dir.entries().filter_map(|(_, id)| image.get(id)) {
+                found.insert(object.ino);
+                let born = slot.born_since.is_some_and(|since| object.times.birth >= since[leg]);
+                if born && object.kind() == Kind::Directory {
+                    dirs.push(object);
+                }
+            }
+        }
+    }
+    found
 }
