@@ -19,9 +19,12 @@ const MOST: usize = 1 << 16;
 /// See the module.
 pub(super) struct Covers<L: Leg>(Mutex<Covered<L>>);
 
+/// By what tells them from all others.
+type Objects<L> = BTreeMap<(Ino, u64), Arc<Object<L>>>;
+
 struct Covered<L: Leg> {
-    /// By the slot's word, and by the object's.
-    by_slot: BTreeMap<u64, BTreeMap<(Ino, u64), Arc<Object<L>>>>,
+    /// By the slot's word.
+    by_slot: BTreeMap<u64, Objects<L>>,
     count: usize,
 }
 
