@@ -200,6 +200,10 @@ impl<L: Leg> Mirror<L> {
         }
         self.bitmap.stop_using(leg);
         self.bitmap.set_away(Some(leg));
+        if let Ok(leg) = self.leg(leg) {
+            // ORDER: durable before anybody who waits for it is let go.
+            leg.give_up();
+        }
         if self.health.source() == leg {
             self.turn_to(survivor);
         }
@@ -209,6 +213,14 @@ impl<L: Leg> Mirror<L> {
         drop(under_way);
         self.tell(News::Left { leg, errno: number, recovering });
         Ok(())
+    }
+
+    /// `leg` does not answer: it is left behind, if the mirror can do without it and the other one answers.
+    /// Whether it is. On no lock that is held while a leg is waited for, but for the superblocks', which ends.
+    pub fn leg_hangs(&self, leg: LegId) -> bool {
+        // What makes both hang is not the fault of one: a network that is down, a machine that is out of memory.
+        let other_answers = || self.leg(leg.other()).is_ok_and(|other| other.answers());
+        self.may_lose(leg) && other_answers() && self.fault(leg, libc::ETIMEDOUT).is_ok()
     }
 
     /// Takes a leg out by hand.
