@@ -35,12 +35,12 @@ mounted_at() {
     wanted=$escaped awk '$5 == ENVIRON["wanted"] { found = 1 } END { exit !found }' /proc/self/mountinfo
 }
 
-# daemons_below DIR: ids of the mirrorfs processes that have DIR in their command line.
+# daemons_below DIR: ids of the processes that have DIR in their command line and serve a mirror or a leg.
 daemons_below() {
     local process
     for process in /proc/[0-9]*; do
         case "$(readlink "$process/exe" 2>/dev/null)" in
-        */mirrorfs | */mirrorfs' (deleted)') ;;
+        */mirrorfs | */mirrorfs' (deleted)' | */bad-leg | */bad-leg' (deleted)' | */sshfs) ;;
         *) continue ;;
         esac
         if tr '\0' ' ' 2>/dev/null <"$process/cmdline" | grep -qF "$1"; then

@@ -6,6 +6,7 @@
 // Each test file is a program of its own and uses a part of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod bad_leg;
 pub mod compare;
 pub mod crash;
 pub mod filesystem;
@@ -15,13 +16,16 @@ pub mod process;
 pub mod random;
 pub mod raw;
 pub mod scratch;
+pub mod sshfs;
 pub mod tree;
 
+pub use bad_leg::BadLeg;
 pub use compare::{assert_equal, differences};
 pub use filesystem::Filesystem;
 pub use mirror::{Mirror, TestMirror};
 pub use random::Random;
 pub use scratch::Scratch;
+pub use sshfs::Sshfs;
 
 use std::time::Duration;
 
