@@ -273,8 +273,12 @@ impl Served {
         let survivor = self.mirror.superblock(leg.other());
         let place = self.places.lock()[leg].clone();
         let (Some(path), Some(survivor)) = (place.path(), survivor) else { return };
-        // While something is under way on it, it could not be taken back.
-        if lost.errno == 0 || seen.told || self.held.under_way(leg) > 0 {
+        if lost.errno == 0 || seen.told {
+            return;
+        }
+        // It hangs, and while something is under way on it, it could not be taken back.
+        if self.held.under_way(leg) > 0 {
+            seen.gone = true;
             return;
         }
         // If it was kept because something was.

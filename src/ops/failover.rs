@@ -117,10 +117,11 @@ impl<L: Leg> Mirror<L> {
             }
             // What the other leg gives is not returned: it may be another object there. Only that it gives
             // something counts.
-            if !self.may_lose(source) || read(source.other()).is_err_and(|error| failure(&error).is_some()) {
+            if self.may_lose(source) && !read(source.other()).is_err_and(|error| failure(&error).is_some()) {
+                self.fault(source, number)?;
+            } else if self.health.in_service(source) {
                 return answer;
             }
-            self.fault(source, number)?;
         }
     }
 
