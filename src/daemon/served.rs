@@ -263,8 +263,8 @@ impl Served {
         }
     }
 
-    /// Whether a leg that is away has come back: it must have been seen gone before, or it would be taken in
-    /// and fail over and over.
+    /// Whether a leg that is away has come back: it must have been gone before, or it would be taken in and fail
+    /// over and over. One that did not answer and does now was gone.
     fn look_after(&self, leg: LegId, seen: &mut Seen) {
         let ops::LegState::Lost(lost) = self.mirror.leg_state(leg) else {
             *seen = Seen::default();
@@ -273,19 +273,15 @@ impl Served {
         let survivor = self.mirror.superblock(leg.other());
         let place = self.places.lock()[leg].clone();
         let (Some(path), Some(survivor)) = (place.path(), survivor) else { return };
-        if lost.errno == 0 || seen.told {
-            return;
-        }
-        // It hangs, and while something is under way on it, it could not be taken back.
-        if self.held.under_way(leg) > 0 {
-            seen.gone = true;
+        // While something is under way on it, it could not be taken back.
+        if lost.errno == 0 || seen.told || self.held.under_way(leg) > 0 {
             return;
         }
         // If it was kept because something was.
         self.held.let_go(leg);
         if !self.is_it(leg, path, survivor, seen) {
             seen.gone = true;
-        } else if seen.gone || lost.missing {
+        } else if seen.gone || lost.missing || lost.errno == libc::ETIMEDOUT {
             seen.told = true;
             let detail = format!("it is at {} again", path.display());
             self.events.tell(Event { name: Name::LegReturned, leg: Some(leg), detail });
