@@ -18,7 +18,7 @@ use common::bad_leg::can_misbehave;
 use common::mirror::{mirrorfs, said};
 use common::process::{self, is_gone, must};
 use common::sshfs::can_sshfs;
-use common::{BadLeg, Filesystem, Sshfs, TestMirror, assert_equal, wait_for};
+use common::{BadLeg, Filesystem, Sshfs, TestMirror, assert_equal, can_mount, wait_for};
 
 /// The leg that hangs, as the harness and as the command line call it, and its place in the status.
 #[derive(Clone, Copy)]
@@ -393,4 +393,53 @@ fn a_leg_on_sshfs_whose_server_is_stopped_is_left_behind_and_comes_back() {
             assert_eq!(read, vec![number as u8; 10_000], "{name} on leg {}", hung.upper);
         }
     }
+}
+
+/// A filesystem that takes no changes until it is thawed: writers wait in the kernel, as for a disk that does not
+/// answer, and cannot be called back.
+struct Frozen<'a>(&'a Path);
+
+impl Frozen<'_> {
+    fn freeze(at: &Path) -> Frozen<'_> {
+        must(Command::new("fsfreeze").arg("-f").arg(at));
+        Frozen(at)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        process::run(Command::new("fsfreeze").arg("-u").arg(self.0));
+    }
+}
+
+#[test]
+fn a_disk_that_hangs_keeps_those_who_are_in_a_call_to_it_and_nobody_else() {
+    if !can_mount() {
+        return;
+    }
+    let mut test = TestMirror::unmounted("disk", Filesystem::Ext4, "");
+    let log = test.scratch().join("log");
+    test.mirror_mut().options = format!("log={},leg_timeout={SHORT}", log.display());
+    assert!(test.create(&[]).status.success());
+    test.mount();
+    let names: Vec<String> = (0..12).map(|number| format!("file{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for name in &names {
+        fs::write(test.mnt.join(name), "before").expect("both legs answer");
+    }
+    test.wait_until_clean();
+    let frozen = Frozen::freeze(&test.b);
+    let writers = writers(&test, &names);
+    // It answers probes, as a disk does that is only slow: so it is given longer.
+    wait_for("the leg to be left behind", || leg_state(&test, B) == "faulted");
+    for number in 0..20 {
+        write_synced(&test.mnt.join(format!("new{number}")), 5).expect("the other leg");
+    }
+    assert_eq!(fs::read_dir(&test.mnt).expect("a listing").count(), 32);
+    let refused = re_add(&test, B);
+    assert!(said(&refused).contains("still under way"), "{}", said(&refused));
+    drop(frozen);
+    have_written(writers);
+    take_back(&test, B);
+    test.umount_and_compare();
 }

@@ -30,11 +30,6 @@ use crate::superblock::Superblock;
 /// Event loops that answer the kernel: with one, a stat waits behind somebody's fsync.
 const EVENT_LOOPS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
 
-/// The same where a leg is asked by couriers: each request that waits for it keeps an event loop until the leg
-/// answers or is given up. The kernel hands requests to the loops in turn, so many of them cost caches: a small
-/// write on local disks cost the daemon 11.0, 11.4, 12.4 and 12.3 us with 4, 8, 16 and 32.
-const EVENT_LOOPS_OF_LEGS_THAT_HANG: NonZeroUsize = NonZeroUsize::new(32).expect("it is not zero");
-
 /// How long threads that should end are waited for when one of them may be stuck in a leg.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
@@ -51,7 +46,6 @@ pub struct Served {
     places: Mutex<PerLeg<LegPlace>>,
     held: Held,
     waits: Waits,
-    event_loops: NonZeroUsize,
     /// One leg is taken in at a time.
     readding: Mutex<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -68,7 +62,6 @@ impl Served {
         waits: Waits,
         events: &Events,
     ) -> Arc<Served> {
-        let by_courier = calls.iter().any(|(_, calls)| calls.as_ref().is_some_and(Calls::are_by_courier));
         let served = Arc::new_cyclic(|this| Served {
             this: this.clone(),
             mirror,
@@ -77,7 +70,6 @@ impl Served {
             places: Mutex::new(request.legs.clone()),
             held: Held::new(owners, calls, waits.clone()),
             waits,
-            event_loops: if by_courier { EVENT_LOOPS_OF_LEGS_THAT_HANG } else { EVENT_LOOPS },
             readding: Mutex::default(),
             threads: Mutex::default(),
             events: events.clone(),
@@ -384,7 +376,7 @@ impl Service for Served {
                 self.events.tell(Event { name: Name::DegradedArray, leg: Some(leg), detail });
             }
         }
-        fuse::serve(self.mirror.clone(), device, self.event_loops, mounted)
+        fuse::serve(self.mirror.clone(), device, EVENT_LOOPS, mounted)
     }
 
     fn command(&self, verb: &str, request: &Request) -> Option<Result<Value>> {

@@ -81,6 +81,14 @@ impl Couriers {
         errand.wait(Some(timeout)).unwrap_or_else(|| errand.close(libc::ETIMEDOUT))
     }
 
+    /// Has something done, and does not wait. Dropped if no thread can be had.
+    pub fn run(&self, work: impl FnOnce() + Send + 'static) {
+        self.send(Errand::new().job(move || {
+            work();
+            Ok(())
+        }));
+    }
+
     /// Has a job done, and does not wait.
     pub(super) fn send(&self, job: Box<dyn Job>) {
         let idle = self.pool.idle.lock().pop();

@@ -94,11 +94,6 @@ impl Calls {
         in_place + self.patience.under_way()
     }
 
-    /// Whether a call that hangs lets its caller go.
-    pub fn are_by_courier(&self) -> bool {
-        matches!(self.way, Way::ByCourier)
-    }
-
     /// Who waits for the leg.
     pub fn patience(&self) -> &Arc<Patience> {
         &self.patience
