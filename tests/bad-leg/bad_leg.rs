@@ -18,7 +18,8 @@
 //! The first rule that a request meets counts.
 //!
 //! A request that waits does so on a thread of its own: whatever hangs, everything else goes on.
-//! When stdin ends (the test has ended, however) it unmounts and exits.
+//! When stdin ends or the thread that started it does (the test has ended, however), or on SIGTERM, it
+//! unmounts and exits.
 
 mod directory;
 mod faults;
@@ -34,6 +35,8 @@ use fuser::{Config, Session, SessionACL};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use directory::Directory;
 use faults::Faults;
@@ -58,6 +61,8 @@ fn main() -> ExitCode {
 }
 
 fn run(directory: &Path, mountpoint: &Path) -> io::Result<()> {
+    // A test that is killed while one of its own requests hangs here keeps its end of stdin open.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
     // A descriptor for each object that the kernel knows.
     let most = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
@@ -77,14 +82,25 @@ fn run(directory: &Path, mountpoint: &Path) -> io::Result<()> {
     let mut config = Config::default();
     config.n_threads = Some(4);
     let session = Session::from_fd(leg, device, SessionACL::All, config)?;
-    let mountpoint = mountpoint.to_owned();
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let leave = leaving(mountpoint);
+    std::thread::spawn(move || signals.forever().next().map(|_| leave()));
+    let leave = leaving(mountpoint);
     std::thread::spawn(move || {
         obey(&faults);
+        leave();
+    });
+    session.run()
+}
+
+/// Unmounts and ends the process, whatever hangs.
+fn leaving(mountpoint: &Path) -> impl Fn() + Send + 'static {
+    let mountpoint = mountpoint.to_owned();
+    move || {
         // FAIL-SAFE: if it is not mounted any more, there is nothing to take away.
         let _ = rustix::mount::unmount(&mountpoint, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
         std::process::exit(0);
-    });
-    session.run()
+    }
 }
 
 /// Does what stdin says, until it ends.

@@ -195,9 +195,7 @@ impl Faults {
         let release = state.releases;
         let mut effect = None;
         for rule in &mut state.rules {
-            let meant = rule.times > 0
-                && rule.ops.contains(&op)
-                && rule.word.as_deref().is_none_or(&is_in);
+            let meant = rule.times > 0 && rule.ops.contains(&op) && rule.word.as_deref().is_none_or(&is_in);
             if !meant {
                 continue;
             }
@@ -212,9 +210,7 @@ impl Faults {
         match effect {
             None => Verdict::Go,
             Some(Effect::Fail(errno)) => Verdict::Fail(errno),
-            Some(Effect::Delay(time)) => {
-                Verdict::Wait(Wait { release, until: Some(Instant::now() + time) })
-            }
+            Some(Effect::Delay(time)) => Verdict::Wait(Wait { release, until: Some(Instant::now() + time) }),
             Some(Effect::Hang) => {
                 state.hanging += 1;
                 Verdict::Wait(Wait { release, until: None })

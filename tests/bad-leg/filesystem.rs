@@ -56,8 +56,17 @@ macro_rules! replies {
 }
 
 replies!(
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr
+    ReplyAttr,
+    ReplyCreate,
+    ReplyData,
+    ReplyDirectory,
+    ReplyEmpty,
+    ReplyEntry,
+    ReplyLseek,
+    ReplyOpen,
+    ReplyStatfs,
+    ReplyWrite,
+    ReplyXattr
 );
 
 impl BadLeg {
@@ -430,9 +439,8 @@ impl Filesystem for BadLeg {
     }
 
     fn fsync(&self, _: &Request, number: INodeNo, handle: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        let act = move |directory: &Directory| {
-            sys::file::sync(directory.opened(handle)?.fd.as_fd(), data_only)
-        };
+        let act =
+            move |directory: &Directory| sys::file::sync(directory.opened(handle)?.fd.as_fd(), data_only);
         self.on_object(Op::Fsync, number, reply, act, empty);
     }
 
@@ -464,9 +472,8 @@ impl Filesystem for BadLeg {
     }
 
     fn fsyncdir(&self, _: &Request, number: INodeNo, handle: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        let act = move |directory: &Directory| {
-            sys::file::sync(directory.opened(handle)?.fd.as_fd(), data_only)
-        };
+        let act =
+            move |directory: &Directory| sys::file::sync(directory.opened(handle)?.fd.as_fd(), data_only);
         self.on_object(Op::Fsyncdir, number, reply, act, empty);
     }
 

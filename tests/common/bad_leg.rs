@@ -24,7 +24,7 @@ pub fn can_misbehave() -> bool {
 }
 
 /// A directory shown through FUSE, and how it misbehaves. Dropping it ends the program by its process
-/// id and unmounts, whatever hangs.
+/// id and unmounts, whatever hangs. It also ends with the thread that started it.
 pub struct BadLeg {
     beneath: PathBuf,
     at: PathBuf,

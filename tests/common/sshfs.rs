@@ -21,7 +21,12 @@ pub fn can_sshfs() -> bool {
 pub struct Sshfs {
     beneath: PathBuf,
     at: PathBuf,
-    client: Child,
+    /// The script that becomes the server.
+    script: PathBuf,
+    /// Where the server writes its process id.
+    pid_file: PathBuf,
+    options: String,
+    client: Option<Child>,
     server: u32,
 }
 
@@ -30,8 +35,7 @@ impl Sshfs {
     pub fn start(scratch: &Scratch, directory: &Path, at: &Path, options: &str) -> Sshfs {
         std::fs::create_dir_all(at).expect("a mount point");
         let name = at.file_name().expect("a name").to_string_lossy().into_owned();
-        let pid_file = scratch.join(format!("{name}.pid"));
-        let script = scratch.join(format!("{name}.sh"));
+        let [pid_file, script] = ["pid", "sh"].map(|ending| scratch.join(format!("{name}.{ending}")));
         // Renamed, so that it is there whole.
         let text = format!(
             "#!/bin/sh\necho $$ > '{0}.new' && mv '{0}.new' '{0}'\nexec {SFTP_SERVER}\n",
@@ -39,32 +43,33 @@ impl Sshfs {
         );
         std::fs::write(&script, text).expect("a script");
         std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("its mode");
-        let _ = std::fs::remove_file(&pid_file);
-        let mut all = format!("allow_other,ssh_command={}", script.display());
-        if !options.is_empty() {
-            all = format!("{all},{options}");
+        let (beneath, at, options) = (directory.to_owned(), at.to_owned(), options.to_owned());
+        let mut leg = Sshfs { beneath, at, script, pid_file, options, client: None, server: 0 };
+        leg.connect();
+        leg
+    }
+
+    fn connect(&mut self) {
+        let _ = std::fs::remove_file(&self.pid_file);
+        let mut options = format!("allow_other,ssh_command={}", self.script.display());
+        if !self.options.is_empty() {
+            options = format!("{options},{}", self.options);
         }
         let mut source = std::ffi::OsString::from("nowhere:");
-        source.push(directory);
-        let client = Command::new("sshfs")
-            .arg(source)
-            .arg(at)
-            .args(["-f", "-o", &all])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("sshfs");
-        // Made first: from here on the client is ended also when waiting for it fails.
-        let mut leg = Sshfs { beneath: directory.to_owned(), at: at.to_owned(), client, server: 0 };
+        source.push(&self.beneath);
+        let mut command = Command::new("sshfs");
+        command.arg(source).arg(&self.at).args(["-f", "-o", &options]);
+        let client = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("sshfs");
+        let client = self.client.insert(client);
+        let (server, at) = (&mut self.server, &self.at);
         wait_for("sshfs to be mounted", || {
-            let ended = leg.client.try_wait().expect("our own child");
+            let ended = client.try_wait().expect("our own child");
             assert!(ended.is_none(), "sshfs has ended: {ended:?}");
-            if let Ok(server) = std::fs::read_to_string(&pid_file) {
-                leg.server = server.trim().parse().expect("a process id");
+            if let Ok(pid) = std::fs::read_to_string(&self.pid_file) {
+                *server = pid.trim().parse().expect("a process id");
             }
-            leg.server != 0 && leg.is_mounted()
+            *server != 0 && is_mounted(at)
         });
-        leg
     }
 
     /// Puts sshfs before leg `a` or `b` of a mirror that is not mounted: it has its leg in `sshfs-a` or
@@ -110,23 +115,36 @@ impl Sshfs {
         process::kill_hard(self.server);
     }
 
-    fn is_mounted(&self) -> bool {
-        mounts::at(&self.at).is_some_and(|mount| mount.fstype == "fuse.sshfs")
+    /// Server and client are gone, nothing is mounted any more.
+    pub fn unplug(&mut self) {
+        // The client last: the server's end ends what its users wait for.
+        if self.server != 0 {
+            process::signal(std::mem::take(&mut self.server), Signal::KILL);
+        }
+        if let Some(mut client) = self.client.take() {
+            let _ = client.kill();
+            let _ = client.wait();
+        }
+        if is_mounted(&self.at) {
+            let _ = rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+
+    /// Unplugged, and back at the same path with the same contents.
+    pub fn replug(&mut self) {
+        self.unplug();
+        self.connect();
     }
 }
 
 impl Drop for Sshfs {
     fn drop(&mut self) {
-        // The client last: the server's answers end what its users wait for.
-        if self.server != 0 {
-            process::signal(self.server, Signal::KILL);
-        }
-        let _ = self.client.kill();
-        let _ = self.client.wait();
-        if self.is_mounted() {
-            let _ = rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH);
-        }
+        self.unplug();
     }
+}
+
+fn is_mounted(at: &Path) -> bool {
+    mounts::at(at).is_some_and(|mount| mount.fstype == "fuse.sshfs")
 }
 
 /// A process's state as /proc shows it.
