@@ -190,7 +190,7 @@ impl Served {
 
     fn still_under_way(&self, leg: LegId) -> Error {
         Error::new(format!(
-            "leg {leg} cannot be taken back yet: {} requests to it from before are still under way",
+            "leg {leg} cannot be taken back yet: requests from before ({}) are still under way on it",
             self.held.under_way(leg)
         ))
         .hint(

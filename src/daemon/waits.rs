@@ -35,8 +35,10 @@ impl Waits {
     /// Opens the directory at `path` as a leg.
     pub fn open(&self, path: &Path, id: LegId) -> Result<Arc<BackingLeg>> {
         let leg = Arc::new(DirectoryLeg::open(path, id)?);
-        let probed = leg.clone();
-        let patience = Patience::new(self.couriers.clone(), self.timeout, Arc::new(move || probed.probe()));
+        // Weak: who waits for a leg is still known when the leg has been let go of, to be unmounted.
+        let probed = Arc::downgrade(&leg);
+        let probe = Arc::new(move || probed.upgrade().iter().for_each(|leg| leg.probe()));
+        let patience = Patience::new(self.couriers.clone(), self.timeout, probe);
         let backing = leg.backing();
         log::debug!("leg {id} at {} rests on {backing:?}", path.display());
         Timed::new(leg, backing, patience).map(Arc::new).map_err(no_thread)

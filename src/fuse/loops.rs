@@ -107,7 +107,7 @@ mod tests {
         for _ in 0..50 {
             assert!(loops.stay().is_none());
             let closed = closed.clone();
-            loops.hand_over(move || drop(closed.recv()));
+            loops.hand_over(move || assert!(closed.recv().is_err()));
         }
         let (told, answer) = bounded(1);
         loops.hand_over(move || told.send(7).unwrap());

@@ -30,10 +30,6 @@ use crate::sync::{Condvar, Mutex, Rank};
 /// How long a courier stays without a job.
 const STAY: Duration = Duration::from_secs(20);
 
-/// Bytes of a courier's stack: system calls and a walk that does not recurse. Where all memory is
-/// locked, what a stack has touched stays.
-const STACK: usize = 256 << 10;
-
 /// The pool. Clones are the same pool.
 #[derive(Clone)]
 pub struct Couriers {
@@ -109,10 +105,7 @@ fn recruit(wanted: &Receiver<(Arc<Pool>, Box<dyn Job>)>) {
     for (pool, job) in wanted {
         pool.alive.fetch_add(1, Ordering::AcqRel);
         let hired = pool.clone();
-        let started = std::thread::Builder::new()
-            .name("courier".to_owned())
-            .stack_size(STACK)
-            .spawn(move || hired.work(job));
+        let started = std::thread::Builder::new().name("courier".to_owned()).spawn(move || hired.work(job));
         if let Err(error) = started {
             log::error!("cannot start a thread: {error}");
             pool.alive.fetch_sub(1, Ordering::AcqRel);

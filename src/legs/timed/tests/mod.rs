@@ -67,3 +67,17 @@ fn soon(condition: impl Fn() -> bool) {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
+
+/// One that is left to the trait's own version would be made in place, and could hang.
+#[test]
+fn every_method_of_a_leg_is_passed_on() {
+    let methods = |source: &str, from: &str| -> std::collections::BTreeSet<String> {
+        let block = source.split_once(from).expect("it is there").1.split_once("\n}\n").expect("it ends").0;
+        let lines = block.lines().filter_map(|line| line.strip_prefix("    fn "));
+        lines.map(|line| line.split(['(', '<']).next().unwrap_or_default().to_owned()).collect()
+    };
+    let wanted = methods(include_str!("../../mod.rs"), "pub trait Leg: ");
+    let there = methods(include_str!("../leg.rs"), "impl<L: Leg> Leg for Timed<L> {");
+    assert!(wanted.len() > 30, "{wanted:?}");
+    assert_eq!(wanted, there);
+}
