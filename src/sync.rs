@@ -50,6 +50,8 @@ pub enum Rank {
     Bitmap,
     /// The bitmap's flush state. Never I/O.
     Flush,
+    /// That only one syncs all of a leg at a time. I/O happens under it.
+    Sync,
     /// Leaves: counters, progress, the simulated leg's own state. Nothing is taken under them.
     Leaf,
 }

@@ -17,9 +17,11 @@ use std::os::unix::ffi::OsStrExt;
 use crate::bitmap::WriteIntent;
 
 pub mod directory;
+pub mod keeps;
 pub mod timed;
 
 pub use directory::DirectoryLeg;
+pub use keeps::Keeps;
 pub use timed::Timed;
 
 /// Which leg. The only thing that can index a [`PerLeg`].
@@ -455,6 +457,24 @@ pub trait Leg: Send + Sync + 'static {
 
     /// Space and limits.
     fn statfs(&self) -> io::Result<Statfs>;
+
+    /// Whether what names an object now names it also after the leg's filesystem was mounted anew, and after the
+    /// kernel has forgotten it. Where not, [`find`](Self::find) may miss what is there, and slots of an earlier
+    /// mount tell nothing.
+    fn identities_last(&self) -> bool;
+
+    /// Keeps an object found until [`let_go`](Self::let_go), where identities do not last. False if it cannot: too
+    /// many are kept already.
+    fn hold(&self, node: &Self::Node) -> bool;
+
+    /// Ends [`hold`](Self::hold).
+    fn let_go(&self, identity: &Identity);
+
+    /// Finds out what the filesystem keeps, by trying it out beside the mirror's own files. Once, before use.
+    fn measure(&self);
+
+    /// What the filesystem keeps of what it is given.
+    fn keeps(&self) -> Keeps;
 
     /// The birth time that an object made now would have; `None` where the filesystem has none. Makes
     /// nothing that stays.

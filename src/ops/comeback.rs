@@ -74,6 +74,10 @@ impl<L: Leg> Mirror<L> {
     fn take_in_alone(&self, returning: Returning<L>) -> io::Result<()> {
         let Returning { leg, directory, superblock, bitmap, compare_all } = returning;
         let root = directory.identity(&directory.root())?;
+        directory.measure();
+        // What it calls an object is not what it was called when that was marked.
+        let lasting = directory.identities_last() && self.leg(leg.other())?.identities_last();
+        let compare_all = compare_all || (!lasting && self.bitmap.stats().dirty_slots > 0);
         *self.legs[leg].write() = Some(directory);
         self.table.forget_leg(leg, root);
         if compare_all {

@@ -11,7 +11,7 @@ use super::resolve::Nodes;
 use super::{Attr, Caller, Mirror, SetAttr, SetTime};
 use crate::error::errno;
 use crate::inode::{Fh, Ino, Object};
-use crate::legs::{Kind, Leg, Stat, Timestamp};
+use crate::legs::{Keeps, Kind, Leg, Stat, Timestamp};
 
 const SUID: u32 = 0o4000;
 const SGID: u32 = 0o2000;
@@ -173,6 +173,9 @@ impl<L: Leg> Mirror<L> {
 }
 
 /// The times to set on the other leg so that it shows what the source shows; `None` if it does.
-pub(super) fn times_to_settle(source: &Stat, other: &Stat) -> Option<(Timestamp, Timestamp)> {
-    (source.atime != other.atime || source.mtime != other.mtime).then_some((source.atime, source.mtime))
+pub(super) fn times_to_settle(source: &Stat, other: &Stat, keeps: Keeps) -> Option<(Timestamp, Timestamp)> {
+    let differ = |ours, theirs| !keeps.is_same_time(ours, theirs);
+    let settle = keeps.is_kept_of(source.kind)
+        && (differ(source.atime, other.atime) || differ(source.mtime, other.mtime));
+    settle.then_some((source.atime, source.mtime))
 }

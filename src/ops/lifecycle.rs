@@ -92,6 +92,18 @@ impl<L: Leg> Mirror<L> {
             // ORDER: before the superblocks say that the other leg is being recovered by the bitmap.
             bitmap.set_compare_all(&BeforeMount)?;
         }
+        if !options.read_only {
+            legs.iter().filter_map(|(_, leg)| leg.as_ref()).for_each(|leg| leg.measure());
+            let lasting = legs.iter().all(|(_, leg)| leg.as_ref().is_none_or(|leg| leg.identities_last()));
+            if !lasting && !bitmap.unresynced().is_empty() && !bitmap.compare_all() {
+                // ORDER: before anything is marked or made equal: what this mount calls an object says nothing about
+                // a slot that another one has made, so a crash from here on must find this again.
+                log::warn!(
+                    "a leg is on a FUSE filesystem, where what is dirty is not found again: everything is compared"
+                );
+                bitmap.set_compare_all(&BeforeMount)?;
+            }
+        }
         if let Some(source) = legs[plan.source].as_ref().filter(|_| !options.read_only) {
             // ORDER: before anything can be marked.
             resync::renew(&**source, plan.source, &bitmap, &BeforeMount)?;

@@ -86,9 +86,11 @@ impl<L: Leg> Mirror<L> {
 
     /// Keeps the identity that `node` has; ESTALE if the object is known to have another.
     fn learn(&self, object: &Object<L>, leg: LegId, node: &L::Node) -> io::Result<()> {
-        let identity = self.leg(leg)?.identity(node)?;
+        let here = self.leg(leg)?;
+        let identity = here.identity(node)?;
         object.with_names(|names| match names.identities[leg] {
-            Some(known) if !known.is_same(&identity) => Err(errno(libc::ESTALE)),
+            // Where numbers do not last, the place tells more: whoever moves an object pins it first.
+            Some(known) if !known.is_same(&identity) && here.identities_last() => Err(errno(libc::ESTALE)),
             _ => {
                 names.identities[leg] = Some(identity);
                 Ok(())

@@ -11,7 +11,7 @@ use super::failover::failure;
 use super::inode_write::times_to_settle;
 use crate::bitmap::{CopyId, Host, IdleSlot, WriteIntent};
 use crate::error::errno;
-use crate::legs::{Identity, Leg, PerLeg};
+use crate::legs::{Identity, Keeps, Leg, LegId, PerLeg};
 
 /// How many ticks of the sweeper a slot must have been left alone: what is written again and again
 /// keeps its bit and costs no flush.
@@ -74,12 +74,18 @@ impl<L: Leg> Mirror<L> {
         if of_source.nlink == 0 || of_other.nlink == 0 {
             return Ok(());
         }
-        let Some((atime, mtime)) = times_to_settle(of_source, of_other) else { return Ok(()) };
+        let Some((atime, mtime)) = times_to_settle(of_source, of_other, self.keeps()?) else { return Ok(()) };
         let set = self.leg(other)?.set_times(intent, &nodes[other], Some(atime), Some(mtime));
         match set.as_ref().err().and_then(failure) {
             Some(number) => self.fault(other, number),
             None => set,
         }
+    }
+
+    /// What both legs keep of times.
+    fn keeps(&self) -> io::Result<Keeps> {
+        let keeps = self.both_legs()?.map(|leg| leg.keeps());
+        Ok(keeps[LegId::A].both(keeps[LegId::B]))
     }
 
     /// Both nodes of the object behind a slot; ENODEV when a leg is away.

@@ -10,8 +10,9 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 
+use super::rename_to_free;
 use crate::bitmap::WriteIntent;
-use crate::legs::{Area, Entry, Kind, Leg, RenameMode};
+use crate::legs::{Area, Entry, Kind, Leg};
 
 /// The parked objects of one leg.
 pub(super) struct Parked<L: Leg> {
@@ -41,7 +42,7 @@ impl<L: Leg> Parked<L> {
         ino: u64,
     ) -> io::Result<()> {
         let name = self.free_name(ino);
-        leg.rename(intent, from, (&self.dir, &name), RenameMode::NoReplace)?;
+        rename_to_free(leg, intent, from, (&self.dir, &name))?;
         self.note(ino, name);
         Ok(())
     }
@@ -110,7 +111,7 @@ fn delete_entry<L: Leg>(leg: &L, intent: &WriteIntent<'_>, area: &L::Node, entry
                 let name = OsString::from(format!("{}-below-{moved}", below.ino));
                 moved += 1;
                 let to = (area, name.as_os_str());
-                match leg.rename(intent, (&dir, &below.name), to, RenameMode::NoReplace) {
+                match rename_to_free(leg, intent, (&dir, &below.name), to) {
                     Err(error) if error.raw_os_error() == Some(libc::EEXIST) => continue,
                     other => break other.map(|()| name)?,
                 }

@@ -11,10 +11,11 @@ use super::Sides;
 use super::entries::SMALL;
 use super::metadata;
 use super::pairs::Child;
+use super::rename_to_free;
 use super::run::Run;
 use super::spans::Spans;
 use crate::bitmap::WriteIntent;
-use crate::legs::{Area, Creator, Identity, Kind, Leg, Make, PerLeg, RenameMode};
+use crate::legs::{Area, Creator, Identity, Kind, Leg, Make, PerLeg};
 
 /// Objects built before they are synced together.
 const BATCH: usize = 256;
@@ -146,7 +147,7 @@ impl<L: Leg> Run<'_, L> {
         for built in batch.built.drain(..) {
             self.bind(intent, &built)?;
             let from = (&area, built.incoming.as_os_str());
-            t.rename(intent, from, (batch.dir, &built.name), RenameMode::NoReplace)?;
+            rename_to_free(t, intent, from, (batch.dir, &built.name))?;
         }
         Ok(())
     }

@@ -13,10 +13,10 @@ use super::build::Batch;
 use super::pairs::{Child, correspond};
 use super::run::{Dir, Run};
 use super::spans::Spans;
-use super::{Sides, gone_is_none, metadata};
+use super::{Sides, gone_is_none, metadata, rename_to_free};
 use crate::bitmap::WriteIntent;
 use crate::error::errno;
-use crate::legs::{Identity, Kind, Leg, PerLeg, RenameMode, Stat, Timestamp};
+use crate::legs::{Identity, Keeps, Kind, Leg, PerLeg, Stat, Timestamp};
 
 /// Files up to this many bytes are copied under the name's own intent; longer ones get a slot, and
 /// their data follows behind the mount.
@@ -109,7 +109,7 @@ impl<L: Leg> Run<'_, L> {
             return Ok(());
         }
         let (s_node, t_node) = (s.child(sd, name)?, t.child(td, name)?);
-        if may_hold_other_data(&wanted.stat, &found.stat, self.everything || born) {
+        if may_hold_other_data(&wanted.stat, &found.stat, self.everything || born, self.sides.keeps()) {
             self.compare(intent, ids, (&s_node, &t_node), &wanted.stat, born)?;
         }
         if metadata::differs(self.sides, &s_node, &t_node)? {
@@ -213,7 +213,7 @@ impl<L: Leg> Run<'_, L> {
         let t = self.sides.t;
         let stat = t.stat(node)?;
         if let Some(parked) = self.parked.take(stat.ino) {
-            return t.rename(intent, (&self.parked.dir, &parked), to, RenameMode::NoReplace);
+            return rename_to_free(t, intent, (&self.parked.dir, &parked), to);
         }
         if stat.kind != Kind::Directory {
             return t.link(intent, node, to.0, to.1);
@@ -223,7 +223,7 @@ impl<L: Leg> Run<'_, L> {
         let place = t.read_dir(&parent)?.into_iter().find(|entry| entry.ino == stat.ino);
         let place = place.ok_or_else(|| errno(libc::ESTALE))?;
         make_writable(t, intent, &parent)?;
-        t.rename(intent, (&parent, &place.name), to, RenameMode::NoReplace)
+        rename_to_free(t, intent, (&parent, &place.name), to)
     }
 
     /// What has been put under its name was not met there while names were parked, so nothing about it
@@ -233,7 +233,13 @@ impl<L: Leg> Run<'_, L> {
         let Some(partner) = self.pairs.partner(source, &wanted.identity) else { return Ok(()) };
         let ids = self.sides.pair(wanted.identity, partner);
         match (wanted.stat.kind, self.root) {
-            (Kind::File, _) => self.want_data(ids).map(drop),
+            (Kind::File, _) if self.want_data(ids)? => Ok(()),
+            (Kind::File, Some(root)) => {
+                let (Some(s_node), Some(t_node)) = self.sides.find_both(&ids)? else { return Ok(()) };
+                let intent = self.bitmap.hold(root);
+                self.copy_data(&intent, (&s_node, &t_node), self.sides.s.stat(&s_node)?.size)?;
+                metadata::equalize(self.sides, &intent, &s_node, &t_node)
+            }
             (Kind::Directory, Some(slot)) => {
                 self.list(Dir { ids, slot, since: None });
                 Ok(())
@@ -266,8 +272,8 @@ fn was_born_since(stat: &Stat, since: Option<Timestamp>) -> bool {
 }
 
 /// Whether the data of two corresponding files can differ without a slot that says so.
-fn may_hold_other_data(wanted: &Stat, found: &Stat, everything: bool) -> bool {
-    let suspicious = everything || wanted.size != found.size || wanted.mtime != found.mtime;
+fn may_hold_other_data(wanted: &Stat, found: &Stat, everything: bool, keeps: Keeps) -> bool {
+    let suspicious = everything || wanted.size != found.size || !keeps.is_same_mtime(wanted, found);
     // Cutting an empty file to its length is a matter of metadata.
     wanted.kind == Kind::File && wanted.size > 0 && suspicious
 }

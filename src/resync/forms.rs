@@ -15,6 +15,10 @@ use crate::legs::{Identity, Leg, LegId};
 /// Must come before the first mark. Walks the leg if there is something to do: the privilege has changed since
 /// the mount that made the slots.
 pub fn renew<L: Leg>(leg: &L, id: LegId, bitmap: &Bitmap, host: &dyn bitmap::Host) -> io::Result<()> {
+    if !leg.identities_last() {
+        // What they are called now cannot be found out, and everything is compared anyway.
+        return Ok(());
+    }
     let form = |identity: &Identity| (identity.opens(), identity.handle.is_some());
     let ours = form(&leg.identity(&leg.root())?);
     let known = bitmap.unresynced().into_iter().map(|slot| slot.identities[id]);

@@ -10,13 +10,13 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::Sides;
 use crate::bitmap::WriteIntent;
-use crate::legs::{Kind, Leg, Stat};
+use crate::legs::{Keeps, Kind, Leg, Stat};
 
 /// Whether anything that [`equalize`] sets differs.
 pub(super) fn differs<L: Leg>(sides: Sides<'_, L>, s: &L::Node, t: &L::Node) -> io::Result<bool> {
     let (s_stat, t_stat) = (sides.s.stat(s)?, sides.t.stat(t)?);
     let s_names = xattr_names(sides.s, s)?;
-    if stat_differs(&s_stat, &t_stat) || s_names != xattr_names(sides.t, t)? {
+    if stat_differs(&s_stat, &t_stat, sides.keeps()) || s_names != xattr_names(sides.t, t)? {
         return Ok(true);
     }
     for name in &s_names {
@@ -27,15 +27,23 @@ pub(super) fn differs<L: Leg>(sides: Sides<'_, L>, s: &L::Node, t: &L::Node) -> 
     Ok(false)
 }
 
-fn stat_differs(s: &Stat, t: &Stat) -> bool {
+fn stat_differs(s: &Stat, t: &Stat, keeps: Keeps) -> bool {
     let of_file = s.kind == Kind::File && s.size != t.size;
     let mode = s.kind != Kind::Symlink && s.mode != t.mode;
-    of_file || mode || (s.uid, s.gid) != (t.uid, t.gid) || times_differ(s, t)
+    of_file || mode || owners_differ(s, t, keeps) || times_differ(s, t, keeps)
+}
+
+fn owners_differ(s: &Stat, t: &Stat, keeps: Keeps) -> bool {
+    keeps.is_kept_of(s.kind) && (s.uid, s.gid) != (t.uid, t.gid)
 }
 
 /// The access time of a symlink is not compared: following one may raise it on the leg itself.
-fn times_differ(s: &Stat, t: &Stat) -> bool {
-    s.mtime != t.mtime || (s.kind != Kind::Symlink && s.atime != t.atime)
+fn times_differ(s: &Stat, t: &Stat, keeps: Keeps) -> bool {
+    let differ = |s, t| !keeps.is_same_time(s, t);
+    match s.kind {
+        Kind::Symlink => keeps.of_symlinks && differ(s.mtime, t.mtime),
+        _ => differ(s.mtime, t.mtime) || differ(s.atime, t.atime),
+    }
 }
 
 /// Makes the metadata of `t` that of `s`. Both are of one kind.
@@ -49,7 +57,7 @@ pub(super) fn equalize<L: Leg>(
     t: &L::Node,
 ) -> io::Result<()> {
     let (s_stat, t_stat) = (sides.s.stat(s)?, sides.t.stat(t)?);
-    if (s_stat.uid, s_stat.gid) != (t_stat.uid, t_stat.gid) {
+    if owners_differ(&s_stat, &t_stat, sides.keeps()) {
         sides.t.set_owner(intent, t, Some(s_stat.uid), Some(s_stat.gid))?;
     }
     if s_stat.kind == Kind::File && s_stat.size != t_stat.size {
@@ -69,7 +77,7 @@ fn settle_times<L: Leg>(
     s_stat: &Stat,
     t: &L::Node,
 ) -> io::Result<()> {
-    if times_differ(s_stat, &sides.t.stat(t)?) {
+    if times_differ(s_stat, &sides.t.stat(t)?, sides.keeps()) {
         sides.t.set_times(intent, t, Some(s_stat.atime), Some(s_stat.mtime))?;
     }
     Ok(())

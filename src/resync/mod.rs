@@ -38,6 +38,12 @@
 //! the target has it ([`Identity::at_place`]). Before anything on the target is moved, these places are
 //! looked up and the slots bound to what is there, durably (`places`). From there on it is the same work.
 //!
+//! # Legs of which the filesystem does not keep its numbers
+//!
+//! What an earlier mount has marked cannot be found on a leg on FUSE. As soon as there is anything marked, everything
+//! is compared: objects by their names alone, so that what was renamed is copied anew. While that goes on, an
+//! object that is not found ends the resync; what is still to be compared when changes are let in is held open.
+//!
 //! - `plan`, `pairs`, `spans` are pure: what is there to do, what is what, which bytes;
 //! - `entries` parks and places, `build` makes what is missing, `areas` keeps `incoming/` and `parked/`;
 //! - `metadata` and `copy` make one object equal; `data` is the phase behind the mount;
@@ -62,11 +68,13 @@ mod spans;
 mod tests;
 mod throttle;
 
+use std::ffi::OsStr;
 use std::io;
 use std::sync::Arc;
 
-use crate::bitmap::{self, Bitmap};
-use crate::legs::{Identity, Leg, LegId, PerLeg};
+use crate::bitmap::{self, Bitmap, WriteIntent};
+use crate::error::errno;
+use crate::legs::{Identity, Keeps, Leg, LegId, PerLeg, RenameMode};
 use crate::sync::{Mutex, Rank};
 
 use data::Pending;
@@ -183,6 +191,11 @@ impl<'a, L: Leg> Sides<'a, L> {
         self.source.other()
     }
 
+    /// Ends [`Leg::hold`] on both.
+    fn let_go(&self, ids: &PerLeg<Identity>) {
+        ids.iter().for_each(|(leg, identity)| self.leg(leg).let_go(identity));
+    }
+
     /// The two identities of one object, by leg.
     fn pair(&self, s: Identity, t: Identity) -> PerLeg<Identity> {
         PerLeg::from_fn(|leg| if leg == self.source { s } else { t })
@@ -194,15 +207,59 @@ impl<'a, L: Leg> Sides<'a, L> {
         Ok((self.find(self.source, &ids[self.source])?, self.find(target, &ids[target])?))
     }
 
+    /// What both legs keep of what they are given.
+    fn keeps(&self) -> Keeps {
+        self.s.keeps().both(self.t.keeps())
+    }
+
+    /// Whether slots that an earlier mount has made tell what an object is on both legs.
+    fn identities_last(&self) -> bool {
+        self.s.identities_last() && self.t.identities_last()
+    }
+
     /// The object, if the leg still has it under any name.
+    ///
+    /// # Errors
+    /// ESTALE if it is not found where that does not tell that it is gone.
     fn find(&self, id: LegId, identity: &Identity) -> io::Result<Option<L::Node>> {
         if !identity.is_known() {
             return Ok(None);
         }
         let leg = self.leg(id);
-        let Some(node) = gone_is_none(leg.find(identity))? else { return Ok(None) };
+        let found = leg.find(identity);
+        if let Err(error) = &found
+            && !leg.identities_last()
+            && matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
+        {
+            // FAIL-SAFE: it may be there by another number. To take it for gone would leave the legs unequal.
+            log::error!(
+                "leg {id}: inode {} is not found any more: its filesystem has given numbers anew; where it can be told \
+                 to keep them (noforget, for many), do so",
+                identity.ino
+            );
+            return Err(errno(libc::ESTALE));
+        }
+        let Some(node) = gone_is_none(found)? else { return Ok(None) };
         let stat = gone_is_none(leg.stat(&node))?;
         Ok(stat.filter(|stat| stat.nlink > 0).map(|_| node))
+    }
+}
+
+/// Renames to a name that is free. Some filesystems cannot see to that themselves; nobody else uses the leg.
+fn rename_to_free<L: Leg>(
+    leg: &L,
+    intent: &WriteIntent<'_>,
+    from: (&L::Node, &OsStr),
+    to: (&L::Node, &OsStr),
+) -> io::Result<()> {
+    match leg.rename(intent, from, to, RenameMode::NoReplace) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
+            if gone_is_none(leg.lookup(to.0, to.1))?.is_some() {
+                return Err(errno(libc::EEXIST));
+            }
+            leg.rename(intent, from, to, RenameMode::Replace)
+        }
+        renamed => renamed,
     }
 }
 

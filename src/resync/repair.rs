@@ -18,7 +18,7 @@ use super::pairs::{Child, Pairs};
 use super::progress::Progress;
 use super::run::Run;
 use super::spans::Spans;
-use super::{Sides, metadata};
+use super::{Sides, metadata, rename_to_free};
 use crate::bitmap::{self, Bitmap, WriteIntent};
 use crate::error::errno;
 use crate::legs::{Identity, Kind, Leg, LegId, PerLeg, RenameMode};
@@ -98,7 +98,15 @@ impl<L: Leg> Repair<'_, L> {
         ranges: &[Range<u64>],
     ) -> io::Result<()> {
         let sides = self.sides();
-        let (Some(s), Some(t)) = sides.find_both(&object)? else { return Ok(()) };
+        let found = match sides.find_both(&object) {
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) && !sides.identities_last() => {
+                // FAIL-SAFE: gone or numbered anew. Nothing but its slot tells that it may differ, and that may be
+                // cleared.
+                return self.bitmap.set_compare_all(self.host);
+            }
+            found => found?,
+        };
+        let (Some(s), Some(t)) = found else { return Ok(()) };
         metadata::equalize(sides, intent, &s, &t)?;
         let stat = sides.s.stat(&s)?;
         let spans = Spans::of(ranges.iter().map(|range| range.start..range.end.min(stat.size)));
@@ -156,7 +164,14 @@ impl<L: Leg> Repair<'_, L> {
             }
             let mode = if here.is_some() { RenameMode::Exchange } else { RenameMode::NoReplace };
             let (from, to) = ((&from.t_dir, from.name), (&places[to].t_dir, places[to].name));
-            return run.sides.t.rename(intent, from, to, mode);
+            return match mode {
+                RenameMode::Exchange => match run.sides.t.rename(intent, from, to, mode) {
+                    // A filesystem that cannot. It goes by way of `parked/`.
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => Ok(()),
+                    renamed => renamed,
+                },
+                _ => rename_to_free(run.sides.t, intent, from, to),
+            };
         }
         Ok(())
     }

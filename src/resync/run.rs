@@ -62,10 +62,17 @@ impl<'r, L: Leg> Run<'r, L> {
         if gathered.is_empty() && resync.scope == Scope::Dirty {
             return Ok(None);
         }
-        let gathered = places::bind(gathered, sides, resync.bitmap, resync.host)?;
-        let objects = settle(gathered, |leg, identity| Ok(sides.find(leg, identity)?.is_some()))?;
         let mut run = Run::new(sides, resync.bitmap, resync.host, resync.progress)?;
         run.everything = resync.scope == Scope::Everything;
+        if !sides.identities_last() {
+            // FAIL-SAFE: what the slots call an object may be another one by now.
+            run.everything = true;
+            run.puzzling = gathered.into_iter().flat_map(|object| object.slots).collect();
+            run.list_dirty()?;
+            return Ok(Some(run));
+        }
+        let gathered = places::bind(gathered, sides, resync.bitmap, resync.host)?;
+        let objects = settle(gathered, |leg, identity| Ok(sides.find(leg, identity)?.is_some()))?;
         match Pairs::from_slots(objects.iter().map(|object| object.ids)) {
             Some(pairs) => {
                 run.pairs = pairs;
@@ -289,8 +296,11 @@ impl<'r, L: Leg> Run<'r, L> {
     }
 
     /// All of a file's data is to be compared: marks it so, durably, unless everything is. False if
-    /// no slot is to be had: then it is to be done at once.
+    /// no slot is to be had, or it might not be found again: then it is to be done at once.
     pub fn want_data(&mut self, ids: PerLeg<Identity>) -> io::Result<bool> {
+        if !self.hold(&ids)? {
+            return Ok(false);
+        }
         let slot = match self.everything {
             true => None,
             false => match self.mark(ids, Kinds::METADATA | Kinds::DATA, Span::From(ChunkIndex(0)))? {
@@ -301,6 +311,21 @@ impl<'r, L: Leg> Run<'r, L> {
         let at = self.known_or_new(ids);
         slot.into_iter().for_each(|slot| self.objects[at].covered_by(slot));
         self.objects[at].data = Spans::everything();
+        Ok(true)
+    }
+
+    /// Lets a file be found when its data has its turn.
+    fn hold(&self, ids: &PerLeg<Identity>) -> io::Result<bool> {
+        if self.sides.identities_last() {
+            return Ok(true);
+        }
+        for (leg, identity) in ids.iter() {
+            let node = self.sides.find(leg, identity)?;
+            if !node.is_some_and(|node| self.sides.leg(leg).hold(&node)) {
+                self.sides.let_go(ids);
+                return Ok(false);
+            }
+        }
         Ok(true)
     }
 

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, OsStr};
 use std::io::{self, IoSlice};
 use std::num::NonZeroU64;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, SeekFrom, Statx,
@@ -187,6 +187,23 @@ fn writing(
 /// since the last call with it.
 pub fn sync_filesystem(file: impl AsFd) -> io::Result<()> {
     uninterrupted(|| rustix::fs::syncfs(&file))
+}
+
+/// Whether it is on a FUSE filesystem.
+pub fn is_on_fuse(fd: impl AsFd) -> io::Result<bool> {
+    const FUSE_SUPER_MAGIC: u32 = 0x6573_5546;
+    // Its width depends on the architecture.
+    uninterrupted(|| rustix::fs::fstatfs(&fd)).map(|stat| stat.f_type as u32 == FUSE_SUPER_MAGIC)
+}
+
+/// Lets go of the file as close(2) does, and tells what that tells: some filesystems report there what became of
+/// writes that they had acknowledged. The descriptor itself stays open.
+pub fn flush(file: BorrowedFd<'_>) -> io::Result<()> {
+    let again = file.try_clone_to_owned()?;
+    // SAFETY: into_raw_fd has given the descriptor up, so nobody else closes it.
+    let closed = unsafe { libc::close(again.into_raw_fd()) };
+    // After EINTR Linux has closed it, too.
+    if closed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Takes a name away: of a directory with [`AtFlags::REMOVEDIR`], of anything else without.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::object::{self, Object};
 use crate::layout;
+use crate::sys;
 
 /// In what the trees differ under one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +69,8 @@ pub struct Walk<'a> {
     names: Vec<(OsString, [bool; 2])>,
     path: PathBuf,
     links: Links,
+    /// Which of the trees are on a FUSE filesystem.
+    on_fuse: [bool; 2],
     witness: &'a mut dyn Witness,
 }
 
@@ -80,7 +83,8 @@ struct Level {
 impl<'a> Walk<'a> {
     pub fn new(roots: [File; 2], witness: &'a mut dyn Witness) -> Walk<'a> {
         let (above, names, path) = (Vec::new(), Vec::new(), PathBuf::new());
-        Walk { here: roots, above, names, path, links: Links::default(), witness }
+        let on_fuse = roots.each_ref().map(|root| sys::file::is_on_fuse(root).unwrap_or(false));
+        Walk { here: roots, above, names, path, links: Links::default(), on_fuse, witness }
     }
 
     /// Where the comparison is, or stopped.
@@ -91,7 +95,7 @@ impl<'a> Walk<'a> {
     pub fn run(&mut self) -> io::Result<()> {
         let roots = [Object::of_dir(&self.here[0])?, Object::of_dir(&self.here[1])?];
         let at = At { path: &self.path, dirs: &self.here, both: Some(&roots) };
-        compare_attributes(&at, &roots, self.witness)?;
+        compare_attributes(&at, &roots, self.on_fuse, self.witness)?;
         self.names = union(&self.here)?;
         self.names.retain(|(name, _)| !layout::is_hidden(name));
         loop {
@@ -128,12 +132,12 @@ impl<'a> Walk<'a> {
             return Ok(false);
         }
         if both[0].meta.is_dir() {
-            compare_attributes(&at, &both, self.witness)?;
+            compare_attributes(&at, &both, self.on_fuse, self.witness)?;
             self.go_down(name)?;
             return Ok(true);
         }
         if !self.links.met_before(&at, &both, self.witness)? {
-            compare_attributes(&at, &both, self.witness)?;
+            compare_attributes(&at, &both, self.on_fuse, self.witness)?;
             compare_content(&at, name, &both, self.witness)?;
         }
         Ok(false)
@@ -191,7 +195,20 @@ impl Links {
     }
 }
 
-fn compare_attributes(at: &At<'_>, both: &[Object; 2], witness: &mut dyn Witness) -> io::Result<()> {
+/// Whether two times differ in more than their filesystems keep. On FUSE a whole second stands for any time in it:
+/// what such a filesystem keeps could be told only by changing something there.
+fn times_differ(times: [(i64, i64); 2], on_fuse: [bool; 2]) -> bool {
+    let [a, b] = times;
+    let is_coarse = (on_fuse[0] && a.1 == 0) || (on_fuse[1] && b.1 == 0);
+    a.0 != b.0 || (a.1 != b.1 && !is_coarse)
+}
+
+fn compare_attributes(
+    at: &At<'_>,
+    both: &[Object; 2],
+    on_fuse: [bool; 2],
+    witness: &mut dyn Witness,
+) -> io::Result<()> {
     let [a, b] = [&both[0].meta, &both[1].meta];
     let mut differs =
         |aspect, what: &str, a: String, b: String| witness.differs(at, aspect, &differ_in(what, a, b));
@@ -199,15 +216,18 @@ fn compare_attributes(at: &At<'_>, both: &[Object; 2], witness: &mut dyn Witness
         let mode = |mode: u32| format!("{:04o}", mode & 0o7777);
         differs(Aspect::Metadata, "mode", mode(a.mode()), mode(b.mode()))?;
     }
-    if (a.uid(), a.gid()) != (b.uid(), b.gid()) {
+    let kept = !a.is_symlink() || on_fuse == [false, false];
+    if kept && (a.uid(), a.gid()) != (b.uid(), b.gid()) {
         let owner = |meta: &std::fs::Metadata| format!("{}:{}", meta.uid(), meta.gid());
         differs(Aspect::Metadata, "owner", owner(a), owner(b))?;
     }
     let time = |secs: i64, nanos: i64| format!("{secs}.{nanos:09}");
-    if (a.mtime(), a.mtime_nsec()) != (b.mtime(), b.mtime_nsec()) {
+    let [a_mtime, b_mtime] = [a, b].map(|meta| (meta.mtime(), meta.mtime_nsec()));
+    if kept && times_differ([a_mtime, b_mtime], on_fuse) {
         differs(Aspect::Time, "mtime", time(a.mtime(), a.mtime_nsec()), time(b.mtime(), b.mtime_nsec()))?;
     }
-    if !a.is_symlink() && (a.atime(), a.atime_nsec()) != (b.atime(), b.atime_nsec()) {
+    let [a_atime, b_atime] = [a, b].map(|meta| (meta.atime(), meta.atime_nsec()));
+    if !a.is_symlink() && times_differ([a_atime, b_atime], on_fuse) {
         differs(
             Aspect::AccessTime,
             "atime",
@@ -308,6 +328,28 @@ fn shown(value: Option<&Vec<u8>>) -> String {
                 .collect();
             let more = if value.len() > 32 { ".." } else { "" };
             format!("\"{text}{more}\" of {} bytes", value.len())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_fuse_a_whole_second_stands_for_any_time_in_it() {
+        // (A, B, on FUSE, differ)
+        let table = [
+            ((5, 1), (5, 1), [false, false], false),
+            ((5, 1), (5, 0), [false, false], true),
+            ((5, 1), (5, 0), [false, true], false),
+            ((5, 1), (5, 0), [true, false], true),
+            ((5, 0), (5, 1), [true, false], false),
+            ((5, 1), (6, 0), [false, true], true),
+            ((5, 1), (5, 2), [true, true], true),
+        ];
+        for (a, b, on_fuse, differ) in table {
+            assert_eq!(times_differ([a, b], on_fuse), differ, "{a:?} {b:?} {on_fuse:?}");
         }
     }
 }

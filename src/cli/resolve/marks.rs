@@ -14,6 +14,7 @@ use crate::cli::examine::read_image;
 use crate::error::errno;
 use crate::legs::{LegId, Place, Timestamp, name_hash};
 use crate::superblock::{BitmapPlace, Superblock};
+use crate::sys;
 
 /// The marks of one leg.
 #[derive(Debug)]
@@ -44,6 +45,9 @@ impl Marks {
         };
         if says.bitmap_place == BitmapPlace::Elsewhere {
             return Ok(none("it is kept in a file elsewhere"));
+        }
+        if sys::file::is_on_fuse(state_dir)? {
+            return Ok(none("it tells inode numbers, which do not last on a FUSE filesystem"));
         }
         let chunk = ChunkSize::new(says.chunk_size).ok_or_else(|| errno(libc::EINVAL))?;
         let expect = Expect {

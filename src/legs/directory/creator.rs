@@ -17,7 +17,7 @@ use super::names::Use;
 use super::view::ITSELF;
 use super::{DirectoryLeg, File, Node, attrs};
 use crate::error::errno;
-use crate::legs::{Creator, Identity, Kind, Make, OpenMode, Stat, Timestamp};
+use crate::legs::{Creator, Identity, Kind, Leg, Make, OpenMode, Stat, Timestamp};
 use crate::sys;
 use crate::sys::creds::Borrowed;
 
@@ -31,6 +31,7 @@ const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
 
 /// suid and sgid.
 const SET_ID: u32 = 0o6000;
+const SGID: u32 = 0o2000;
 
 impl DirectoryLeg {
     pub(super) fn make_object(
@@ -55,6 +56,7 @@ impl DirectoryLeg {
             }
         }
         self.made.fetch_add(1, Ordering::Relaxed);
+        self.made_fleeting(dir, name, creator)?;
         let (identity, mut stat) = self.look_up(dir, name)?;
         if let Make::Directory { mode } = what {
             // mkdir(2) drops suid and sgid from the mode it is given.
@@ -89,15 +91,43 @@ impl DirectoryLeg {
             sys::file::open_beneath(dir.fd(), name, flags, mode & 0o7777)?
         };
         self.made.fetch_add(1, Ordering::Relaxed);
+        let node = self.made_fleeting(dir, name, creator)?;
         let itself = OsStr::new(ITSELF);
         let stat = sys::file::stat(fd.as_fd(), itself)?;
         let handle = self.handle(fd.as_fd(), itself, || Ok(stat))?;
-        let file = self.with_direct(fd, open)?;
+        let file = self.with_direct(fd, open, node)?;
         Ok((Identity { ino: stat.stx_ino, handle }, attrs::stat(&stat), file))
     }
 }
 
 impl DirectoryLeg {
+    /// On a FUSE filesystem: what was made and its directory are to be synced. And it may belong to whom the server
+    /// takes the caller for, instead of to the creator; an ordinary user's daemon cannot change that.
+    fn made_fleeting(&self, dir: &Node, name: &OsStr, creator: Creator) -> io::Result<Option<Node>> {
+        if self.fleeting.is_none() {
+            return Ok(None);
+        }
+        let node = self.pin_name(dir.fd(), name)?;
+        self.changed(dir);
+        self.changed(&node);
+        let itself = OsStr::new(ITSELF);
+        let (made, of_dir) = (sys::file::stat(node.fd(), itself)?, sys::file::stat(dir.fd(), itself)?);
+        let passes_on = u32::from(of_dir.stx_mode) & SGID != 0;
+        let (uid, gid) = (creator.uid, if passes_on { of_dir.stx_gid } else { creator.gid });
+        if (made.stx_uid, made.stx_gid) == (uid, gid) || !self.keeps().is_kept_of(node.0.kind) {
+            return Ok(Some(node));
+        }
+        match sys::file::set_owner(node.fd(), Some(uid), Some(gid)) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(Some(node)),
+            owned => owned?,
+        }
+        let mode = u32::from(made.stx_mode) & 0o7777;
+        if mode & SET_ID != 0 {
+            sys::file::set_mode(node.fd(), mode)?;
+        }
+        Ok(Some(node))
+    }
+
     /// When an object is born that is made now: one is made beside the mirror's own files, and taken away.
     pub(super) fn birth_of_a_probe(&self) -> io::Result<Option<Timestamp>> {
         const PROBE: &str = "probe";

@@ -30,6 +30,7 @@ impl DirectoryLeg {
         self.check_name(dir, name, Use::Existing)?;
         let stat = sys::file::stat(dir.fd(), name)?;
         self.check_device(&stat)?;
+        self.saw(stat.stx_ino, dir, name);
         let handle = self.handle(dir.fd(), name, || Ok(stat))?;
         Ok((Identity { ino: stat.stx_ino, handle }, attrs::stat(&stat)))
     }
@@ -50,6 +51,13 @@ impl DirectoryLeg {
             Ok(raw) => Ok(Handle::new(raw.kind(), raw.bytes())),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EOVERFLOW)) => birth(),
             Err(error) => Err(error),
+        }
+    }
+
+    /// An object was seen there.
+    pub(super) fn saw(&self, ino: u64, dir: &Node, name: &OsStr) {
+        if let Some(fleeting) = &self.fleeting {
+            fleeting.saw(ino, dir.0.ino, name);
         }
     }
 
@@ -105,6 +113,11 @@ impl DirectoryLeg {
         });
         let pinned = self.pin_name(self.state_dir(), name);
         if !matches!(&pinned, Err(error) if error.raw_os_error() == Some(libc::ENOENT)) {
+            if let (Some(fleeting), Ok(area)) = (&self.fleeting, &pinned) {
+                let state = sys::file::stat(self.state_dir(), OsStr::new(ITSELF))?.stx_ino;
+                fleeting.saw(state, self.root.0.ino, OsStr::new(names::STATE));
+                fleeting.saw(area.0.ino, state, name);
+            }
             return pinned;
         }
         match rustix::fs::mkdirat(&self.state, name, Mode::from_raw_mode(0o700)) {
@@ -137,19 +150,31 @@ impl DirectoryLeg {
                     Err(error) => return Err(error),
                 },
             };
-            entries.push(Entry { name: raw.name, ino: raw.ino, kind });
+            // Without a lookup such a filesystem need not know the number.
+            let ino = match self.fleeting.as_ref().map(|_| sys::file::stat(dir.fd(), &raw.name)) {
+                None => raw.ino,
+                Some(Ok(stat)) => stat.stx_ino,
+                Some(Err(error)) if error.raw_os_error() == Some(libc::ENOENT) => continue,
+                Some(Err(error)) => return Err(error),
+            };
+            entries.push(Entry { name: raw.name, ino, kind });
         }
         Ok(entries)
     }
 
     pub(super) fn add_link(&self, node: &Node, dir: &Node, name: &OsStr) -> io::Result<()> {
         self.check_name(dir, name, Use::New)?;
-        sys::file::link(node.fd(), dir.fd(), name)
+        let linked = sys::file::link(node.fd(), dir.fd(), name);
+        self.changed(node);
+        self.changed(dir);
+        linked
     }
 
     pub(super) fn remove(&self, dir: &Node, name: &OsStr, flags: AtFlags) -> io::Result<()> {
         self.check_name(dir, name, Use::Existing)?;
-        sys::file::unlink(dir.fd(), name, flags)
+        let removed = sys::file::unlink(dir.fd(), name, flags);
+        self.changed(dir);
+        removed
     }
 
     pub(super) fn move_name(
@@ -166,6 +191,16 @@ impl DirectoryLeg {
             RenameMode::Exchange => RenameFlags::EXCHANGE,
         };
         self.moved.fetch_add(1, Ordering::Relaxed);
-        sys::file::rename((from.0.fd(), from.1), (to.0.fd(), to.1), flags)
+        let renamed = sys::file::rename((from.0.fd(), from.1), (to.0.fd(), to.1), flags);
+        if self.fleeting.is_some() {
+            self.changed(from.0);
+            self.changed(to.0);
+            for (dir, name) in [from, to] {
+                if let Ok(stat) = sys::file::stat(dir.fd(), name) {
+                    self.saw(stat.stx_ino, dir, name);
+                }
+            }
+        }
+        renamed
     }
 }

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{OFlags, SeekFrom};
 
 use super::cache::{Stream, end_of_piece};
+use super::fleeting::Changes;
 use super::{DirectoryLeg, Node};
 use crate::error::errno;
 use crate::legs::{Kind, OpenMode, Seek};
@@ -18,7 +20,9 @@ const COPY_STEP: usize = 1 << 20;
 /// A regular file opened for I/O. Never with O_APPEND: pwrite(2) would ignore its offset.
 #[derive(Debug)]
 pub struct File {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
+    /// On a FUSE filesystem: what it is, and where errors of it are told that come late.
+    late: Option<(Node, Arc<Changes>)>,
     direct: Option<Direct>,
     reader: Stream,
 }
@@ -62,11 +66,11 @@ impl DirectoryLeg {
             }
         }
         let fd = self.reopen(node.fd(), access(mode)?)?;
-        self.with_direct(fd, mode)
+        self.with_direct(fd, mode, Some(node.clone()))
     }
 
     /// Adds the second descriptor if it is wanted and can be had.
-    pub(super) fn with_direct(&self, fd: OwnedFd, mode: OpenMode) -> io::Result<File> {
+    pub(super) fn with_direct(&self, fd: OwnedFd, mode: OpenMode, node: Option<Node>) -> io::Result<File> {
         let mut direct = None;
         if mode.direct
             && let Ok(second) = self.reopen(fd.as_fd(), access(mode)? | OFlags::DIRECT)
@@ -74,7 +78,8 @@ impl DirectoryLeg {
             let (memory, offset) = sys::file::direct_alignment(second.as_fd()).unwrap_or((PAGE, PAGE as u64));
             direct = Some(Direct { fd: second, memory, offset });
         }
-        Ok(File { fd, direct, reader: Stream::default() })
+        let changes = self.fleeting.as_ref().filter(|_| mode.write).map(|fleeting| fleeting.changes.clone());
+        Ok(File { fd: Arc::new(fd), late: node.zip(changes), direct, reader: Stream::default() })
     }
 }
 
@@ -131,6 +136,26 @@ impl File {
                 Seek::Data => SeekFrom::Data(offset),
             },
         )
+    }
+}
+
+impl DirectoryLeg {
+    /// What was done through the file is to be synced.
+    pub(super) fn changed_file(&self, file: &File) {
+        if let Some((node, _)) = &file.late {
+            self.written(node, &file.fd);
+        }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // A server that acknowledges a write before it is done tells at the end what has become of it.
+        if let Some((_, changes)) = &self.late
+            && let Err(error) = sys::file::flush(self.fd())
+        {
+            changes.failed_late(&error);
+        }
     }
 }
 

@@ -14,7 +14,8 @@ use super::{DirectoryLeg, File, Node, attrs, io};
 use crate::bitmap::WriteIntent;
 use crate::error::errno;
 use crate::legs::{
-    Area, Creator, Entry, Identity, Kind, Leg, Make, OpenMode, RenameMode, Seek, Stat, Statfs, Timestamp,
+    Area, Creator, Entry, Identity, Keeps, Kind, Leg, Make, OpenMode, RenameMode, Seek, Stat, Statfs,
+    Timestamp,
 };
 use crate::sys;
 
@@ -36,7 +37,10 @@ impl Leg for DirectoryLeg {
         }
         match identity.handle.as_ref().filter(|handle| self.handles && handle.opens()) {
             Some(handle) => self.find_by_handle(identity.ino, handle),
-            None => self.find_by_number(identity),
+            None => match &self.fleeting {
+                Some(fleeting) => self.find_fleeting(fleeting, identity),
+                None => self.find_by_number(identity),
+            },
         }
     }
 
@@ -46,7 +50,9 @@ impl Leg for DirectoryLeg {
 
     fn child(&self, dir: &Node, name: &OsStr) -> Result<Node> {
         self.check_name(dir, name, Use::Existing)?;
-        self.pin_name(dir.fd(), name)
+        let node = self.pin_name(dir.fd(), name)?;
+        self.saw(node.0.ino, dir, name);
+        Ok(node)
     }
 
     fn parent(&self, dir: &Node) -> Result<Node> {
@@ -103,6 +109,28 @@ impl Leg for DirectoryLeg {
             ffree: stat.f_ffree,
             namelen: stat.f_namemax,
         })
+    }
+
+    fn identities_last(&self) -> bool {
+        self.fleeting.is_none()
+    }
+
+    fn hold(&self, node: &Node) -> bool {
+        self.fleeting.as_ref().is_none_or(|fleeting| fleeting.hold(node))
+    }
+
+    fn let_go(&self, identity: &Identity) {
+        if let Some(fleeting) = &self.fleeting {
+            fleeting.let_go(identity.ino);
+        }
+    }
+
+    fn measure(&self) {
+        self.measure_it();
+    }
+
+    fn keeps(&self) -> Keeps {
+        self.keeps.get().copied().unwrap_or(Keeps::ALL)
     }
 
     fn birth_now(&self) -> Result<Option<Timestamp>> {
@@ -167,11 +195,15 @@ impl Leg for DirectoryLeg {
     }
 
     fn set_mode(&self, _: &WriteIntent<'_>, node: &Node, mode: u32) -> Result<()> {
-        sys::file::set_mode(node.fd(), mode)
+        self.changing(node, || sys::file::set_mode(node.fd(), mode))
     }
 
     fn set_owner(&self, _: &WriteIntent<'_>, node: &Node, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
-        sys::file::set_owner(node.fd(), uid, gid)
+        if self.keeps().is_kept_of(node.0.kind) {
+            self.changing(node, || sys::file::set_owner(node.fd(), uid, gid))
+        } else {
+            Ok(())
+        }
     }
 
     fn set_times(
@@ -181,31 +213,39 @@ impl Leg for DirectoryLeg {
         atime: Option<Timestamp>,
         mtime: Option<Timestamp>,
     ) -> Result<()> {
-        sys::file::set_times(node.fd(), atime.map(attrs::timespec), mtime.map(attrs::timespec))
+        if !self.keeps().is_kept_of(node.0.kind) {
+            return Ok(());
+        }
+        self.changing(node, || {
+            sys::file::set_times(node.fd(), atime.map(attrs::timespec), mtime.map(attrs::timespec))
+        })
     }
 
     fn set_times_of(
         &self,
-        _: &WriteIntent<'_>,
+        intent: &WriteIntent<'_>,
         dir: &Node,
         name: &OsStr,
         atime: Timestamp,
         mtime: Timestamp,
     ) -> Result<()> {
         self.check_name(dir, name, Use::Existing)?;
+        if self.fleeting.is_some() {
+            return self.set_times(intent, &self.child(dir, name)?, Some(atime), Some(mtime));
+        }
         sys::file::set_times_of(dir.fd(), name, attrs::timespec(atime), attrs::timespec(mtime))
     }
 
     fn truncate(&self, _: &WriteIntent<'_>, node: &Node, size: u64) -> Result<()> {
         match node.0.kind {
-            Kind::File => sys::file::truncate(node.fd(), size),
+            Kind::File => self.changing(node, || sys::file::truncate(node.fd(), size)),
             Kind::Directory => Err(errno(libc::EISDIR)),
             _ => Err(errno(libc::EINVAL)),
         }
     }
 
     fn truncate_file(&self, _: &WriteIntent<'_>, _: &Node, file: &File, size: u64) -> Result<()> {
-        sys::file::truncate_open(file.fd(), size)
+        self.changing_file(file, || sys::file::truncate_open(file.fd(), size))
     }
 
     fn set_xattr(
@@ -219,22 +259,22 @@ impl Leg for DirectoryLeg {
         if attrs::is_another_view_of_an_acl(name) {
             return Err(errno(libc::EOPNOTSUPP));
         }
-        sys::xattr::set(node.fd(), name, value, flags)
+        self.changing(node, || sys::xattr::set(node.fd(), name, value, flags))
     }
 
     fn remove_xattr(&self, _: &WriteIntent<'_>, node: &Node, name: &OsStr) -> Result<()> {
         if attrs::is_another_view_of_an_acl(name) {
             return Err(errno(libc::ENODATA));
         }
-        sys::xattr::remove(node.fd(), name)
+        self.changing(node, || sys::xattr::remove(node.fd(), name))
     }
 
     fn write(&self, _: &WriteIntent<'_>, file: &File, data: &[u8], offset: u64) -> Result<usize> {
-        file.write(data, offset)
+        self.changing_file(file, || file.write(data, offset))
     }
 
     fn fallocate(&self, _: &WriteIntent<'_>, file: &File, mode: i32, offset: u64, len: u64) -> Result<()> {
-        sys::file::allocate(file.fd(), mode, offset, len)
+        self.changing_file(file, || sys::file::allocate(file.fd(), mode, offset, len))
     }
 
     fn copy_range(
@@ -244,7 +284,7 @@ impl Leg for DirectoryLeg {
         to: (&File, u64),
         len: u64,
     ) -> Result<usize> {
-        io::copy(from, to, len)
+        self.changing_file(to.0, || io::copy(from, to, len))
     }
 
     fn sync_file(&self, file: &File, data_only: bool) -> Result<()> {
@@ -262,5 +302,21 @@ impl Leg for DirectoryLeg {
     fn probe(&self) {
         // A filesystem without O_DIRECT answers too, from its cache: then only LONGEST ends the wait.
         let _ = self.read_medium();
+    }
+}
+
+impl DirectoryLeg {
+    /// Does what changes an object, and remembers that it is to be synced, also when it failed: a part of it may
+    /// be done.
+    fn changing<T>(&self, node: &Node, change: impl FnOnce() -> Result<T>) -> Result<T> {
+        let done = change();
+        self.changed(node);
+        done
+    }
+
+    fn changing_file<T>(&self, file: &File, change: impl FnOnce() -> Result<T>) -> Result<T> {
+        let done = change();
+        self.changed_file(file);
+        done
     }
 }

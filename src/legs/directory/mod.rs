@@ -16,19 +16,20 @@
 //! - `view`: opening the directory; - `names`: which names are let through;
 //! - `entries`: looking up, listing, linking, renaming; - `creator`: making objects as their creator;
 //! - `attrs`: attributes; - `io`: file contents; - `cache`: what of them the page cache keeps;
-//! - `walk`: finding an object by its number; - `backing`: what the directory's filesystem rests on.
+//! - `walk`: finding an object by its number; - `fleeting`: what is otherwise on FUSE filesystems;
+//! - `measure`: what the filesystem keeps of times; - `backing`: what it rests on.
 
 use std::ffi::OsStr;
 use std::io as std_io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::OFlags;
 
 use super::timed::Backing;
-use super::{Kind, LegId};
+use super::{Keeps, Kind, LegId};
 use crate::layout;
 use crate::sync::{Mutex, Rank};
 use crate::sys;
@@ -38,8 +39,10 @@ mod backing;
 mod cache;
 mod creator;
 mod entries;
+mod fleeting;
 mod io;
 mod leg;
+mod measure;
 mod names;
 mod view;
 mod walk;
@@ -94,6 +97,10 @@ pub struct DirectoryLeg {
     /// caller only, this leg tells all who come after. Held during syncfs, so that nobody is told
     /// "durable" in between.
     lost: Mutex<Option<i32>>,
+    /// On a FUSE filesystem.
+    fleeting: Option<fleeting::Fleeting>,
+    /// What the filesystem keeps, once it was tried out.
+    keeps: OnceLock<Keeps>,
     index: Mutex<Option<Arc<walk::Index>>>,
     /// How many objects were made through this leg. Counted when they are there: an index begun earlier
     /// may miss some.
@@ -146,7 +153,14 @@ impl DirectoryLeg {
         if let Some(errno) = *lost {
             return Err(std_io::Error::from_raw_os_error(errno));
         }
-        let synced = sys::file::sync_filesystem(&self.readable);
+        let mut synced = sys::file::sync_filesystem(&self.readable);
+        if let (Some(fleeting), Ok(())) = (&self.fleeting, &synced) {
+            synced = self.sync_changes(&fleeting.changes);
+            if synced.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EACCES)) {
+                // An ordinary user's daemon may not open it any more. Nothing is lost; its bit stays.
+                return synced;
+            }
+        }
         if let Err(error) = &synced {
             log::error!("leg {} at {}: what was written may be lost: {error}", self.id, self.path.display());
             *lost = error.raw_os_error();
@@ -170,6 +184,6 @@ impl DirectoryLeg {
     }
 
     fn locks() -> (Mutex<Option<i32>>, Mutex<Option<Arc<walk::Index>>>) {
-        (Mutex::new(Rank::Leaf, None), Mutex::new(Rank::Leaf, None))
+        (Mutex::new(Rank::Sync, None), Mutex::new(Rank::Leaf, None))
     }
 }

@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{OFlags, Statx};
 
+use super::fleeting::Fleeting;
 use super::{Device, DirectoryLeg, Node, Pinned, attrs, names};
 use crate::error::{Error, Result, errno};
 use crate::legs::LegId;
@@ -42,7 +43,16 @@ impl DirectoryLeg {
             .map_err(failed)?;
         let state = open_directory(root.as_fd(), OsStr::new(names::STATE), private)
             .map_err(|error| no_state(path, id, error))?;
+        let fuse = sys::file::is_on_fuse(&readable).map_err(failed)?;
         let handles = match handles_work(readable.as_fd(), &stat) {
+            // They outlive no mount of it, and not even that if the kernel forgets the object.
+            Ok(()) if fuse => {
+                log::info!(
+                    "leg {id} at {}: a FUSE filesystem: after a crash everything is compared, not only what is dirty",
+                    path.display()
+                );
+                false
+            }
             Ok(()) => true,
             Err(error) => {
                 log::info!(
@@ -63,6 +73,8 @@ impl DirectoryLeg {
             state,
             private,
             handles,
+            fleeting: fuse.then(Fleeting::new),
+            keeps: OnceLock::new(),
             lost,
             index,
             made: AtomicU64::new(0),

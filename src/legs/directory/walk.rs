@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::FileType;
 
+use super::fleeting::Fleeting;
 use super::{DirectoryLeg, Node, attrs};
 use crate::error::errno;
 use crate::legs::{Handle, Identity, Kind, Leg};
@@ -48,6 +49,20 @@ struct Level {
 }
 
 impl DirectoryLeg {
+    /// The object with this number on a filesystem that may give numbers anew: what is held, else where it was seen
+    /// last, else by a walk.
+    pub(super) fn find_fleeting(&self, fleeting: &Fleeting, identity: &Identity) -> io::Result<Node> {
+        if let Some(node) = fleeting.held(identity.ino) {
+            return Ok(node);
+        }
+        if let Some(way) = fleeting.way(identity.ino, self.root.0.ino)
+            && let Some(node) = self.follow(way.iter().map(|(ino, name)| (*ino, name)))?
+        {
+            return Ok(node);
+        }
+        self.find_by_number(identity)
+    }
+
     /// The object with this number, of the same birth where that is known; ESTALE when the leg holds none.
     ///
     /// # Errors
@@ -128,8 +143,16 @@ impl DirectoryLeg {
                 return Ok(None);
             }
         }
+        self.follow(way.into_iter())
+    }
+
+    /// Goes down from the root; the last name comes first. `None` if something else is there by now.
+    fn follow<'n>(
+        &self,
+        way: impl DoubleEndedIterator<Item = (u64, &'n OsString)>,
+    ) -> io::Result<Option<Node>> {
         let mut node = self.root.clone();
-        for (ino, name) in way.into_iter().rev() {
+        for (ino, name) in way.rev() {
             node = match self.pin_name(node.fd(), name) {
                 Ok(found) if found.0.ino == ino => found,
                 Ok(_) => return Ok(None),
@@ -194,7 +217,13 @@ impl DirectoryLeg {
             if may_lead_on {
                 left.push(entry.name.clone());
             }
-            index.places.insert(entry.ino, Place { parent: dir.0.ino, name: entry.name });
+            let ino = match self.fleeting.as_ref().map(|_| sys::file::stat(dir.fd(), &entry.name)) {
+                None => entry.ino,
+                Some(Ok(stat)) => stat.stx_ino,
+                Some(Err(error)) if passed_by(&error) => continue,
+                Some(Err(error)) => return Err(error),
+            };
+            index.places.insert(ino, Place { parent: dir.0.ino, name: entry.name });
         }
         Ok(Level { ino: dir.0.ino, left })
     }

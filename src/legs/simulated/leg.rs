@@ -18,8 +18,8 @@ use super::{Call, FaultHook, Flaw, SimDisk, is_state};
 use crate::bitmap::WriteIntent;
 use crate::error::errno;
 use crate::legs::{
-    Area, Creator, Entry, Handle, Identity, Kind, Leg, LegId, Make, OpenMode, RenameMode, Seek, Stat, Statfs,
-    Timestamp,
+    Area, Creator, Entry, Handle, Identity, Keeps, Kind, Leg, LegId, Make, OpenMode, RenameMode, Seek, Stat,
+    Statfs, Timestamp,
 };
 use crate::sim::scheduler::{self, Moment};
 use crate::sync::{Mutex, Rank};
@@ -169,6 +169,22 @@ impl Leg for SimLeg {
             let id = area_of(disk.live(), area)?;
             Ok(SimNode(disk.pin(id)))
         })
+    }
+
+    fn identities_last(&self) -> bool {
+        true
+    }
+
+    fn hold(&self, _: &SimNode) -> bool {
+        true
+    }
+
+    fn let_go(&self, _: &Identity) {}
+
+    fn measure(&self) {}
+
+    fn keeps(&self) -> Keeps {
+        Keeps::ALL
     }
 
     fn birth_now(&self) -> io::Result<Option<Timestamp>> {

@@ -11,7 +11,7 @@ use std::io::Result;
 use super::{File, Pace, Timed, Way};
 use crate::bitmap::WriteIntent;
 use crate::legs::{
-    Area, Creator, Entry, Identity, Leg, Make, OpenMode, RenameMode, Seek, Stat, Statfs, Timestamp,
+    Area, Creator, Entry, Identity, Keeps, Leg, Make, OpenMode, RenameMode, Seek, Stat, Statfs, Timestamp,
 };
 
 /// One call in both ways: `[name = what a courier takes along instead]`, then the call.
@@ -319,6 +319,31 @@ impl<L: Leg> Leg for Timed<L> {
 
     fn sync_all(&self) -> Result<()> {
         ask!(self, self.syncs, [], |leg| leg.sync_all())
+    }
+
+    // Known, without asking the filesystem.
+    fn identities_last(&self) -> bool {
+        self.leg.identities_last()
+    }
+
+    fn hold(&self, node: &L::Node) -> bool {
+        self.leg.hold(node)
+    }
+
+    fn let_go(&self, identity: &Identity) {
+        self.leg.let_go(identity);
+    }
+
+    fn keeps(&self) -> Keeps {
+        self.leg.keeps()
+    }
+
+    fn measure(&self) {
+        // FAIL-SAFE: of a leg that does not answer nothing has been found out, as if it kept everything.
+        let _ = prompt!(self, [], |leg| {
+            leg.measure();
+            Ok(())
+        });
     }
 
     fn probe(&self) {
