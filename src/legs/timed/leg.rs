@@ -318,7 +318,7 @@ impl<L: Leg> Leg for Timed<L> {
     }
 
     fn sync_all(&self) -> Result<()> {
-        ask!(self, self.syncs, [], |leg| leg.sync_all())
+        ask!(self, Pace::Long, [], |leg| leg.sync_all())
     }
 
     // Known, without asking the filesystem.

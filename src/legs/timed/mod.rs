@@ -11,7 +11,7 @@
 //! |---|---|---|---|
 //! | disk | in place: handing a page-cache write over costs more than the write, and an fsync as much | in place | the watchdog reports it; its caller is stuck until the kernel lets it go |
 //! | network | by courier | [`Pace::Long`]: gigabytes may wait here to be written | its caller is let go |
-//! | fuse | by courier | [`Pace::Prompt`]: nothing waits here | the same |
+//! | fuse | by courier | of one object [`Pace::Prompt`], of the whole leg [`Pace::Long`] | the same |
 //!
 //! However a hung leg is noticed, the one who is [to be told](Patience::on_hung) is. If the mirror can do without
 //! the leg, that leaves it behind, which calls [`Leg::give_up`]: all who wait are let go with ENOTCONN, and nothing
