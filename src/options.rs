@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 /// Smallest and largest chunk a mirror can have, in bytes.
 const CHUNK_LIMITS: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
 
+/// The longest time a leg may be waited for.
+const LONGEST_LEG_TIMEOUT: Duration = Duration::from_secs(86_400);
+
 /// What a mount was asked for with `-o`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountOptions {
@@ -40,6 +43,8 @@ pub struct MountOptions {
     pub on_event: Option<PathBuf>,
     /// A leg that failed and is there again is taken back without being asked.
     pub auto_readd: bool,
+    /// How long a leg may leave a call unanswered; zero for ever.
+    pub leg_timeout: Duration,
 }
 
 /// What a mount does when one leg is not there.
@@ -53,6 +58,9 @@ pub enum Degraded {
     /// Wait this long for it, then go on with the other one.
     Wait(Duration),
 }
+
+/// As long as SCSI disks and NFS servers are given for one try: a leg that only recovers is not faulted.
+const LEG_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Default for MountOptions {
     fn default() -> Self {
@@ -68,6 +76,7 @@ impl Default for MountOptions {
             degraded: Degraded::No,
             on_event: None,
             auto_readd: false,
+            leg_timeout: LEG_TIMEOUT,
         }
     }
 }
@@ -118,6 +127,7 @@ enum Effect {
     Degraded,
     OnEvent,
     AutoReadd,
+    LegTimeout,
     Nothing,
 }
 
@@ -196,6 +206,13 @@ pub const TABLE: &[MountOption] = &[
         Value::Required("yes|no"),
         Effect::AutoReadd,
         "Take a leg that failed back as soon as it is there again, as re-add does (yes), or leave that to the user (no, the default). What cannot be taken in at once is tried again after growing pauses.",
+    ),
+    row(
+        Group::Mirror,
+        "leg_timeout",
+        Value::Required("TIME"),
+        Effect::LegTimeout,
+        "How long a leg may leave a request unanswered before it is left behind and the other one goes on alone: 10, 2m or another TIME (default 30s), 0 for ever.",
     ),
     row(
         Group::Fuse,
@@ -320,6 +337,7 @@ impl MountOptions {
             Effect::Degraded => self.degraded = degraded(value)?,
             Effect::OnEvent => self.on_event = Some(program(value)?),
             Effect::AutoReadd => self.auto_readd = yes_or_no("auto_readd", value)?,
+            Effect::LegTimeout => self.leg_timeout = leg_timeout(value)?,
             Effect::Nothing => {}
         }
         Ok(())
@@ -469,6 +487,17 @@ fn chunk_size(value: &[u8]) -> Result<u64> {
     })
 }
 
+/// Not more than a day: who wants that wants 0.
+fn leg_timeout(value: &[u8]) -> Result<Duration> {
+    let time = std::str::from_utf8(value).ok().filter(|text| !text.starts_with('+'));
+    let time = time.and_then(duration).filter(|time| *time <= LONGEST_LEG_TIMEOUT);
+    time.ok_or_else(|| {
+        let shown = String::from_utf8_lossy(value);
+        Error::new(format!("mount option \"leg_timeout={shown}\" is not a time of at most a day"))
+            .hint("Give a number of seconds, or one with s, m or h, such as 30 or 2m; 0 waits for ever.")
+    })
+}
+
 /// Bytes meant by `4M`, `4MiB`, `64k`, `65536`; `None` when it is not a size or does not fit.
 pub fn size(text: &str) -> Option<u64> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -589,6 +618,19 @@ mod tests {
         for value in ["tell", "./tell", "bin/tell"] {
             let error = parse(&format!("on_event={value}")).unwrap_err().to_string();
             assert!(error.contains(&format!("\"on_event={value}\" is not an absolute path")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_leg_timeout_is_a_time_of_at_most_a_day() {
+        for (text, seconds) in [("0", 0), ("1", 1), ("30s", 30), ("2m", 120), ("24h", 86_400)] {
+            let options = parse(&format!("leg_timeout={text}")).unwrap();
+            assert_eq!(options.leg_timeout, Duration::from_secs(seconds), "{text}");
+        }
+        assert_eq!(parse("").unwrap().leg_timeout, Duration::from_secs(30));
+        for text in ["-1", "+1", "1.5", "30d", "86401", "99999999999999999999", "never"] {
+            let error = parse(&format!("leg_timeout={text}")).unwrap_err().to_string();
+            assert!(error.contains(&format!("\"leg_timeout={text}\"")), "{error}");
         }
     }
 

@@ -213,6 +213,27 @@ impl<T> RwLock<T> {
     }
 }
 
+impl<T> RwLock<T> {
+    /// As [`write`](Self::write), unless `enough` says meanwhile that it is not wanted any more: that is asked
+    /// every now and then. Who comes to read waits behind it.
+    pub fn write_unless(&self, enough: impl Fn() -> bool) -> Option<WriteGuard<'_, T>> {
+        #[cfg(feature = "simulation")]
+        if turns::is_simulated() {
+            return Some(self.write());
+        }
+        held::push(self.rank);
+        let ranked = Ranked { rank: self.rank, address: address(self) };
+        loop {
+            if let Some(inner) = self.inner.try_write_for(std::time::Duration::from_millis(100)) {
+                return Some(WriteGuard { inner: Exclusive::Really(inner), _ranked: ranked });
+            }
+            if enough() {
+                return None;
+            }
+        }
+    }
+}
+
 impl<T: ?Sized> Deref for ReadGuard<'_, T> {
     type Target = T;
     fn deref(&self) -> &T {

@@ -9,6 +9,9 @@
 //! (`Table::carrier`). A failed flush gives its pages back, so every later one carries them too:
 //! when flush n has succeeded, so have all changes numbered up to n.
 //!
+//! A leader that does not come back from a copy on a leg that hangs holds nobody up: once that copy has been left
+//! out, whoever waits ends the flush in its place.
+//!
 //! Must never: hold a lock while it writes; call a flush good when no copy took it.
 
 use std::io;
@@ -35,7 +38,7 @@ pub struct Progress {
     /// The last flush that failed, and why.
     failed: u64,
     failed_errno: i32,
-    running: Option<u64>,
+    running: Option<Running>,
     /// Where the leader keeps its pages; not here while a flush runs.
     snapshot: Option<Snapshot>,
     /// Which copies are written, by their place in `Bitmap::copies`.
@@ -45,10 +48,32 @@ pub struct Progress {
     pub pages_written: u64,
 }
 
+/// A flush that is being written.
+struct Running {
+    number: u64,
+    /// Its pages.
+    pages: u64,
+    /// Which copies it writes, and of which it is known how that ended: durable or not.
+    copies: [bool; 2],
+    written: [Option<bool>; 2],
+}
+
+impl Running {
+    /// Whether it is only not over since its leader does not come back from a copy that has been left out
+    /// meanwhile: all that counts of it is durable.
+    fn is_deserted(&self, in_use: [bool; 2]) -> bool {
+        (0..2).any(|copy| {
+            let other = 1 - copy;
+            let left_out = self.copies[copy] && self.written[copy].is_none() && !in_use[copy];
+            left_out && in_use[other] && self.written[other] == Some(true)
+        })
+    }
+}
+
 impl Progress {
     /// Nothing flushed yet.
     pub fn new(len: usize, in_use: [bool; 2]) -> io::Result<Progress> {
-        let snapshot = Snapshot { bytes: Pages::new(len)?, pages: PageSet::new(len / PAGE_SIZE) };
+        let snapshot = Snapshot::new(len)?;
         Ok(Progress {
             done: 0,
             failed: 0,
@@ -74,7 +99,7 @@ impl Progress {
     fn awaited_for(&self, changed_in: u64, carrier: u64) -> Option<u64> {
         if changed_in <= self.done {
             None
-        } else if self.running == Some(changed_in) {
+        } else if self.running.as_ref().is_some_and(|running| running.number == changed_in) {
             Some(changed_in)
         } else {
             // Not started yet; or it has failed, and the next one carries its pages.
@@ -104,6 +129,10 @@ impl Progress {
 }
 
 impl Snapshot {
+    fn new(len: usize) -> io::Result<Snapshot> {
+        Ok(Snapshot { bytes: Pages::new(len)?, pages: PageSet::new(len / PAGE_SIZE) })
+    }
+
     fn take(&mut self, table: &mut Table) {
         self.pages.take_from(&mut table.urgent);
         table.carried(&self.pages);
@@ -128,13 +157,15 @@ impl Bitmap {
             if let Some(outcome) = state.flush.outcome(flush) {
                 return outcome;
             }
-            if state.flush.running.is_some() {
-                self.flushed.wait(&mut state);
+            if let Some(running) = &state.flush.running {
+                if !running.is_deserted(state.flush.in_use) || !take_over(&mut state) {
+                    self.flushed.wait(&mut state);
+                }
                 continue;
             }
             let (number, snapshot, in_use) = begin(&mut state);
             drop(state);
-            let written = self.write_copies(host, &snapshot, in_use);
+            let written = self.write_copies(host, number, &snapshot, in_use);
             state = self.state.lock();
             end(&mut state, number, snapshot, written);
             self.flushed.notify_all();
@@ -142,11 +173,19 @@ impl Bitmap {
     }
 
     /// Writes the snapshot to all copies in use. An error only if no copy is left to go on with.
-    fn write_copies(&self, host: &dyn Host, snapshot: &Snapshot, in_use: [bool; 2]) -> io::Result<()> {
+    fn write_copies(
+        &self,
+        host: &dyn Host,
+        number: u64,
+        snapshot: &Snapshot,
+        in_use: [bool; 2],
+    ) -> io::Result<()> {
         let write = |copy: usize| {
             let (_, store) = self.copies.get(copy).filter(|_| in_use[copy])?;
             let store = store.read().clone()?;
-            Some(snapshot.write(store.as_ref()))
+            let written = snapshot.write(store.as_ref());
+            self.written(number, copy, written.is_ok());
+            Some(written)
         };
         let results = match in_use {
             [true, true] => sync::join(|| write(0), || write(1)).into(),
@@ -161,6 +200,18 @@ impl Bitmap {
             }
         }
         if durable { Ok(()) } else { Err(errno(libc::EIO)) }
+    }
+
+    /// A copy has been written, or not. The other one may have been left out, and hang.
+    fn written(&self, number: u64, copy: usize, durable: bool) {
+        let mut state = self.state.lock();
+        let in_use = state.flush.in_use;
+        if let Some(running) = state.flush.running.as_mut().filter(|running| running.number == number) {
+            running.written[copy] = Some(durable);
+            if running.is_deserted(in_use) {
+                self.flushed.notify_all();
+            }
+        }
     }
 
     /// Goes on without a copy, if the host can record why.
@@ -183,20 +234,38 @@ impl Bitmap {
 fn begin(state: &mut State) -> (u64, Snapshot, [bool; 2]) {
     let number = state.table.carrier;
     state.table.carrier += 1;
-    state.flush.running = Some(number);
     let mut snapshot = state.flush.snapshot.take().expect("one flush runs at a time");
     snapshot.take(&mut state.table);
-    (number, snapshot, state.flush.in_use)
+    let pages = snapshot.pages.runs().map(|run| run.len() as u64).sum();
+    let copies = state.flush.in_use;
+    state.flush.running = Some(Running { number, pages, copies, written: [None; 2] });
+    (number, snapshot, copies)
+}
+
+/// Ends a flush whose leader does not come back, in its place. The leader keeps its snapshot; what it writes late
+/// goes to a copy that is stale. False if there is no memory for another snapshot.
+fn take_over(state: &mut State) -> bool {
+    let Ok(snapshot) = Snapshot::new(state.table.pages.len()) else { return false };
+    let flush = &mut state.flush;
+    let Some(running) = flush.running.take() else { return false };
+    flush.done = running.number;
+    flush.flushes += 1;
+    flush.pages_written += running.pages;
+    flush.snapshot = Some(snapshot);
+    true
 }
 
 fn end(state: &mut State, number: u64, mut snapshot: Snapshot, written: io::Result<()>) {
     let flush = &mut state.flush;
-    flush.running = None;
+    let Some(running) = flush.running.take_if(|running| running.number == number) else {
+        // Somebody else has ended it.
+        return;
+    };
     match written {
         Ok(()) => {
             flush.done = number;
             flush.flushes += 1;
-            flush.pages_written += snapshot.pages.runs().map(|run| run.len() as u64).sum::<u64>();
+            flush.pages_written += running.pages;
             snapshot.pages.clear();
         }
         Err(error) => {

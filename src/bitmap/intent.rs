@@ -60,6 +60,27 @@ impl WriteIntent<'_> {
     }
 }
 
+impl WriteIntent<'_> {
+    /// The proof without the hold on the slots, for one who may come back after the change is over: a
+    /// courier to a leg that hangs (`legs::timed`), who cannot borrow.
+    ///
+    /// While the change waits for its answer, this intent holds the slots and the lent one is as good. A
+    /// change that lands after its caller was told ETIMEDOUT finds no slot held, and harms nothing:
+    ///
+    /// - The slot is dirty still. It was when this intent was made, and nothing but clearing makes it clean:
+    ///   not dropping an intent.
+    /// - It stays so. ORDER: the caller records the leg as stale, durably, before it lets go of its own
+    ///   intent; and nothing is cleared from then on (O4). If that cannot be recorded, the mirror is
+    ///   read-only, which keeps the bits too.
+    /// - So the next recovery compares what the late change touched, from the other leg, and never reads
+    ///   it from this one. It does not begin before the change has landed or never will: the leg is not
+    ///   taken back while couriers are under way (`Timed::under_way`), and another daemon waits for the
+    ///   lock on the leg, which ends with this process and its last courier.
+    pub fn lend(&self) -> WriteIntent<'static> {
+        WriteIntent { bitmap: None, held: Held::default() }
+    }
+}
+
 impl Drop for WriteIntent<'_> {
     fn drop(&mut self) {
         if let Some(bitmap) = self.bitmap {

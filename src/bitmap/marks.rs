@@ -536,6 +536,8 @@ impl Bitmap {
     pub fn stop_using(&self, leg: LegId) {
         if let Some(copy) = self.copy_of(CopyId::Leg(leg)) {
             self.state.lock().flush.stop_using(copy);
+            // The leader of a flush may be stuck in it.
+            self.flushed.notify_all();
         }
     }
 

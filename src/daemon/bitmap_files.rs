@@ -16,12 +16,15 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::waits::BackingLeg;
 use crate::bitmap::{Bitmap, ChunkSize, Copies, CopyId, Expect, FileStore, Loaded, PageStore, Verdict};
 use crate::error::{Error, Result};
 use crate::layout::{self, LegDir};
+use crate::legs::timed::TimedPages;
 use crate::legs::{LegId, PerLeg};
 use crate::superblock::{BitmapPlace, Plan, Superblock, Work};
 
@@ -35,6 +38,8 @@ pub struct Files<'a> {
     pub read_only: bool,
     /// What the legs say.
     pub plan: Plan,
+    /// The legs that are there, by which their copies are waited for.
+    pub legs: &'a PerLeg<Option<Arc<BackingLeg>>>,
 }
 
 impl Files<'_> {
@@ -44,6 +49,17 @@ impl Files<'_> {
 
     fn open(&self, dir: impl AsFd, name: &Path) -> std::io::Result<FileStore> {
         if self.read_only { FileStore::open_to_read(dir, name) } else { FileStore::open(dir, name) }
+    }
+
+    /// The copies on the legs, each waited for as its leg is.
+    fn timed(&self, copies: Copies) -> std::io::Result<Copies> {
+        let Copies::PerLeg(mut stores) = copies else { return Ok(copies) };
+        for leg in LegId::ALL {
+            if let (Some(store), Some(leg_there)) = (stores[leg].take(), &self.legs[leg]) {
+                stores[leg] = Some(Box::new(TimedPages::new(store, leg_there)?));
+            }
+        }
+        Ok(Copies::PerLeg(stores))
     }
 }
 
@@ -94,8 +110,9 @@ pub fn open(files: &Files<'_>, superblocks: &mut PerLeg<Option<Superblock>>) -> 
         }
     }
     // A mount that must not change anything gives the bitmap nowhere to write.
-    let copies = if files.read_only { Copies::PerLeg(PerLeg::new(None, None)) } else { copies };
-    Bitmap::new(copies, loaded, source).map_err(|cause| {
+    let copies =
+        if files.read_only { Ok(Copies::PerLeg(PerLeg::new(None, None))) } else { files.timed(copies) };
+    copies.and_then(|copies| Bitmap::new(copies, loaded, source)).map_err(|cause| {
         Error::new("cannot write the bitmap")
             .because(cause)
             .hint("Look after the disk it lies on; nothing has been lost.")

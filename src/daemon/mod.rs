@@ -4,6 +4,7 @@
 //! run       look at the mount point          nothing changed yet, errors are printed at once
 //!   fork    parent waits at a pipe           (stays one process with -f)
 //!   harden  memory, limits, umask
+//!   look    at the legs: do they answer, are they apart?
 //!   events  a thread that runs the program of -o on_event
 //!   start   locks, superblocks, plan         waits for a daemon that is just ending
 //!   clear   dead mirrors off the mount point
@@ -24,6 +25,7 @@ pub mod control;
 pub mod events;
 pub mod fusermount;
 pub mod hardening;
+mod held;
 pub mod legplace;
 pub mod logging;
 pub mod mountinfo;
@@ -39,6 +41,8 @@ pub mod signals;
 pub mod spec;
 pub mod status;
 pub mod waiting;
+pub mod waits;
+mod watch;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -107,7 +111,7 @@ pub fn run(request: &MountRequest, start: Start) -> std::result::Result<(), Fail
     if request.options.remount {
         return Ok(attach::remount(&request.mountpoint, &request.options)?);
     }
-    check(request)?;
+    check_place(request)?;
     let mut readiness = match background::start(request.foreground)? {
         Side::Parent(outcome) => return outcome,
         Side::Daemon(readiness) => readiness,
@@ -127,12 +131,24 @@ pub fn run(request: &MountRequest, start: Start) -> std::result::Result<(), Fail
     }
 }
 
-/// Refuses what can be refused by looking only. Also what mount(8) asks for with `-f`.
+/// Refuses what can be refused by looking only. What mount(8) asks for with `-f`.
 pub fn check(request: &MountRequest) -> std::result::Result<(), Failure> {
+    check_place(request)?;
+    check_legs(request)
+}
+
+fn check_place(request: &MountRequest) -> std::result::Result<(), Failure> {
     place::check(&request.mountpoint)?;
-    if let Some(program) = &request.options.on_event {
-        events::check(program)?;
+    match &request.options.on_event {
+        Some(program) => Ok(events::check(program)?),
+        None => Ok(()),
     }
+}
+
+/// ORDER: by the process that is to serve. One that has asked a leg which hangs cannot end before that
+/// answers, and somebody waits for the end of the other one.
+fn check_legs(request: &MountRequest) -> std::result::Result<(), Failure> {
+    waits::check_answers(&request.legs, request.options.leg_timeout)?;
     Ok(place::check_apart(&request.legs, &request.mountpoint, request.options.degraded)?)
 }
 
@@ -143,6 +159,7 @@ fn live(request: &MountRequest, start: Start, readiness: &mut Readiness) -> std:
     })?;
     crate::fuse::abort_on_panic();
     hardening::apply();
+    check_legs(request)?;
     let events = Events::start(request.options.on_event.clone(), &request.mountpoint);
     let outcome = open_and_serve(request, start, &events, readiness);
     // ORDER: after the legs have been let go of, for which the next mount may be waiting.

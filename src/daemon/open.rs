@@ -15,10 +15,12 @@ use rustix::mount::MountFlags;
 use super::bitmap_files::{self, Files};
 use super::events::{Event, Events, Name};
 use super::service::StartError;
+use super::waits::{BackingLeg, Waits};
 use super::{LegPlace, MountRequest, Service};
 use crate::error::{Error, Result};
 use crate::layout::{self, LegDir};
-use crate::legs::{DirectoryLeg, LegId, PerLeg, Timestamp};
+use crate::legs::timed::TimedSuperblock;
+use crate::legs::{LegId, PerLeg, Timestamp};
 use crate::ops::{Mirror, Options, Parts};
 use crate::options::Degraded;
 use crate::owner::{Owner, Refused};
@@ -56,16 +58,20 @@ pub fn mirror(request: &MountRequest, events: &Events) -> std::result::Result<Ar
         tell_of_comparing(stale);
     }
     check_chunk(request, superblocks.iter().find_map(|(_, superblock)| superblock.as_ref()))?;
-    let files = Files { dirs: &dirs, elsewhere: request.options.bitmap.as_deref(), read_only, plan };
+    let waits = Waits::start(request.options.leg_timeout)?;
+    let legs = PerLeg::from_fn(|leg| dirs[leg].as_ref().map(|dir| waits.open(dir.path(), leg)).transpose())
+        .transpose()?;
+    let elsewhere = request.options.bitmap.as_deref();
+    let files = Files { dirs: &dirs, elsewhere, read_only, plan, legs: &legs };
     let bitmap = bitmap_files::open(&files, &mut superblocks)?;
-    let legs = PerLeg::from_fn(|leg| {
-        dirs[leg].as_ref().map(|dir| DirectoryLeg::open(dir.path(), leg).map(Arc::new)).transpose()
-    })
-    .transpose()?;
-    let superblocks = PerLeg::from_fn(|leg| {
-        let (Some(dir), Some(superblock)) = (&dirs[leg], &superblocks[leg]) else { return Ok(None) };
-        Ok(Some((superblock.clone(), open_store(leg, dir, superblock, read_only)?)))
+    let superblocks = PerLeg::from_fn(|leg| match (&dirs[leg], &superblocks[leg], &legs[leg]) {
+        (Some(dir), Some(superblock), Some(there)) => {
+            let store = open_store(leg, dir, superblock, read_only)?;
+            Ok(Some((superblock.clone(), in_time(store, there))))
+        }
+        _ => Ok(None),
     });
+    let calls = legs.as_ref().map(|leg| leg.as_ref().map(|leg| leg.calls()));
     let parts =
         Parts { legs, bitmap, superblocks: superblocks.transpose().map_err(StartError::Failed)?, plan };
     let mirror = Mirror::assemble(parts, options(read_only)).map_err(|cause| {
@@ -78,7 +84,7 @@ pub fn mirror(request: &MountRequest, events: &Events) -> std::result::Result<Ar
             owners[leg].iter_mut().for_each(Owner::record);
         }
     }
-    Ok(Served::new(mirror, request, owners, events))
+    Ok(Served::new(mirror, request, (owners, calls), waits, events))
 }
 
 /// The directories of the legs that are there, after waiting for them as the options say.
@@ -231,6 +237,11 @@ pub(super) fn open_store(
         Ok(store) => Ok(Box::new(store)),
         Err(cause) => Err(cannot_open(leg, dir, cause)),
     }
+}
+
+/// The superblock of `leg`, waited for as that is.
+pub(super) fn in_time(store: Box<dyn SuperblockStore>, leg: &BackingLeg) -> Box<dyn SuperblockStore> {
+    Box::new(TimedSuperblock::new(store, leg))
 }
 
 /// Stands where a read-only mount has nothing to write to.

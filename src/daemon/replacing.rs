@@ -14,15 +14,16 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::bitmap_files;
-use super::open::{open_store, read_superblock};
-use crate::bitmap::{Bitmap, ChunkSize};
+use super::open::{in_time, open_store, read_superblock};
+use super::waits::{BackingLeg, Waits};
+use crate::bitmap::{Bitmap, ChunkSize, PageStore};
 use crate::cli::create::space;
 use crate::error::{Error, Result};
 use crate::layout::{self, LegDir};
-use crate::legs::{DirectoryLeg, LegId, PerLeg};
+use crate::legs::timed::TimedPages;
+use crate::legs::{LegId, PerLeg};
 use crate::ops::{LegState, Returning};
 use crate::owner::Owner;
 use crate::shell::quoted;
@@ -36,7 +37,8 @@ pub fn open(
     leg: LegId,
     path: &Path,
     survivor: (&Path, &Superblock),
-) -> Result<(Returning<DirectoryLeg>, Owner)> {
+    waits: &Waits,
+) -> Result<(Returning<BackingLeg>, Owner)> {
     let (source, says) = (LegDir::open(survivor.0), survivor.1);
     let missing = |id, error: io::Error| {
         let paths = PerLeg::from_fn(|id| if id == leg { path } else { survivor.0 });
@@ -54,11 +56,16 @@ pub fn open(
         BitmapPlace::Elsewhere => 0,
     };
     space::check_new(leg, &dir, &source, state_bytes)?;
-    make(leg, &dir, says)
+    make(leg, &dir, says, waits)
 }
 
 /// Everything after the checks: from here on the directory is changed.
-fn make(leg: LegId, dir: &LegDir, says: &Superblock) -> Result<(Returning<DirectoryLeg>, Owner)> {
+fn make(
+    leg: LegId,
+    dir: &LegDir,
+    says: &Superblock,
+    waits: &Waits,
+) -> Result<(Returning<BackingLeg>, Owner)> {
     let state = layout::make_state_dir(dir.as_fd()).map_err(|e| failed("make .mirrorfs on", leg, dir, e))?;
     let mut owner = Owner::exclusive(state.as_fd(), leg, dir.path())?;
     // Once more, now that nobody else can be doing the same.
@@ -79,10 +86,17 @@ fn make(leg: LegId, dir: &LegDir, says: &Superblock) -> Result<(Returning<Direct
         ))
         .hint("See in the system log what is wrong with that filesystem."));
     };
-    let store = open_store(leg, dir, &superblock, false)?;
-    let directory = Arc::new(DirectoryLeg::open(dir.path(), leg)?);
+    let directory = waits.open(dir.path(), leg)?;
+    let bitmap = bitmap.map(|store| timed(store, &directory)).transpose()?;
+    let store = in_time(open_store(leg, dir, &superblock, false)?, &directory);
     let superblock = (superblock, store);
     Ok((Returning { leg, directory, superblock, bitmap, compare_all: true, is_new: true }, owner))
+}
+
+/// The bitmap's copy, waited for as its leg is.
+fn timed(store: Box<dyn PageStore>, leg: &BackingLeg) -> Result<Box<dyn PageStore>> {
+    let store = TimedPages::new(store, leg);
+    Ok(Box::new(store.map_err(|cause| Error::new("there is no memory for a bitmap").because(cause))?))
 }
 
 fn image(says: &Superblock) -> Result<Vec<u8>> {

@@ -3,15 +3,17 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::bitmap_files;
 use super::events::Events;
-use super::open::{open_store, own, read_superblock, refused, tell_of_comparing};
+use super::open::{in_time, open_store, own, read_superblock, refused, tell_of_comparing};
 use super::service::StartError;
+use super::waits::{BackingLeg, Waits};
+use crate::bitmap::PageStore;
 use crate::error::{Error, Result};
 use crate::layout::{self, LegDir};
-use crate::legs::{DirectoryLeg, LegId, PerLeg};
+use crate::legs::timed::TimedPages;
+use crate::legs::{LegId, PerLeg};
 use crate::ops::Returning;
 use crate::owner::Owner;
 use crate::superblock::{self, BitmapPlace, Found, Plan, Refusal, Superblock, Work};
@@ -25,8 +27,9 @@ pub fn open(
     leg: LegId,
     path: &Path,
     survivor: (&Path, &Superblock),
+    waits: &Waits,
     events: &Events,
-) -> Result<(Returning<DirectoryLeg>, Owner)> {
+) -> Result<(Returning<BackingLeg>, Owner)> {
     let paths = PerLeg::from_fn(|id| if id == leg { path } else { survivor.0 });
     let refuse = |refusal: Refusal| refused(&refusal, &paths, events);
     let dir = LegDir::open(path)
@@ -41,12 +44,17 @@ pub fn open(
     })?;
     // What was read before the lock was held may have been changed since.
     let (superblock, plan) = judge(leg, read_superblock(leg, &dir)?, survivor.1).map_err(refuse)?;
+    let directory = waits.open(path, leg)?;
     let bitmap = match survivor.1.bitmap_place {
-        BitmapPlace::Leg => Some(bitmap_files::to_be_filled(leg, &dir, &superblock)?),
+        BitmapPlace::Leg => {
+            let store = TimedPages::new(bitmap_files::to_be_filled(leg, &dir, &superblock)?, &directory);
+            let store =
+                store.map_err(|cause| Error::new("there is no memory for a bitmap").because(cause))?;
+            Some(Box::new(store) as Box<dyn PageStore>)
+        }
         BitmapPlace::Elsewhere => None,
     };
-    let store = open_store(leg, &dir, &superblock, false)?;
-    let directory = Arc::new(DirectoryLeg::open(path, leg)?);
+    let store = in_time(open_store(leg, &dir, &superblock, false)?, &directory);
     owner.record();
     let compare_all = plan.work == Work::CompareAll;
     if compare_all {

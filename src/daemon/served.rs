@@ -4,53 +4,62 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
 
 use super::events::{Event, Events, Name};
+use super::held::Held;
 use super::request::Request;
-use super::retry::Retry;
 use super::status::{Counters, Dirty, Leg, LegState, Neither, Resync, State, Status};
+use super::waits::{BackingLeg, Waits};
 use super::{LegPlace, MountRequest, Service, place, replacing, returning};
 use crate::error::{Error, Result, errno};
 use crate::fuse;
-use crate::legs::{DirectoryLeg, LegId, PerLeg};
+use crate::legs::timed::Calls;
+use crate::legs::{LegId, PerLeg};
 use crate::ops::{self, Herald, Mirror, MirrorState, News, Returning};
 use crate::options::Degraded;
 use crate::owner::Owner;
+use crate::superblock::Superblock;
 
 /// Event loops that answer the kernel: with one, a stat waits behind somebody's fsync.
 const EVENT_LOOPS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
 
-/// How often it is looked whether a leg has come back, and how far a resync is.
-const LOOK: Duration = Duration::from_secs(1);
+/// How long threads that should end are waited for when one of them may be stuck in a leg.
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// A mirror being served. The locks on its legs end with it.
+/// A leg that is about to be taken in, with its lock.
+type Opened = (Returning<BackingLeg>, Owner);
+
+/// A mirror being served. The locks on its legs end with [`shut_down`](Service::shut_down).
 pub struct Served {
     this: Weak<Served>,
-    mirror: Arc<Mirror<DirectoryLeg>>,
+    pub(super) mirror: Arc<Mirror<BackingLeg>>,
     mountpoint: PathBuf,
-    auto_readd: bool,
+    pub(super) auto_readd: bool,
     /// For `re-add` without a path, and for who waits for a leg to come back.
-    places: Mutex<PerLeg<LegPlace>>,
-    owners: Mutex<PerLeg<Option<Owner>>>,
+    pub(super) places: Mutex<PerLeg<LegPlace>>,
+    pub(super) held: Held,
+    pub(super) waits: Waits,
     /// One leg is taken in at a time.
     readding: Mutex<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    events: Events,
-    ended: (Mutex<bool>, Condvar),
+    pub(super) events: Events,
+    pub(super) ended: (Mutex<bool>, Condvar),
 }
 
 impl Served {
-    /// Serves `mirror`, of which `owners` are the locks.
+    /// Serves `mirror`, with the locks on its legs and what is asked of them.
     pub fn new(
-        mirror: Arc<Mirror<DirectoryLeg>>,
+        mirror: Arc<Mirror<BackingLeg>>,
         request: &MountRequest,
-        owners: PerLeg<Option<Owner>>,
+        (owners, calls): (PerLeg<Option<Owner>>, PerLeg<Option<Calls>>),
+        waits: Waits,
         events: &Events,
     ) -> Arc<Served> {
         let served = Arc::new_cyclic(|this| Served {
@@ -59,7 +68,8 @@ impl Served {
             mountpoint: request.mountpoint.clone(),
             auto_readd: request.options.auto_readd,
             places: Mutex::new(request.legs.clone()),
-            owners: Mutex::new(owners),
+            held: Held::new(owners, calls, waits.clone()),
+            waits,
             readding: Mutex::default(),
             threads: Mutex::default(),
             events: events.clone(),
@@ -67,7 +77,25 @@ impl Served {
         });
         let teller = Teller { events: events.clone(), served: served.this.clone() };
         served.mirror.set_herald(Arc::new(teller));
+        for leg in LegId::ALL {
+            served.held.calls(leg).iter().for_each(|calls| served.watch_over(leg, calls));
+        }
         served
+    }
+
+    /// Has a leg left behind when it does not answer.
+    fn watch_over(&self, leg: LegId, calls: &Calls) {
+        let (mirror, said) = (Arc::downgrade(&self.mirror), AtomicBool::new(false));
+        calls.patience().on_hung(Some(Arc::new(move || {
+            let Some(mirror) = mirror.upgrade() else { return };
+            let left = mirror.leg_hangs(leg) || matches!(mirror.leg_state(leg), ops::LegState::Lost(_));
+            if !left && !said.swap(true, Ordering::Relaxed) {
+                log::warn!(
+                    "leg {leg} does not answer, and the mirror cannot do without it: the other one is away, is not up to \
+                     date, or does not answer either. It is waited for: see to the network, or to the program behind it"
+                );
+            }
+        })));
     }
 
     fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -120,78 +148,114 @@ impl Served {
     }
 
     /// Takes a leg in that was left behind, at `path` or where it was.
-    fn readd(&self, leg: LegId, path: Option<PathBuf>) -> Result<()> {
-        let _one_at_a_time = self.readding.lock();
-        let survivor = leg.other();
+    pub(super) fn readd(&self, leg: LegId, path: Option<PathBuf>) -> Result<()> {
         let not_away = || Error::new(format!("leg {leg} is not away")).hint("\"mirrorfs status\" shows it.");
-        if !matches!(self.mirror.leg_state(leg), ops::LegState::Lost(_)) {
-            return Err(not_away());
-        }
+        self.check_quiet(leg, not_away)?;
+        let _one_at_a_time = self.readding.lock();
         let places = self.places.lock().clone();
         let path = path.or_else(|| places[leg].path().map(Path::to_owned)).ok_or_else(|| {
             Error::new(format!("leg {leg} was mounted as \"missing\""))
                 .hint("Say where it is: re-add DIR LEG PATH")
         })?;
-        let (Some(says), Some(other)) = (self.mirror.superblock(survivor), places[survivor].path()) else {
-            return Err(not_away());
-        };
-        self.check_apart(leg, &path)?;
-        self.close(leg);
-        let opened = returning::open(leg, &path, (other, &says), &self.events)?;
-        self.take_in(leg, path, opened)
+        let events = self.events.clone();
+        self.take_in(leg, path, not_away, move |path, survivor, waits| {
+            returning::open(leg, path, survivor, waits, &events)
+        })
     }
 
     /// Puts a new directory at `path` in the place of a leg that was left behind.
     fn replace(&self, leg: LegId, path: PathBuf) -> Result<()> {
-        let _one_at_a_time = self.readding.lock();
-        let survivor = leg.other();
         let not_away = || {
-            let [state, other] = [leg, survivor].map(|leg| self.mirror.leg_state(leg));
+            let [state, other] = [leg, leg.other()].map(|leg| self.mirror.leg_state(leg));
             replacing::not_away(leg, state, other, &self.mountpoint)
         };
         if self.mirror.state() == MirrorState::ReadOnly {
             return Err(returning::not_taken(leg, errno(libc::EROFS)));
         }
+        self.check_quiet(leg, not_away)?;
+        let _one_at_a_time = self.readding.lock();
+        self.take_in(leg, path, not_away, move |path, survivor, waits| {
+            replacing::open(leg, path, survivor, waits)
+        })
+    }
+
+    /// Refuses a leg that is not away, or on which something is under way. Before the lock is taken: who lets go of
+    /// the leg holds it, and may be stuck in the leg.
+    fn check_quiet(&self, leg: LegId, not_away: impl Fn() -> Error) -> Result<()> {
+        match self.mirror.leg_state(leg) {
+            ops::LegState::Lost(_) if self.held.is_quiet(leg) => Ok(()),
+            ops::LegState::Lost(_) => Err(self.still_under_way(leg)),
+            _ => Err(not_away()),
+        }
+    }
+
+    /// Takes in what `open` finds at `path`, if that ends in time. The caller holds the lock.
+    fn take_in(
+        &self,
+        leg: LegId,
+        path: PathBuf,
+        not_away: impl Fn() -> Error,
+        open: impl FnOnce(&Path, (&Path, &Superblock), &Waits) -> Result<Opened> + Send + 'static,
+    ) -> Result<()> {
         if !matches!(self.mirror.leg_state(leg), ops::LegState::Lost(_)) {
             return Err(not_away());
         }
-        let other = self.places.lock()[survivor].clone();
-        let (Some(says), Some(other)) = (self.mirror.superblock(survivor), other.path()) else {
+        let survivor = leg.other();
+        let mut places = self.places.lock().clone();
+        let (Some(says), Some(other)) = (self.mirror.superblock(survivor), places[survivor].path()) else {
             return Err(not_away());
         };
-        self.check_apart(leg, &path)?;
-        self.close(leg);
-        let opened = replacing::open(leg, &path, (other, &says))?;
-        self.take_in(leg, path, opened)
-    }
-
-    /// What is at `path`, as `leg`, is apart from the other one and from the mount.
-    fn check_apart(&self, leg: LegId, path: &Path) -> Result<()> {
-        let mut places = self.places.lock().clone();
-        places[leg] = LegPlace::At(path.to_owned());
-        place::check_apart(&places, &self.mountpoint, Degraded::No)
-    }
-
-    fn take_in(&self, leg: LegId, path: PathBuf, opened: (Returning<DirectoryLeg>, Owner)) -> Result<()> {
-        let (returning, owner) = opened;
+        let (other, place) = (other.to_owned(), LegPlace::At(path.clone()));
+        places[leg] = place.clone();
+        if !self.close(leg) {
+            return Err(self.still_under_way(leg));
+        }
+        let opened = self.waits.within({
+            let (path, mountpoint, waits) = (path.clone(), self.mountpoint.clone(), self.waits.clone());
+            move || {
+                place::check_apart(&places, &mountpoint, Degraded::No)?;
+                open(&path, (&other, &says), &waits)
+            }
+        });
+        let (returning, owner) = opened.unwrap_or_else(|| {
+            Err(self.waits.no_answer(leg, &path).hint(
+                "It stays away. See to the network, or to the program behind it, and try again; \
+                 nothing has been lost.",
+            ))
+        })?;
+        let calls = returning.directory.calls();
         self.mirror.take_in(returning).map_err(|cause| returning::not_taken(leg, cause))?;
-        self.owners.lock()[leg] = Some(owner);
-        self.places.lock()[leg] = LegPlace::At(path);
+        self.watch_over(leg, &calls);
+        self.held.take(leg, owner, calls);
+        self.places.lock()[leg] = place;
         self.spawn_resync().map_err(|cause| Error::new("cannot start the resync").because(cause))
+    }
+
+    fn still_under_way(&self, leg: LegId) -> Error {
+        Error::new(format!(
+            "leg {leg} cannot be taken back yet: requests from before ({}) are still under way on it",
+            self.held.under_way(leg)
+        ))
+        .hint(
+            "They could still change it. They end when its filesystem answers again, or is taken away: end the program \
+             behind it, or umount -f. Then try again.",
+        )
     }
 
     /// Lets go of a leg that was left behind, so that its filesystem can be unmounted and repaired.
     fn let_go(&self, leg: LegId) {
         let _nobody_takes_it_in = self.readding.lock();
-        if matches!(self.mirror.leg_state(leg), ops::LegState::Lost(_)) {
-            self.close(leg);
+        if matches!(self.mirror.leg_state(leg), ops::LegState::Lost(_)) && !self.close(leg) {
+            log::warn!(
+                "leg {leg} has requests under way that may change it yet: it is kept from others until they have ended"
+            );
         }
     }
 
-    fn close(&self, leg: LegId) {
+    /// Whether nothing of the leg is held any more.
+    fn close(&self, leg: LegId) -> bool {
         self.mirror.let_go(leg);
-        let owner = self.owners.lock()[leg].take();
-        drop(owner);
+        self.held.let_go(leg)
     }
 
     fn fail(&self, leg: LegId) -> Result<()> {
@@ -203,88 +267,6 @@ impl Served {
             Error::new(format!("cannot take leg {leg} out")).because(cause).hint(hint)
         })
     }
-
-    /// Looks after legs that are away, and tells how far a resync is, until the mount has ended.
-    fn watch(&self) {
-        let mut watch = Watch::default();
-        loop {
-            let mut ended = self.ended.0.lock();
-            if !*ended {
-                self.ended.1.wait_for(&mut ended, LOOK);
-            }
-            if *ended {
-                return;
-            }
-            drop(ended);
-            self.look(&mut watch);
-        }
-    }
-
-    fn look(&self, watch: &mut Watch) {
-        let progress = self.mirror.progress().report();
-        let percent = (progress.bytes_done * 100).checked_div(progress.bytes_total).unwrap_or(0);
-        if progress.active
-            && let Some(name) = Name::rebuilt(watch.percent, percent)
-        {
-            self.events.tell(Event { name, leg: None, detail: format!("{percent} percent are done") });
-        }
-        watch.percent = if progress.active { percent } else { 0 };
-        for leg in LegId::ALL {
-            self.look_after(leg, &mut watch.legs[leg]);
-        }
-    }
-
-    /// Whether a leg that is away has come back: it must have been seen gone before, or it would be taken in
-    /// and fail over and over.
-    fn look_after(&self, leg: LegId, seen: &mut Seen) {
-        let ops::LegState::Lost(lost) = self.mirror.leg_state(leg) else {
-            *seen = Seen::default();
-            return;
-        };
-        let survivor = self.mirror.superblock(leg.other());
-        let place = self.places.lock()[leg].clone();
-        let (Some(path), Some(survivor)) = (place.path(), survivor) else { return };
-        if lost.errno == 0 || seen.done || !seen.retry.is_due() {
-            return;
-        }
-        if !returning::is_it(leg, path, &survivor) {
-            seen.gone = true;
-        } else if seen.gone || lost.missing {
-            if !std::mem::replace(&mut seen.told, true) {
-                let detail = format!("it is at {} again", path.display());
-                self.events.tell(Event { name: Name::LegReturned, leg: Some(leg), detail });
-            }
-            // What is there is that leg: if it cannot be taken in now (somebody else holds it, its disk does not
-            // answer as it should yet), it perhaps can be soon.
-            seen.done = !self.auto_readd;
-            if self.auto_readd {
-                match self.readd(leg, None) {
-                    Ok(()) => seen.done = true,
-                    Err(error) if seen.retry.failed() => {
-                        log::error!("leg {leg} is not taken back yet, and will be tried again: {error}");
-                    }
-                    Err(error) => log::debug!("leg {leg} is not taken back yet: {error}"),
-                }
-            }
-        }
-    }
-}
-
-/// What the watch has seen.
-#[derive(Default)]
-struct Watch {
-    percent: u64,
-    legs: PerLeg<Seen>,
-}
-
-/// Of a leg that is away.
-#[derive(Default)]
-struct Seen {
-    gone: bool,
-    told: bool,
-    /// Nothing is left to do until its state changes.
-    done: bool,
-    retry: Retry,
 }
 
 /// Passes the mirror's news on as events, and lets go of a leg that was left behind.
@@ -410,16 +392,35 @@ impl Service for Served {
         *self.ended.0.lock() = true;
         self.ended.1.notify_all();
         self.mirror.stop();
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads {
-            if thread.join().is_err() {
-                log::error!("a thread behind the mount ended with a panic");
-            }
+        self.held.stop_waiting();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            self.end(thread);
         }
-        self.mirror.close().map_err(|cause| {
+        let closed = self.mirror.close();
+        self.held.let_go_of_all();
+        closed.map_err(|cause| {
             Error::new("cannot record a clean unmount")
                 .because(cause)
                 .hint("Nothing is lost: the next mount makes the legs equal.")
         })
+    }
+}
+
+impl Served {
+    /// Waits for a thread that is about to end. Not for ever for one that is stuck in a leg that was given up.
+    fn end(&self, thread: JoinHandle<()>) {
+        let mut stuck_since = None;
+        while !thread.is_finished() {
+            if self.held.is_stuck() && stuck_since.get_or_insert_with(Instant::now).elapsed() > LAST_WAIT {
+                log::warn!(
+                    "a thread behind the mount is stuck in a leg that hangs: the mount ends without it"
+                );
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if thread.join().is_err() {
+            log::error!("a thread behind the mount ended with a panic");
+        }
     }
 }

@@ -6,12 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use fuser::{
-    Errno, FileHandle, FopenFlags, Generation, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, ReplyXattr,
+    Errno, FileHandle, FopenFlags, Generation, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite,
+    ReplyXattr,
 };
 
 use super::convert::{errno, file_attr};
 use crate::inode::Fh;
-use crate::ops::Found;
+use crate::ops::{Attr, Found};
 
 /// How long the kernel may believe what it was told: longer than any mount lasts. It drops by itself
 /// what it changes, and the rest is taken back by a notice.
@@ -29,6 +30,14 @@ pub(super) fn empty(reply: ReplyEmpty, result: io::Result<()>) {
 pub(super) fn entry(reply: ReplyEntry, result: io::Result<Found>) {
     match result {
         Ok(found) => reply.entry(&FOR_GOOD, &file_attr(&found.attr), Generation(found.generation)),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+/// What an object is, for good.
+pub(super) fn attributes(reply: ReplyAttr, result: io::Result<Attr>) {
+    match result {
+        Ok(attr) => reply.attr(&FOR_GOOD, &file_attr(&attr)),
         Err(error) => reply.error(errno(&error)),
     }
 }

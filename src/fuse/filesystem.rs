@@ -21,6 +21,7 @@ use fuser::{
 
 use super::answer::{self, FOR_GOOD};
 use super::convert::{self, bare_attr, errno, file_attr, file_type, permissions};
+use super::loops::Loops;
 use super::serve::agree;
 use crate::inode::{Fh, Ino};
 use crate::legs::{Creator, Kind, Leg, Make};
@@ -62,11 +63,23 @@ fn aligned_room(buffer: &mut Vec<u8>, size: usize) -> &mut [u8] {
 /// The mirror as fuser sees it.
 pub(super) struct Translation<L: Leg> {
     mirror: Arc<Mirror<L>>,
+    loops: Arc<Loops>,
 }
 
 impl<L: Leg> Translation<L> {
-    pub(super) fn new(mirror: Arc<Mirror<L>>) -> Self {
-        Translation { mirror }
+    pub(super) fn new(mirror: Arc<Mirror<L>>, loops: Arc<Loops>) -> Self {
+        Translation { mirror, loops }
+    }
+
+    /// Answers a request: on this thread, unless that is the last event loop which is free.
+    fn answer(&self, work: impl FnOnce(&Mirror<L>) + Send + 'static) {
+        match self.loops.stay() {
+            Some(_staying) => work(&self.mirror),
+            None => {
+                let mirror = self.mirror.clone();
+                self.loops.hand_over(move || work(&mirror));
+            }
+        }
     }
 }
 
@@ -92,11 +105,23 @@ fn kills_privileges(request: &Request) -> bool {
     request.uid() != 0
 }
 
-/// Whether the caller may keep sgid on a file of this group: it is one of the caller's, or the caller is
-/// root. Not, if that cannot be found out.
-fn in_group(request: &Request, gid: u32) -> bool {
-    let (uid, own) = (request.uid(), request.gid());
-    uid == 0 || own == gid || groups_of(request.pid()).is_ok_and(|groups| groups.contains(&gid))
+/// Who asks, as far as it concerns groups.
+struct Who {
+    uid: u32,
+    gid: u32,
+    pid: u32,
+}
+
+impl Who {
+    fn of(request: &Request) -> Who {
+        Who { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+    }
+
+    /// Whether the caller may keep sgid on a file of this group: it is one of the caller's, or the caller is
+    /// root. Not, if that cannot be found out.
+    fn is_in(&self, gid: u32) -> bool {
+        self.uid == 0 || self.gid == gid || groups_of(self.pid).is_ok_and(|groups| groups.contains(&gid))
+    }
 }
 
 impl<L: Leg> Filesystem for Translation<L> {
@@ -105,13 +130,14 @@ impl<L: Leg> Filesystem for Translation<L> {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.mirror.lookup(ino(parent), name) {
+        let (parent, name) = (ino(parent), name.to_owned());
+        self.answer(move |mirror| match mirror.lookup(parent, &name) {
             // Number 0 with a lifetime: the kernel remembers that there is no such name.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                 reply.entry(&FOR_GOOD, &bare_attr(Ino(0), Kind::File), Generation(0));
             }
             result => answer::entry(reply, result),
-        }
+        });
     }
 
     // BATCH_FORGET comes here, too: fuser takes it apart, and does not name the type to do it with.
@@ -120,10 +146,8 @@ impl<L: Leg> Filesystem for Translation<L> {
     }
 
     fn getattr(&self, _: &Request, number: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
-        match self.mirror.getattr(ino(number), handle.map(fh)) {
-            Ok(attr) => reply.attr(&FOR_GOOD, &file_attr(&attr)),
-            Err(error) => reply.error(errno(&error)),
-        }
+        let (number, handle) = (ino(number), handle.map(fh));
+        self.answer(move |mirror| answer::attributes(reply, mirror.getattr(number, handle)));
     }
 
     fn setattr(
@@ -152,17 +176,18 @@ impl<L: Leg> Filesystem for Translation<L> {
             atime: atime.map(convert::set_time),
             mtime: mtime.map(convert::set_time),
         };
-        match self.mirror.setattr(ino(number), &set, handle.map(fh), caller(request)) {
-            Ok(attr) => reply.attr(&FOR_GOOD, &file_attr(&attr)),
-            Err(error) => reply.error(errno(&error)),
-        }
+        let (number, handle, caller) = (ino(number), handle.map(fh), caller(request));
+        self.answer(move |mirror| {
+            answer::attributes(reply, mirror.setattr(number, &set, handle, caller));
+        });
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
-        match self.mirror.readlink(ino(number)) {
+        let number = ino(number);
+        self.answer(move |mirror| match mirror.readlink(number) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(error) => reply.error(errno(&error)),
-        }
+        });
     }
 
     fn mknod(
@@ -175,12 +200,9 @@ impl<L: Leg> Filesystem for Translation<L> {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        match convert::make_node(mode, rdev) {
-            Some(what) => {
-                answer::entry(reply, self.mirror.make(ino(parent), name, what, creator(request, umask)));
-            }
-            None => reply.error(Errno::EINVAL),
-        }
+        let Some(what) = convert::make_node(mode, rdev) else { return reply.error(Errno::EINVAL) };
+        let (parent, name, creator) = (ino(parent), name.to_owned(), creator(request, umask));
+        self.answer(move |mirror| answer::entry(reply, mirror.make(parent, &name, what, creator)));
     }
 
     fn mkdir(
@@ -193,24 +215,31 @@ impl<L: Leg> Filesystem for Translation<L> {
         reply: ReplyEntry,
     ) {
         let what = Make::Directory { mode: permissions(mode) };
-        answer::entry(reply, self.mirror.make(ino(parent), name, what, creator(request, umask)));
+        let (parent, name, creator) = (ino(parent), name.to_owned(), creator(request, umask));
+        self.answer(move |mirror| answer::entry(reply, mirror.make(parent, &name, what, creator)));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let what = Make::Symlink { target: target.as_os_str() };
-        answer::entry(reply, self.mirror.make(ino(parent), name, what, creator(request, 0)));
+        let (parent, name, creator) = (ino(parent), name.to_owned(), creator(request, 0));
+        let target = target.as_os_str().to_owned();
+        self.answer(move |mirror| {
+            answer::entry(reply, mirror.make(parent, &name, Make::Symlink { target: &target }, creator));
+        });
     }
 
     fn link(&self, _: &Request, number: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        answer::entry(reply, self.mirror.link(ino(number), ino(parent), name));
+        let (number, parent, name) = (ino(number), ino(parent), name.to_owned());
+        self.answer(move |mirror| answer::entry(reply, mirror.link(number, parent, &name)));
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer::empty(reply, self.mirror.unlink(ino(parent), name));
+        let (parent, name) = (ino(parent), name.to_owned());
+        self.answer(move |mirror| answer::empty(reply, mirror.unlink(parent, &name)));
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer::empty(reply, self.mirror.rmdir(ino(parent), name));
+        let (parent, name) = (ino(parent), name.to_owned());
+        self.answer(move |mirror| answer::empty(reply, mirror.rmdir(parent, &name)));
     }
 
     fn rename(
@@ -223,12 +252,12 @@ impl<L: Leg> Filesystem for Translation<L> {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        match convert::rename_mode(flags) {
-            Some(mode) => {
-                answer::empty(reply, self.mirror.rename(ino(parent), name, ino(new_parent), new_name, mode));
-            }
-            None => reply.error(Errno::EINVAL),
-        }
+        let Some(mode) = convert::rename_mode(flags) else { return reply.error(Errno::EINVAL) };
+        let (parent, name, new_parent, new_name) =
+            (ino(parent), name.to_owned(), ino(new_parent), new_name.to_owned());
+        self.answer(move |mirror| {
+            answer::empty(reply, mirror.rename(parent, &name, new_parent, &new_name, mode));
+        });
     }
 
     fn create(
@@ -241,7 +270,8 @@ impl<L: Leg> Filesystem for Translation<L> {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        match self.mirror.create(ino(parent), name, permissions(mode), creator(request, umask), flags) {
+        let (parent, name, creator) = (ino(parent), name.to_owned(), creator(request, umask));
+        self.answer(move |mirror| match mirror.create(parent, &name, permissions(mode), creator, flags) {
             Ok((found, handle)) => reply.created(
                 &FOR_GOOD,
                 &file_attr(&found.attr),
@@ -250,11 +280,12 @@ impl<L: Leg> Filesystem for Translation<L> {
                 FILE_OPENED,
             ),
             Err(error) => reply.error(errno(&error)),
-        }
+        });
     }
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        answer::opened(reply, self.mirror.open(ino(number), flags.0, caller(request)), FILE_OPENED);
+        let (number, caller) = (ino(number), caller(request));
+        self.answer(move |mirror| answer::opened(reply, mirror.open(number, flags.0, caller), FILE_OPENED));
     }
 
     fn read(
@@ -268,12 +299,14 @@ impl<L: Leg> Filesystem for Translation<L> {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        READ_BUFFER.with_borrow_mut(|buffer| {
-            let room = aligned_room(buffer, size as usize);
-            match self.mirror.read(fh(handle), room, offset) {
-                Ok(count) => reply.data(&room[..count]),
-                Err(error) => reply.error(errno(&error)),
-            }
+        self.answer(move |mirror| {
+            READ_BUFFER.with_borrow_mut(|buffer| {
+                let room = aligned_room(buffer, size as usize);
+                match mirror.read(fh(handle), room, offset) {
+                    Ok(count) => reply.data(&room[..count]),
+                    Err(error) => reply.error(errno(&error)),
+                }
+            });
         });
     }
 
@@ -290,7 +323,16 @@ impl<L: Leg> Filesystem for Translation<L> {
         reply: ReplyWrite,
     ) {
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        answer::written(reply, self.mirror.write(fh(handle), data, offset, kill));
+        match self.loops.stay() {
+            Some(_staying) => answer::written(reply, self.mirror.write(fh(handle), data, offset, kill)),
+            // Not by `answer`: only who hands it over has to copy the data.
+            None => {
+                let (mirror, data) = (self.mirror.clone(), data.to_owned());
+                self.loops.hand_over(move || {
+                    answer::written(reply, mirror.write(fh(handle), &data, offset, kill));
+                });
+            }
+        }
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -307,26 +349,31 @@ impl<L: Leg> Filesystem for Translation<L> {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.mirror.release(fh(handle));
-        reply.ok();
+        self.answer(move |mirror| {
+            mirror.release(fh(handle));
+            reply.ok();
+        });
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, handle: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        answer::empty(reply, self.mirror.fsync(fh(handle), data_only));
+        self.answer(move |mirror| answer::empty(reply, mirror.fsync(fh(handle), data_only)));
     }
 
     fn opendir(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        answer::opened(reply, self.mirror.opendir(ino(number)), DIRECTORY_OPENED);
+        let number = ino(number);
+        self.answer(move |mirror| answer::opened(reply, mirror.opendir(number), DIRECTORY_OPENED));
     }
 
     fn readdir(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let read = self.mirror.readdir(fh(handle), offset, &mut |item| {
-            reply.add(INodeNo(item.ino.0), item.next_offset, file_type(item.kind), &item.name)
+        self.answer(move |mirror| {
+            let read = mirror.readdir(fh(handle), offset, &mut |item| {
+                reply.add(INodeNo(item.ino.0), item.next_offset, file_type(item.kind), &item.name)
+            });
+            match read {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(&error)),
+            }
         });
-        match read {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
-        }
     }
 
     fn readdirplus(
@@ -337,33 +384,38 @@ impl<L: Leg> Filesystem for Translation<L> {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let read = self.mirror.readdirplus(fh(handle), offset, &mut |item, found| {
-            let (attr, generation) = match found {
-                Some(found) => (file_attr(&found.attr), found.generation),
-                // The kernel takes only number and kind of these two, and counts no lookup.
-                None if item.name == "." || item.name == ".." => (bare_attr(item.ino, item.kind), 0),
-                // It vanished since the listing was read.
-                None => return false,
-            };
-            reply.add(attr.ino, item.next_offset, &item.name, &FOR_GOOD, &attr, Generation(generation))
+        self.answer(move |mirror| {
+            let read = mirror.readdirplus(fh(handle), offset, &mut |item, found| {
+                let (attr, generation) = match found {
+                    Some(found) => (file_attr(&found.attr), found.generation),
+                    // The kernel takes only number and kind of these two, and counts no lookup.
+                    None if item.name == "." || item.name == ".." => (bare_attr(item.ino, item.kind), 0),
+                    // It vanished since the listing was read.
+                    None => return false,
+                };
+                reply.add(attr.ino, item.next_offset, &item.name, &FOR_GOOD, &attr, Generation(generation))
+            });
+            match read {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(&error)),
+            }
         });
-        match read {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
-        }
     }
 
     fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        self.mirror.releasedir(fh(handle));
-        reply.ok();
+        self.answer(move |mirror| {
+            mirror.releasedir(fh(handle));
+            reply.ok();
+        });
     }
 
     fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer::empty(reply, self.mirror.fsyncdir(ino(number)));
+        let number = ino(number);
+        self.answer(move |mirror| answer::empty(reply, mirror.fsyncdir(number)));
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        match self.mirror.statfs() {
+        self.answer(move |mirror| match mirror.statfs() {
             Ok(space) => reply.statfs(
                 space.blocks,
                 space.bfree,
@@ -375,7 +427,7 @@ impl<L: Leg> Filesystem for Translation<L> {
                 space.frsize as u32,
             ),
             Err(error) => reply.error(errno(&error)),
-        }
+        });
     }
 
     fn setxattr(
@@ -388,14 +440,16 @@ impl<L: Leg> Filesystem for Translation<L> {
         _: u32,
         reply: ReplyEmpty,
     ) {
-        answer::empty(
-            reply,
-            self.mirror.setxattr(ino(number), name, value, flags, |gid| in_group(request, gid)),
-        );
+        let (number, name, value) = (ino(number), name.to_owned(), value.to_owned());
+        let who = Who::of(request);
+        self.answer(move |mirror| {
+            answer::empty(reply, mirror.setxattr(number, &name, &value, flags, |gid| who.is_in(gid)));
+        });
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        match self.mirror.getxattr(ino(number), name) {
+        let (number, name) = (ino(number), name.to_owned());
+        self.answer(move |mirror| match mirror.getxattr(number, &name) {
             // Legs without ACLs have none. The kernel asks for them whenever it checks a permission,
             // and would take "not supported" for its answer.
             Err(error)
@@ -404,20 +458,24 @@ impl<L: Leg> Filesystem for Translation<L> {
                 reply.error(Errno::ENODATA);
             }
             result => answer::xattr(reply, size, result),
-        }
+        });
     }
 
     fn listxattr(&self, request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = self.mirror.listxattr(ino(number)).map(|mut names| {
-            // Reading their values is refused by the kernel. Hiding them it leaves to the filesystem.
-            names.retain(|name| request.uid() == 0 || !name.as_bytes().starts_with(b"trusted."));
-            answer::name_list(&names)
+        let (number, is_root) = (ino(number), request.uid() == 0);
+        self.answer(move |mirror| {
+            let names = mirror.listxattr(number).map(|mut names| {
+                // Reading their values is refused by the kernel. Hiding them it leaves to the filesystem.
+                names.retain(|name| is_root || !name.as_bytes().starts_with(b"trusted."));
+                answer::name_list(&names)
+            });
+            answer::xattr(reply, size, names);
         });
-        answer::xattr(reply, size, names);
     }
 
     fn removexattr(&self, _: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer::empty(reply, self.mirror.removexattr(ino(number), name));
+        let (number, name) = (ino(number), name.to_owned());
+        self.answer(move |mirror| answer::empty(reply, mirror.removexattr(number, &name)));
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
@@ -465,7 +523,10 @@ impl<L: Leg> Filesystem for Translation<L> {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        answer::empty(reply, self.mirror.fallocate(fh(handle), mode, offset, len, kills_privileges(request)));
+        let kill = kills_privileges(request);
+        self.answer(move |mirror| {
+            answer::empty(reply, mirror.fallocate(fh(handle), mode, offset, len, kill));
+        });
     }
 
     fn lseek(
@@ -479,11 +540,11 @@ impl<L: Leg> Filesystem for Translation<L> {
     ) {
         let Some(what) = convert::seek(whence) else { return reply.error(Errno::EINVAL) };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        match self.mirror.seek(fh(handle), offset, what) {
+        self.answer(move |mirror| match mirror.seek(fh(handle), offset, what) {
             // File offsets end where i64 does.
             Ok(found) => reply.offset(found as i64),
             Err(error) => reply.error(errno(&error)),
-        }
+        });
     }
 
     fn copy_file_range(
@@ -501,7 +562,8 @@ impl<L: Leg> Filesystem for Translation<L> {
     ) {
         let (from, to) = ((fh(from), from_offset), (fh(to), to_offset));
         let len = len.min(MAX_COPY);
-        answer::written(reply, self.mirror.copy_range(from, to, len, kills_privileges(request)));
+        let kill = kills_privileges(request);
+        self.answer(move |mirror| answer::written(reply, mirror.copy_range(from, to, len, kill)));
     }
 }
 

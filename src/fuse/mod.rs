@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   /dev/fuse -> fuser's event loops (serve) -> one method a request (filesystem) -> ops::Mirror
+//!                                               on which thread (loops)
 //!                                               types and errno (convert)
 //!   ops::Mirror -> Invalidate (caches) -> /dev/fuse
 //! ```
@@ -39,6 +40,7 @@ mod answer;
 mod caches;
 mod convert;
 mod filesystem;
+mod loops;
 mod serve;
 
 pub use serve::{abort_on_panic, serve};

@@ -12,7 +12,9 @@ use fuser::{Config, InitFlags, KernelConfig, Session, SessionACL};
 
 use super::caches::Caches;
 use super::filesystem::Translation;
+use super::loops::Loops;
 use crate::legs::Leg;
+use crate::legs::timed::Couriers;
 use crate::ops::{Invalidate, Mirror};
 
 /// Largest write in one request, in bytes: what the kernel can gather (256 pages).
@@ -47,7 +49,8 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
 const NEEDED: InitFlags =
     InitFlags::FUSE_POSIX_ACL.union(InitFlags::FUSE_DONT_MASK).union(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
 
-/// Serves the mount behind `device` with `threads` event loops until it is unmounted.
+/// Serves the mount behind `device` until it is unmounted, with `threads` event loops that answer requests
+/// and one that hands them over when all of these are busy.
 ///
 /// `mounted` is called once, when the kernel and the mirror have agreed on how they talk and before
 /// the first request is answered.
@@ -62,16 +65,20 @@ pub fn serve<L: Leg>(
     mounted: &mut dyn FnMut(),
 ) -> io::Result<()> {
     let mut config = Config::default();
-    config.n_threads = Some(threads.get());
+    config.n_threads = Some(threads.get() + 1);
     // The kernel has already refused whom the mount's options refuse. fuser's own check would also
     // refuse what the kernel asks for in nobody's name.
     config.acl = SessionACL::All;
-    let session = Session::from_fd(Translation::new(mirror.clone()), device, SessionACL::All, config)?;
+    let loops = Arc::new(Loops::new(threads.get(), Couriers::start()?));
+    let session =
+        Session::from_fd(Translation::new(mirror.clone(), loops.clone()), device, SessionACL::All, config)?;
     let (caches, sender) = Caches::start(session.notifier())?;
     let caches = Arc::new(caches);
     mirror.set_invalidate(caches.clone() as Arc<dyn Invalidate>);
     mounted();
     let ended = session.run();
+    // Of a session that broke off; after an unmount the kernel has all its answers.
+    loops.wait_for_all();
     caches.end();
     let sender = sender.join().map_err(|_| io::Error::from_raw_os_error(libc::EIO));
     ended.and(sender)

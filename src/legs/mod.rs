@@ -18,9 +18,11 @@ use crate::bitmap::WriteIntent;
 
 pub mod directory;
 pub mod keeps;
+pub mod timed;
 
 pub use directory::DirectoryLeg;
 pub use keeps::Keeps;
+pub use timed::Timed;
 
 /// Which leg. The only thing that can index a [`PerLeg`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -634,4 +636,19 @@ pub trait Leg: Send + Sync + 'static {
 
     /// Makes everything on the leg durable (syncfs(2)).
     fn sync_all(&self) -> io::Result<()>;
+
+    /// Asks the leg for something small that only a living one can answer; an error is an answer too.
+    /// Returns when there is one.
+    fn probe(&self) {
+        let _ = self.statfs();
+    }
+
+    /// Whether it answers, where there is a limit to how long that may take.
+    fn answers(&self) -> bool {
+        true
+    }
+
+    /// The mirror goes on without this leg for good: a leg that can lets go of all who wait for it, and
+    /// answers ENOTCONN from now on.
+    fn give_up(&self) {}
 }

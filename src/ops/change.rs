@@ -243,7 +243,8 @@ impl<L: Leg> Mirror<L> {
     ) -> (Option<io::Result<T>>, Option<io::Result<T>>) {
         let of_source = act(intent, source);
         let other_decides = of_source.as_ref().is_err_and(|error| class_of(error) == Class::Failure)
-            && self.health.can_lose(source);
+            // Somebody else may have left it behind meanwhile.
+            && (self.health.can_lose(source) || !self.health.in_service(source));
         let ask = (of_source.is_ok() || other_decides) && self.health.in_service(source.other());
         let of_other = ask.then(|| act(intent, source.other()));
         (Some(of_source), of_other)

@@ -152,14 +152,20 @@ impl<L: Leg> Mirror<L> {
             }
             // What the other leg gives is not returned: it may be another object there. Only that it gives
             // something counts.
-            if !self.may_lose(source) {
+            if self.may_lose(source) {
+                let theirs = read(source.other()).err().filter(|error| failure(error).is_some());
+                let Some(theirs) = theirs else {
+                    self.fault(source, number)?;
+                    continue;
+                };
+                if self.health.in_service(source) {
+                    self.note_neither(source, &errno(number), &theirs, &file);
+                }
+            }
+            // Else somebody else has met it, and it is left behind.
+            if self.health.in_service(source) {
                 return answer;
             }
-            if let Some(theirs) = read(source.other()).err().filter(|error| failure(error).is_some()) {
-                self.note_neither(source, &errno(number), &theirs, &file);
-                return answer;
-            }
-            self.fault(source, number)?;
         }
     }
 
@@ -249,6 +255,10 @@ impl<L: Leg> Mirror<L> {
         }
         self.bitmap.stop_using(leg);
         self.bitmap.set_away(Some(leg));
+        if let Ok(leg) = self.leg(leg) {
+            // ORDER: durable before anybody who waits for it is let go.
+            leg.give_up();
+        }
         if self.health.source() == leg {
             self.turn_to(survivor);
         }
@@ -258,6 +268,14 @@ impl<L: Leg> Mirror<L> {
         drop(under_way);
         self.tell(News::Left { leg, errno: number, recovering, why });
         Ok(())
+    }
+
+    /// `leg` does not answer: it is left behind, if the mirror can do without it and the other one answers.
+    /// Whether it is. On no lock that is held while a leg is waited for, but for the superblocks', which ends.
+    pub fn leg_hangs(&self, leg: LegId) -> bool {
+        // What makes both hang is not the fault of one: a network that is down, a machine that is out of memory.
+        let other_answers = || self.leg(leg.other()).is_ok_and(|other| other.answers());
+        self.may_lose(leg) && other_answers() && self.fault(leg, libc::ETIMEDOUT).is_ok()
     }
 
     /// Takes a leg out by hand.

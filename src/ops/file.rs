@@ -245,7 +245,9 @@ impl<L: Leg> Mirror<L> {
         match (of_source, of_other) {
             (Ok(()), Ok(())) => Ok(()),
             (Ok(()), Err(error)) => self.fault(other, number(&error)),
-            (Err(error), Ok(())) if self.may_lose(source) => self.fault(source, number(&error)),
+            (Err(error), Ok(())) if self.may_lose(source) || !self.health.in_service(source) => {
+                self.fault(source, number(&error))
+            }
             (Err(error), Ok(())) => Err(error),
             (Err(error), Err(theirs)) => {
                 if [&error, &theirs].iter().all(|error| class(number(error)) == Class::Failure) {

@@ -50,21 +50,30 @@ pub struct Lost {
 
 /// See the module.
 pub struct Health {
-    /// No change is let in. Set under `state`'s lock, read without.
+    /// No change is let in. Set under the lock of `shown`, read without.
     read_only: AtomicBool,
     /// The source is leg B. Changes only while `Mirror::turning` holds readers back.
     source_is_b: AtomicBool,
     in_service: PerLeg<AtomicBool>,
-    state: Mutex<State>,
+    /// Superblocks are written under it, which may take as long as a leg is waited for. `None` on a mount that
+    /// must not change the legs.
+    superblocks: Mutex<Option<Superblocks>>,
+    /// For who only wants to know, and must not wait for a leg. Changed under the lock above.
+    shown: Mutex<Shown>,
 }
 
-struct State {
-    /// `None` on a mount that must not change the legs.
-    superblocks: Option<Superblocks>,
+struct Shown {
+    superblocks: PerLeg<Option<Superblock>>,
     lost: PerLeg<Option<Lost>>,
     /// Why a leg was left behind, where there is more to say than the errno.
     why: PerLeg<Option<String>>,
     reason: Option<String>,
+}
+
+impl Shown {
+    fn now(&mut self, superblocks: Option<&Superblocks>) {
+        self.superblocks = PerLeg::from_fn(|leg| superblocks?.get(leg).cloned());
+    }
 }
 
 /// What came of leaving a leg behind.
@@ -81,11 +90,15 @@ impl Health {
     pub fn new(superblocks: Option<Superblocks>, source: LegId, lost: PerLeg<Option<Lost>>) -> Self {
         let read_only = superblocks.is_none();
         let reason = read_only.then(|| "mounted read-only".to_owned());
+        let in_service = lost.map(|lost| AtomicBool::new(lost.is_none()));
+        let mut shown = Shown { superblocks: PerLeg::new(None, None), lost, why: PerLeg::default(), reason };
+        shown.now(superblocks.as_ref());
         Health {
             read_only: AtomicBool::new(read_only),
             source_is_b: AtomicBool::new(source == LegId::B),
-            in_service: lost.map(|lost| AtomicBool::new(lost.is_none())),
-            state: Mutex::new(Rank::State, State { superblocks, lost, why: PerLeg::default(), reason }),
+            in_service,
+            superblocks: Mutex::new(Rank::State, superblocks),
+            shown: Mutex::new(Rank::Leaf, shown),
         }
     }
 
@@ -116,23 +129,23 @@ impl Health {
 
     /// Why this leg was left behind.
     pub fn lost(&self, leg: LegId) -> Option<Lost> {
-        self.state.lock().lost[leg]
+        self.shown.lock().lost[leg]
     }
 
     /// What there is to say beyond the errno of [`lost`](Self::lost).
     pub fn why(&self, leg: LegId) -> Option<String> {
-        self.state.lock().why[leg].clone()
+        self.shown.lock().why[leg].clone()
     }
 
     /// Why the mirror is read-only.
     pub fn reason(&self) -> Option<String> {
-        self.state.lock().reason.clone()
+        self.shown.lock().reason.clone()
     }
 
     /// Lets no further change in.
     pub fn set_read_only(&self, reason: String) {
-        let mut state = self.state.lock();
-        state.reason.get_or_insert(reason);
+        let mut shown = self.shown.lock();
+        shown.reason.get_or_insert(reason);
         self.read_only.store(true, Ordering::Release);
     }
 
@@ -144,17 +157,18 @@ impl Health {
         &self,
         change: impl FnOnce(&mut Superblocks) -> std::result::Result<(), NotWritten>,
     ) -> std::result::Result<(), NotWritten> {
-        let mut state = self.state.lock();
-        let Some(superblocks) = &mut state.superblocks else { return Ok(()) };
-        change(superblocks).inspect_err(|failed| {
+        let mut superblocks = self.superblocks.lock();
+        let Some(both) = superblocks.as_mut() else { return Ok(()) };
+        let changed = change(both).inspect_err(|failed| {
             log::error!("leg {}: cannot write the superblock: {}", failed.leg, failed.error);
-        })
+        });
+        self.shown.lock().now(superblocks.as_ref());
+        changed
     }
 
     /// Whether the mirror can go on without this leg: the other one is in service and complete.
     pub fn can_lose(&self, leg: LegId) -> bool {
-        let state = self.state.lock();
-        state.lost[leg].is_none() && state.superblocks.as_ref().is_some_and(|both| both.can_lose(leg))
+        self.superblocks.lock().as_ref().is_some_and(|both| both.can_lose(leg))
     }
 
     /// Takes `leg` out of service and records on the other that it is stale. `born` as for
@@ -170,45 +184,51 @@ impl Health {
         born: Option<Timestamp>,
         why: Option<String>,
     ) -> io::Result<Left> {
-        let mut state = self.state.lock();
-        if state.lost[leg].is_some() {
+        let mut superblocks = self.superblocks.lock();
+        if self.lost(leg).is_some() {
             return Ok(Left::Before);
         }
-        let Some(superblocks) = &mut state.superblocks else { return Err(crate::error::errno(libc::EROFS)) };
-        superblocks.leg_failed(leg, errno, born)?;
-        state.lost[leg] = Some(Lost { errno, since, missing: false });
-        state.why[leg] = why;
+        let Some(both) = superblocks.as_mut() else { return Err(crate::error::errno(libc::EROFS)) };
+        both.leg_failed(leg, errno, born)?;
+        let mut shown = self.shown.lock();
+        shown.now(superblocks.as_ref());
+        shown.lost[leg] = Some(Lost { errno, since, missing: false });
+        shown.why[leg] = why;
         self.in_service[leg].store(false, Ordering::Release);
         Ok(Left::Now)
     }
 
     /// Takes `leg` into service again, as the target of a recovery; recorded when it returns.
     pub fn take_in(&self, leg: LegId, found: FoundSide) -> std::result::Result<(), NotWritten> {
-        let mut state = self.state.lock();
-        if let Some(superblocks) = &mut state.superblocks {
-            superblocks.take_in(leg, found)?;
-        }
-        state.lost[leg] = None;
+        let mut superblocks = self.superblocks.lock();
+        let taken = superblocks.as_mut().map_or(Ok(()), |both| both.take_in(leg, found));
+        let mut shown = self.shown.lock();
+        shown.now(superblocks.as_ref());
+        taken?;
+        shown.lost[leg] = None;
         self.in_service[leg].store(true, Ordering::Release);
         Ok(())
     }
 
     /// Lets go of the superblock of a leg that was left behind.
     pub fn let_go(&self, leg: LegId) -> Option<Box<dyn SuperblockStore>> {
-        self.state.lock().superblocks.as_mut()?.let_go(leg)
+        let mut superblocks = self.superblocks.lock();
+        let store = superblocks.as_mut()?.let_go(leg);
+        self.shown.lock().now(superblocks.as_ref());
+        store
     }
 
     /// What a leg's superblock says.
     pub fn superblock(&self, leg: LegId) -> Option<Superblock> {
-        self.state.lock().superblocks.as_ref()?.get(leg).cloned()
+        self.shown.lock().superblocks[leg].clone()
     }
 
     /// While a leg is away: from when on what was born on the other one was perhaps not born on it.
     /// `None` if that is not known.
     pub fn alone_since(&self) -> Option<Timestamp> {
-        let state = self.state.lock();
-        let superblocks = state.superblocks.as_ref()?;
-        let says = superblocks.get(superblocks.lost()?.other())?;
+        let shown = self.shown.lock();
+        let lost = LegId::ALL.into_iter().find(|&leg| shown.lost[leg].is_some())?;
+        let says = shown.superblocks[lost.other()].as_ref()?;
         debug_assert!(matches!(says.peer_state, PeerState::Stale { .. }));
         says.alone_since
     }

@@ -267,9 +267,10 @@ impl<L: Leg> Mirror<L> {
         // resync anew from the same source.
         self.sync_both(|_| true, |leg| self.leg(leg)?.sync_all())?;
         // ORDER: with no change under way. One that meets a leg's fault now may count on everything being compared.
-        let _nobody_is_inside = self.inside.write();
+        // A change may be stuck in a leg that hangs, also when that has been left behind.
+        let nobody_is_inside = self.inside.write_unless(|| self.stop_requested());
         // A leg that was left behind meanwhile misses what has been written since.
-        if !self.keeps_its_bits() {
+        if nobody_is_inside.is_some() && !self.keeps_its_bits() {
             self.bitmap.all_compared(self)?;
             self.health.record(Superblocks::resynced).map_err(|failed| failed.error)?;
             self.unequal.store(false, Ordering::Release);

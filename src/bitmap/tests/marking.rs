@@ -152,6 +152,55 @@ fn no_copy_in_use_is_no_mark() {
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
 }
 
+/// A copy whose writes do not come back before the door goes, and say when they have come.
+struct Stuck {
+    copy: Memory,
+    door: crossbeam_channel::Receiver<()>,
+    arrived: crossbeam_channel::Sender<()>,
+}
+
+impl PageStore for Stuck {
+    fn read_all(&self) -> io::Result<Vec<u8>> {
+        self.copy.read_all()
+    }
+
+    fn write(&self, page: PageIndex, new: &[u8]) -> io::Result<()> {
+        let _ = self.arrived.send(());
+        let _ = self.door.recv();
+        self.copy.write(page, new)
+    }
+}
+
+#[test]
+fn a_copy_that_does_not_come_back_holds_up_nobody_once_it_is_left_out() {
+    for stuck in LegId::ALL {
+        let stores = PerLeg::from_fn(|_| Memory::empty(SLOTS));
+        let loaded = copies(&stores).load(&expect(SLOTS));
+        let (opener, door) = crossbeam_channel::bounded(0);
+        let (arrived, arrivals) = crossbeam_channel::unbounded();
+        let mut all = stores.as_ref().map(|store| Some(Box::new(store.clone()) as Box<dyn PageStore>));
+        all[stuck] = Some(Box::new(Stuck { copy: stores[stuck].clone(), door, arrived }));
+        let bitmap = Bitmap::new(Copies::PerLeg(all), loaded, LegId::A).unwrap();
+        let (host, file, other) = (Mirror::default(), Object::new(6), Object::new(7));
+        std::thread::scope(|scope| {
+            let leader = scope.spawn(|| bitmap.mark(&host, &[file.data(1..2)]).map(drop));
+            arrivals.recv().unwrap();
+            let waiting = scope.spawn(|| bitmap.mark(&host, &[file.data(1..2)]).map(drop));
+            bitmap.stop_using(stuck);
+            waiting.join().unwrap().unwrap();
+            drop(bitmap.mark(&host, &[other.data(3..4)]).unwrap());
+            assert!(!leader.is_finished());
+            let dirty = alone(&stores[stuck.other()], SLOTS).dirty();
+            assert!(says(&dirty, &file.data(1..2)) && says(&dirty, &other.data(3..4)));
+            drop(opener);
+            leader.join().unwrap().unwrap();
+        });
+        drop(bitmap.mark(&host, &[other.data(5..6)]).unwrap());
+        assert!(says(&alone(&stores[stuck.other()], SLOTS).dirty(), &other.data(5..6)));
+        assert_eq!(bitmap.stats().flushes, 3);
+    }
+}
+
 #[test]
 fn marks_wanted_at_the_same_time_share_flushes() {
     let (bitmap, stores) = mirrored(512);

@@ -17,8 +17,9 @@
 //! - `entries`: looking up, listing, linking, renaming; - `creator`: making objects as their creator;
 //! - `attrs`: attributes; - `io`: file contents; - `cache`: what of them the page cache keeps;
 //! - `walk`: finding an object by its number; - `fleeting`: what is otherwise on FUSE filesystems;
-//! - `measure`: what the filesystem keeps of times.
+//! - `measure`: what the filesystem keeps of times; - `backing`: what it rests on.
 
+use std::ffi::OsStr;
 use std::io as std_io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -27,11 +28,14 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fs::OFlags;
 
+use super::timed::Backing;
 use super::{Keeps, Kind, LegId};
+use crate::layout;
 use crate::sync::{Mutex, Rank};
 use crate::sys;
 
 mod attrs;
+mod backing;
 mod cache;
 mod creator;
 mod entries;
@@ -119,6 +123,28 @@ impl DirectoryLeg {
     /// The leg's `.mirrorfs` directory, open for reading.
     pub fn state_dir(&self) -> BorrowedFd<'_> {
         self.state.as_fd()
+    }
+
+    /// What the leg's filesystem rests on.
+    pub fn backing(&self) -> Backing {
+        match rustix::fs::fstatfs(&self.readable) {
+            // The types are 32 bits wide, whatever the field is.
+            Ok(stat) => backing::backing(stat.f_type as u32),
+            Err(_) => Backing::Network,
+        }
+    }
+
+    /// Whether a call can hang for other reasons than a disk of this machine.
+    pub fn may_hang(&self) -> bool {
+        self.backing() != Backing::Disk
+    }
+
+    /// Reads the superblock past the page cache: from the disk, or from whoever answers for it.
+    fn read_medium(&self) -> std_io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::DIRECT;
+        let file = sys::file::open_beneath(self.state_dir(), OsStr::new(layout::SUPERBLOCK), flags, 0)?;
+        let mut page = sys::memory::PinnedPages::new(sys::memory::PAGE)?;
+        sys::file::read_at(file.as_fd(), &mut page, 0).map(drop)
     }
 
     /// Makes the whole leg durable.

@@ -1,0 +1,104 @@
+//! What the daemon holds of its legs beside the mirror: their locks, and what is asked of them.
+//!
+//! Invariant: the lock on a leg is not given back while a call is under way on it. Such a call can change the
+//! leg yet, so nobody may make it equal to the other one before the call has come back: not this daemon, and
+//! no other.
+
+use std::time::{Duration, Instant};
+
+use crate::legs::timed::Calls;
+use crate::legs::{LegId, PerLeg};
+use crate::owner::Owner;
+use crate::sync::{Mutex, Rank};
+
+use super::waits::Waits;
+
+/// How long what is about to end may take: closing files that were open.
+const A_LITTLE: Duration = Duration::from_secs(2);
+
+/// See the module.
+pub struct Held {
+    legs: PerLeg<Mutex<One>>,
+    waits: Waits,
+}
+
+/// What is held of one leg.
+struct One {
+    owner: Option<Owner>,
+    calls: Option<Calls>,
+}
+
+impl Held {
+    /// The locks that are held, and what is asked of the legs that are there.
+    pub fn new(mut owners: PerLeg<Option<Owner>>, mut calls: PerLeg<Option<Calls>>, waits: Waits) -> Held {
+        let one = |leg| One { owner: owners[leg].take(), calls: calls[leg].take() };
+        Held { legs: PerLeg::from_fn(one).map(|one| Mutex::new(Rank::Leaf, one)), waits }
+    }
+
+    /// A leg has been taken in.
+    pub fn take(&self, leg: LegId, owner: Owner, calls: Calls) {
+        *self.legs[leg].lock() = One { owner: Some(owner), calls: Some(calls) };
+    }
+
+    /// What is asked of a leg.
+    pub fn calls(&self, leg: LegId) -> Option<Calls> {
+        self.legs[leg].lock().calls.clone()
+    }
+
+    /// Calls on a leg that have not come back.
+    pub fn under_way(&self, leg: LegId) -> usize {
+        self.calls(leg).map_or(0, |calls| calls.under_way())
+    }
+
+    /// Whether nothing is under way on a leg, after waiting a little for what is about to end.
+    pub fn is_quiet(&self, leg: LegId) -> bool {
+        let end = Instant::now() + A_LITTLE;
+        while self.under_way(leg) > 0 {
+            if Instant::now() >= end {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
+    /// Gives the lock of a leg back, of which nothing is asked any more; not while calls are under way on it.
+    /// Whether it has been given back.
+    pub fn let_go(&self, leg: LegId) -> bool {
+        if !self.is_quiet(leg) {
+            return false;
+        }
+        let owner = self.legs[leg].lock().owner.take();
+        // It is a file on the leg: closing it may hang, too.
+        owner.is_none_or(|owner| self.waits.within(move || drop(owner)).is_some())
+    }
+
+    /// At the end of the mount. The process itself may not end for long: a thread that hangs in one leg keeps
+    /// it, and with it the lock on the other, which the next mount needs.
+    pub fn let_go_of_all(&self) {
+        for leg in LegId::ALL {
+            if !self.let_go(leg) {
+                log::warn!(
+                    "leg {leg} still has calls under way: its lock is kept until they come back and the process ends"
+                );
+                // ORDER: it ends with the process, and so with the last call.
+                std::mem::forget(self.legs[leg].lock().owner.take());
+            }
+        }
+    }
+
+    /// Nothing is waited for any longer than `leg_timeout`, whether or not the mirror could do without the leg.
+    pub fn stop_waiting(&self) {
+        for calls in LegId::ALL.into_iter().filter_map(|leg| self.calls(leg)) {
+            calls.patience().on_hung(None);
+        }
+    }
+
+    /// Whether calls are under way on a leg that was given up.
+    pub fn is_stuck(&self) -> bool {
+        LegId::ALL
+            .into_iter()
+            .filter_map(|leg| self.calls(leg))
+            .any(|calls| calls.patience().check().is_err() && calls.under_way() > 0)
+    }
+}
