@@ -33,8 +33,8 @@ const B: Hung = Hung { lower: "b", upper: "B", place: 1 };
 
 /// For which nobody waits.
 const FOR_EVER: &str = "1h";
-/// That is waited for.
-const SHORT: &str = "1s";
+/// That is waited for. Long enough for a busy machine to answer within it.
+const SHORT: &str = "4s";
 
 /// A mirror, mounted, with a bad leg in one place. The leg is dropped last, when nobody waits for it.
 fn on_bad_leg(name: &str, hung: Hung, timeout: &str, options: &str) -> (TestMirror, BadLeg) {
