@@ -505,11 +505,11 @@ impl Bitmap {
     pub fn born(&self, dir: &dyn Markable, births: PerLeg<Option<Timestamp>>) -> u64 {
         let mut state = self.state.lock();
         state.table.note_births(births);
-        let own = state.table.by_hint(dir.slot_hint().load(Ordering::Relaxed));
-        let Some(index) = own.or_else(|| state.table.by_cover(dir.cover())) else { return 0 };
+        let own = dir.slot_hint().load(Ordering::Relaxed);
+        let marked = if state.table.by_hint(own).is_some() { own } else { dir.cover() };
+        let Some(index) = state.table.by_cover(marked) else { return 0 };
         let covers = |slot: &Slot| slot.kinds.contains(Kinds::ENTRIES) && slot.covers_birth(&births);
-        let covered = !state.table.is_away() && state.table.entry(index).slot.as_ref().is_some_and(covers);
-        if covered { state.table.hint(index) } else { 0 }
+        if state.table.entry(index).slot.as_ref().is_some_and(covers) { marked } else { 0 }
     }
 
     /// The latest births so far, on the legs that tell them: before anything is marked.

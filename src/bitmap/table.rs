@@ -55,6 +55,9 @@ pub struct Entry {
     pub changed_in: u64,
     /// Hint of the slot that has to be cleared before; 0 for none.
     pub after: u64,
+    /// It may stand for what was born below its directory. Not any more once a leg has been away: what that leg
+    /// missed is told of each object by itself, and slots may have been put together meanwhile.
+    gives_cover: bool,
     /// A directory in which the object lies, as long as it is not moved.
     pub lies_in: Option<Identity>,
     incarnation: u64,
@@ -72,6 +75,7 @@ impl Entry {
             touched: 0,
             changed_in: 0,
             after: 0,
+            gives_cover: false,
             lies_in: None,
             incarnation: 0,
             hash: 0,
@@ -190,6 +194,7 @@ impl Table {
         self.away = away;
         if let Some(away) = away {
             self.set_key(away.other());
+            self.entries.iter_mut().for_each(|entry| entry.gives_cover = false);
         }
         let born_since = PerLeg::from_fn(|leg| self.earliest_watermark(leg));
         self.born_since = born_since;
@@ -383,10 +388,9 @@ impl Table {
         }
     }
 
-    /// The slot behind a hint, if it may stand for what it covers by birth: nothing is so while a leg is away,
-    /// for that leg must be told of each object by itself.
+    /// The slot behind a hint, if it may stand for what it covers by birth.
     pub fn by_cover(&self, cover: u64) -> Option<SlotIndex> {
-        if self.is_away() { None } else { self.by_hint(cover) }
+        self.by_hint(cover).filter(|&index| self.entry(index).gives_cover)
     }
 
     /// This slot's object is covered by another slot, too: it takes over that one's watermark and outlives it.
@@ -648,9 +652,11 @@ impl Table {
         self.free[page] &= !bit;
         self.ghosts[page] &= !bit;
         self.used += 1;
+        let both_are_there = self.away.is_none();
         let entry = self.entry_mut(index);
         entry.incarnation += 1;
         entry.after = 0;
+        entry.gives_cover = both_are_there;
         self.covering += usize::from(slot.kinds.contains(Kinds::CHILDREN));
         self.link(index, slot);
     }

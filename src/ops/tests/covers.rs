@@ -299,6 +299,35 @@ fn what_a_leg_misses_is_told_object_by_object() {
     }
 }
 
+/// While a leg is away slots are put together, and what was to outlive a cover may be cleared before it.
+#[test]
+fn a_cover_from_before_a_leg_was_away_covers_nothing_new() {
+    for leg in LegId::ALL {
+        let world = World::new();
+        let mirror = world.mount();
+        let dir = mkdir(&mirror, Ino::ROOT, "a");
+        let (_, f) = file(&mirror, dir, "f");
+        world.fail(leg, Call::Write, libc::EIO);
+        assert_eq!(mirror.write(f, b"what", 0, false).unwrap(), 4);
+        world.heal();
+        mirror.let_go(leg);
+        world.bring_back(&mirror, leg);
+        let before = slots(&mirror);
+        assert_eq!(mirror.write(f, b"told by itself", 0, false).unwrap(), 14);
+        assert_eq!(slots(&mirror), before + 1);
+        // Nor what is made under it now; what is made under a new one is.
+        let (_, g) = file(&mirror, dir, "g");
+        assert_eq!(slots(&mirror), before + 2);
+        mirror.release(g);
+        sweep(&mirror);
+        let (_, h) = file(&mirror, dir, "h");
+        mirror.release(h);
+        assert_eq!(slots(&mirror), 1, "only the directory's");
+        world.unmount(mirror);
+        world.assert_equal();
+    }
+}
+
 #[test]
 fn a_slot_that_covers_is_read_as_it_was_written() {
     let world = World::new();
