@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::mount::MountFlags;
 
 use crate::error::{Error, Result};
+use crate::resync::Limits;
 
 /// Smallest and largest chunk a mirror can have, in bytes.
 const CHUNK_LIMITS: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
@@ -45,6 +46,8 @@ pub struct MountOptions {
     pub auto_readd: bool,
     /// How long a leg may leave a call unanswered; zero for ever.
     pub leg_timeout: Duration,
+    /// How fast data is resynced.
+    pub resync_limits: Limits,
 }
 
 /// What a mount does when one leg is not there.
@@ -77,6 +80,7 @@ impl Default for MountOptions {
             on_event: None,
             auto_readd: false,
             leg_timeout: LEG_TIMEOUT,
+            resync_limits: Limits::default(),
         }
     }
 }
@@ -128,6 +132,8 @@ enum Effect {
     OnEvent,
     AutoReadd,
     LegTimeout,
+    ResyncMin,
+    ResyncMax,
     Nothing,
 }
 
@@ -213,6 +219,20 @@ pub const TABLE: &[MountOption] = &[
         Value::Required("TIME"),
         Effect::LegTimeout,
         "How long a leg may leave a request unanswered before it is left behind and the other one goes on alone: 10, 2m or another TIME (default 30s), 0 for ever.",
+    ),
+    row(
+        Group::Mirror,
+        "resync_min",
+        Value::Required("SIZE"),
+        Effect::ResyncMin,
+        "How many bytes a second of files are resynced at least while the mirror is in use, such as 500K or 8M (the default); 0 waits until nobody uses it.",
+    ),
+    row(
+        Group::Mirror,
+        "resync_max",
+        Value::Required("SIZE"),
+        Effect::ResyncMax,
+        "How many bytes a second of files are resynced at most, also when nobody uses the mirror and when resync_min is more; 0 (the default) sets no limit.",
     ),
     row(
         Group::Fuse,
@@ -338,6 +358,8 @@ impl MountOptions {
             Effect::OnEvent => self.on_event = Some(program(value)?),
             Effect::AutoReadd => self.auto_readd = yes_or_no("auto_readd", value)?,
             Effect::LegTimeout => self.leg_timeout = leg_timeout(value)?,
+            Effect::ResyncMin => self.resync_limits.min = rate("resync_min", value)?,
+            Effect::ResyncMax => self.resync_limits.max = rate("resync_max", value)?,
             Effect::Nothing => {}
         }
         Ok(())
@@ -498,6 +520,15 @@ fn leg_timeout(value: &[u8]) -> Result<Duration> {
     })
 }
 
+/// Bytes a second.
+fn rate(name: &str, value: &[u8]) -> Result<u64> {
+    let shown = String::from_utf8_lossy(value);
+    size(&shown).ok_or_else(|| {
+        Error::new(format!("mount option \"{name}={shown}\" is not a number of bytes"))
+            .hint("Give the bytes a second, such as 500K or 8M; 0 is allowed.")
+    })
+}
+
 /// Bytes meant by `4M`, `4MiB`, `64k`, `65536`; `None` when it is not a size or does not fit.
 pub fn size(text: &str) -> Option<u64> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -631,6 +662,18 @@ mod tests {
         for text in ["-1", "+1", "1.5", "30d", "86401", "99999999999999999999", "never"] {
             let error = parse(&format!("leg_timeout={text}")).unwrap_err().to_string();
             assert!(error.contains(&format!("\"leg_timeout={text}\"")), "{error}");
+        }
+    }
+
+    #[test]
+    fn limits_of_a_resync_are_sizes() {
+        assert_eq!(parse("").unwrap().resync_limits, Limits { min: 8 << 20, max: 0 });
+        let options = parse("resync_max=100M,resync_min=500K").unwrap();
+        assert_eq!(options.resync_limits, Limits { min: 500 << 10, max: 100 << 20 });
+        assert_eq!(parse("resync_min=0").unwrap().resync_limits.min, 0);
+        for text in ["resync_min=fast", "resync_max=8MB", "resync_max=-1", "resync_min=1.5M"] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(&format!("\"{text}\"")), "{error}");
         }
     }
 

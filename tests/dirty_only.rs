@@ -88,3 +88,31 @@ fn compare_sparsely(test: &TestMirror) {
         assert!(seen[0] == seen[1] && seen[0].iter().all(|&byte| byte == number as u8 + 1));
     }
 }
+
+#[test]
+fn a_resync_keeps_to_its_limit_and_stops_in_the_middle() {
+    if !can_mount() {
+        return;
+    }
+    let mut test = TestMirror::on("limit", Filesystem::Ext4, "");
+    let file = File::create(test.mnt.join("file")).expect("create");
+    for mib in 0..16 {
+        file.write_all_at(&[mib + 1; 1 << 20], u64::from(mib) << 20).expect("write");
+    }
+    test.kill();
+    drop(file);
+
+    // At this rate the first piece alone takes an hour, after it has been compared.
+    "resync_max=1K".clone_into(&mut test.mirror_mut().options);
+    test.mount();
+    common::wait_for("a piece has been compared", || {
+        test.status()["resync"]["done_bytes"].as_u64() > Some(0)
+    });
+    let resync = &test.status()["resync"];
+    assert!(resync["done_bytes"].as_u64() < resync["total_bytes"].as_u64(), "{resync}");
+    assert_eq!(resync["active"], true, "{resync}");
+    test.umount();
+
+    test.mirror_mut().options.clear();
+    test.recover_and_compare();
+}

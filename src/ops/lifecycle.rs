@@ -14,7 +14,7 @@ use crate::bitmap::{Bitmap, CopyId, Host, IdleSlot, Stats};
 use crate::error::errno;
 use crate::inode::{Handles, Numbering, Pins, Table};
 use crate::legs::{Identity, Leg, LegId, PerLeg, Timestamp};
-use crate::resync::{self, Outcome, Progress, Resync, ResyncHost, Scope};
+use crate::resync::{self, Limits, Outcome, Progress, Resync, ResyncHost, Scope};
 use crate::superblock::{FoundSide, Plan, Superblock, Superblocks, Work};
 use crate::sync::{Condvar, Mutex, Rank, RwLock};
 
@@ -40,6 +40,8 @@ pub struct Options {
     pub sweep_interval: Duration,
     /// Directories kept open, over both legs.
     pub pinned_directories: usize,
+    /// How fast data is resynced.
+    pub resync_limits: Limits,
     /// Says what time it is.
     pub clock: fn() -> Timestamp,
 }
@@ -429,5 +431,9 @@ impl<L: Leg> ResyncHost for Mirror<L> {
 
     fn user_operations(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    fn limits(&self) -> Limits {
+        self.options.resync_limits
     }
 }

@@ -13,6 +13,7 @@ use super::spans::{Spans, differing};
 use crate::bitmap::WriteIntent;
 use crate::error::{errno, is_unreadable};
 use crate::legs::{Leg, OpenMode, Seek};
+use crate::sync::join;
 
 /// Bytes read from each leg at a time.
 const BUFFER: usize = 1 << 20;
@@ -103,13 +104,26 @@ impl<'p> Copier<'p> {
         range: Range<u64>,
     ) -> io::Result<()> {
         let len = (range.end - range.start) as usize;
-        let read = fill(sides.s, &files.s, &mut self.source[..len], range.start);
-        self.of_source(read)?;
-        match fill(sides.t, &files.t, &mut self.target[..len], range.start) {
+        let (source, target) = (&mut self.source[..len], &mut self.target[..len]);
+        // A new leg has nothing yet, and the reading of nothing costs as much as that of something.
+        let nothing_there = next(sides.t, &files.t, range.start, Seek::Data, range.end)? == range.end;
+        let (of_source, of_target) = if nothing_there {
+            target.fill(0);
+            self.progress.read(len as u64);
+            (fill(sides.s, &files.s, source, range.start), Ok(()))
+        } else {
+            self.progress.read(2 * len as u64);
+            both(
+                len,
+                || fill(sides.s, &files.s, source, range.start),
+                || fill(sides.t, &files.t, target, range.start),
+            )
+        };
+        self.of_source(of_source)?;
+        match of_target {
             Err(error) if is_unreadable(&error) => return self.renew(sides, intent, files, range),
             read => read?,
         }
-        self.progress.read(2 * len as u64);
         for run in differing(&self.source[..len], &self.target[..len], GRAIN) {
             write_all(sides.t, intent, &files.t, &self.source[run.clone()], range.start + run.start as u64)?;
             self.progress.written(run.len() as u64);
@@ -199,6 +213,15 @@ impl<'p> Copier<'p> {
         }
         Ok(())
     }
+}
+
+/// Reads from both legs, at once where that is worth the waking of another thread.
+fn both<A: Send, B: Send>(
+    len: usize,
+    of_source: impl FnOnce() -> A + Send,
+    of_target: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    if len < GRAIN { (of_source(), of_target()) } else { join(of_source, of_target) }
 }
 
 /// The next data or hole at or after `at`, `end` if that is later or there is none.

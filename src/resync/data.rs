@@ -74,7 +74,7 @@ impl<L: Leg> Resync<'_, L> {
 
     /// Deals with all that is pending.
     fn pass(&self, copier: &mut Copier<'_>) -> io::Result<Outcome> {
-        let mut throttle = Throttle::new(self.host.user_operations());
+        let mut throttle = Throttle::new(self.host.limits(), self.host.user_operations());
         let mut from = 0;
         while let Some(ino) = self.pending_from(from).or_else(|| self.pending_from(0)) {
             if self.host.stop_requested() {

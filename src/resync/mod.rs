@@ -88,6 +88,7 @@ pub use forms::renew;
 pub use progress::{Progress, ProgressReport};
 pub use repair::{Name, Repair};
 pub use rewrite::NotRewritten;
+pub use throttle::Limits;
 pub use trouble::{Trouble, names_of};
 
 /// What the resync asks of the mirror.
@@ -103,6 +104,9 @@ pub trait ResyncHost: bitmap::Host {
 
     /// A number that grows with every operation of a user: while it does, the resync holds back.
     fn user_operations(&self) -> u64;
+
+    /// How fast the data phase may go.
+    fn limits(&self) -> Limits;
 }
 
 /// How a phase ended, if not with an error.

@@ -1,5 +1,5 @@
 //! Gives way to the user: while the mirror is in use, the data phase does no more than its
-//! guaranteed minimum; as soon as nobody uses it, all it can.
+//! guaranteed minimum; as soon as nobody uses it, all it can and may.
 //!
 //! Never waits while a lock is held: it is asked between two pieces of work.
 
@@ -7,8 +7,21 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{Condvar, Mutex, Rank, now};
 
-/// What the data phase may always do, in bytes a second: a resync under load still ends.
-const MINIMUM_RATE: u64 = 8 << 20;
+/// How fast the data phase goes, in bytes of a file a second. As md's speed limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// What it may do while the mirror is in use: a resync under load still ends. Zero: it waits until nobody
+    /// uses the mirror.
+    pub min: u64,
+    /// What it never exceeds, and that goes before `min`. Zero: as fast as it can.
+    pub max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { min: 8 << 20, max: 0 }
+    }
+}
 
 /// How long to wait before looking again whether the user has stopped.
 const SLICE: Duration = Duration::from_millis(10);
@@ -18,6 +31,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Paces one resync.
 pub(super) struct Throttle {
+    limits: Limits,
     seen: u64,
     piece_started: Instant,
     sleeping: Mutex<()>,
@@ -26,8 +40,9 @@ pub(super) struct Throttle {
 
 impl Throttle {
     /// `user_operations` as it is now.
-    pub fn new(user_operations: u64) -> Throttle {
+    pub fn new(limits: Limits, user_operations: u64) -> Throttle {
         Throttle {
+            limits,
             seen: user_operations,
             piece_started: now(),
             sleeping: Mutex::new(Rank::Leaf, ()),
@@ -36,13 +51,19 @@ impl Throttle {
     }
 
     /// Called after a piece of `bytes`: waits if the user was active meanwhile, for as long as he
-    /// stays so and the minimum rate allows.
+    /// stays so and the minimum rate allows; and, whoever is active, for as long as the maximum demands.
     pub fn pace(&mut self, bytes: u64, user_operations: impl Fn() -> u64, stop: impl Fn() -> bool) {
-        let due = due_after(bytes);
+        let latest = time_for(bytes, self.limits.min).unwrap_or(Duration::MAX);
+        let earliest = time_for(bytes, self.limits.max).unwrap_or(Duration::ZERO);
         let mut count = user_operations();
-        while count != self.seen && now() - self.piece_started < due && !stop() {
+        loop {
+            let taken = now() - self.piece_started;
+            if stop() || taken >= earliest && (count == self.seen || taken >= latest) {
+                break;
+            }
             self.seen = count;
-            self.never.wait_for(&mut self.sleeping.lock(), SLICE);
+            let slice = if taken < earliest { (earliest - taken).min(SLICE) } else { SLICE };
+            self.never.wait_for(&mut self.sleeping.lock(), slice);
             count = user_operations();
         }
         self.seen = count;
@@ -59,9 +80,10 @@ impl Throttle {
     }
 }
 
-/// How long a piece may take at the minimum rate.
-fn due_after(bytes: u64) -> Duration {
-    Duration::from_micros((u128::from(bytes) * 1_000_000 / u128::from(MINIMUM_RATE)) as u64)
+/// How long a piece takes at `rate` bytes a second; `None` at no rate.
+fn time_for(bytes: u64, rate: u64) -> Option<Duration> {
+    let micros = (u128::from(bytes) * 1_000_000).checked_div(u128::from(rate))?;
+    Some(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]
@@ -69,10 +91,44 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
+    const SLOWEST: Limits = Limits { min: 1, max: 0 };
+
+    fn throttle(limits: Limits) -> Throttle {
+        Throttle::new(limits, 0)
+    }
+
     #[test]
-    fn the_minimum_rate_bounds_the_wait() {
-        assert_eq!(due_after(MINIMUM_RATE), Duration::from_secs(1));
-        assert_eq!(due_after(0), Duration::ZERO);
+    fn a_rate_gives_a_time() {
+        assert_eq!(time_for(8 << 20, 8 << 20), Some(Duration::from_secs(1)));
+        assert_eq!(time_for(0, 8 << 20), Some(Duration::ZERO));
+        assert_eq!(time_for(u64::MAX, 1), Some(Duration::from_micros(u64::MAX)));
+        assert_eq!(time_for(1, 0), None);
+    }
+
+    #[test]
+    fn under_load_a_piece_takes_as_long_as_at_the_minimum_rate() {
+        let asked = Cell::new(0u64);
+        let always_active = || {
+            asked.set(asked.get() + 1);
+            asked.get()
+        };
+        let mut throttle = throttle(Limits { min: 1 << 20, max: 0 });
+        let began = now();
+        throttle.pace(64 << 10, always_active, || false);
+        assert!(now() - began >= Duration::from_micros(62_500) - SLICE);
+    }
+
+    #[test]
+    fn an_idle_mirror_does_not_lift_the_maximum_and_it_goes_before_the_minimum() {
+        let mut throttle = throttle(Limits { min: 1 << 30, max: 1 << 20 });
+        let began = now();
+        throttle.pace(64 << 10, || 0, || false);
+        assert!(now() - began >= Duration::from_micros(62_500) - SLICE);
+    }
+
+    #[test]
+    fn a_stop_ends_the_wait_for_the_maximum() {
+        throttle(Limits { min: 0, max: 1 }).pace(1 << 50, || 0, || true);
     }
 
     #[test]
@@ -82,7 +138,7 @@ mod tests {
             asked.set(asked.get() + 1);
             7
         };
-        Throttle::new(7).pace(1 << 40, count, || false);
+        Throttle::new(SLOWEST, 7).pace(1 << 40, count, || false);
         assert_eq!(asked.get(), 1);
     }
 
@@ -93,9 +149,11 @@ mod tests {
             asked.set(asked.get() + 1);
             asked.get().min(3)
         };
-        // At the minimum rate this piece would take days.
-        Throttle::new(0).pace(1 << 50, active_twice, || false);
-        assert_eq!(asked.get(), 4);
+        for limits in [SLOWEST, Limits { min: 0, max: 0 }] {
+            asked.set(0);
+            throttle(limits).pace(1 << 50, active_twice, || false);
+            assert_eq!(asked.get(), 4, "{limits:?}");
+        }
     }
 
     #[test]
@@ -105,7 +163,7 @@ mod tests {
             asked.set(asked.get() + 1);
             asked.get()
         };
-        Throttle::new(0).pace(1 << 50, always_active, || asked.get() > 2);
+        throttle(SLOWEST).pace(1 << 50, always_active, || asked.get() > 2);
         assert_eq!(asked.get(), 3);
     }
 }

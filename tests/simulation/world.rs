@@ -9,6 +9,7 @@ use mirrorfs::bitmap::{Bitmap, ChunkSize, Copies, DirtySlot, Expect, PageIndex, 
 use mirrorfs::legs::simulated::{Call, Flaw, SimDisk, SimLeg};
 use mirrorfs::legs::{LegId, PerLeg, Timestamp};
 use mirrorfs::ops::{Mirror, Options, Parts, Returning};
+use mirrorfs::resync::Limits;
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sim::scheduler::{self, Moment, Rule};
 use mirrorfs::sim::store::Medium;
@@ -292,6 +293,7 @@ fn options() -> Options {
         read_only: false,
         sweep_interval: Duration::from_secs(1),
         pinned_directories: 4,
+        resync_limits: Limits::default(),
         clock: || Timestamp { secs: 1_700_000_000, nanos: 0 },
     }
 }

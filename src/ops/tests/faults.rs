@@ -9,7 +9,7 @@ use crate::inode::Ino;
 use crate::legs::simulated::{Call, SimLeg};
 use crate::legs::{Identity, LegId, Make, RenameMode};
 use crate::ops::Mirror;
-use crate::resync::{Outcome, Resync, ResyncHost, Scope};
+use crate::resync::{Limits, Outcome, Resync, ResyncHost, Scope};
 
 fn errno<T>(result: std::io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
@@ -302,6 +302,9 @@ impl ResyncHost for Quiet<'_> {
     }
     fn user_operations(&self) -> u64 {
         0
+    }
+    fn limits(&self) -> Limits {
+        Limits::default()
     }
 }
 

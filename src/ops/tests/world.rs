@@ -13,6 +13,7 @@ use crate::legs::simulated::image::Change;
 use crate::legs::simulated::{Call, SimDisk, SimLeg};
 use crate::legs::{Creator, Kind, Leg, LegId, OpenMode, PerLeg, Timestamp};
 use crate::ops::{Caller, Mirror, Options, Parts, Returning};
+use crate::resync::Limits;
 use crate::superblock::{self, BitmapPlace, Found, Geometry, Plan, Superblock, SuperblockStore, Work};
 use crate::sync::{Mutex, Rank};
 
@@ -177,6 +178,7 @@ impl World {
             read_only: false,
             sweep_interval: Duration::from_secs(1),
             pinned_directories: 16,
+            resync_limits: Limits::default(),
             clock: || Timestamp { secs: 1_700_000_000, nanos: 0 },
         };
         Mirror::assemble(parts, options).unwrap()

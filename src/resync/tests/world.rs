@@ -81,6 +81,9 @@ impl ResyncHost for Quiet {
     fn user_operations(&self) -> u64 {
         0
     }
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
 }
 
 pub struct World<L: Leg> {
