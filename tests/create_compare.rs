@@ -1,9 +1,10 @@
 //! `mirrorfs create`, `compare` and `examine` as a user runs them. Needs root for device nodes, owners
 //! and small filesystems; mounts only tmpfs, below its own temporary directory.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
@@ -460,6 +461,39 @@ fn legs_in_use_are_not_touched_and_the_holder_is_named() {
     let (code, output) = legs.compare();
     assert!(code > 1 && output.contains(&holder), "{output}");
     refused(&mirrorfs().arg("examine").arg(legs.at("b")).output().unwrap(), &holder);
+}
+
+#[test]
+fn a_daemon_that_is_about_to_end_is_waited_for() {
+    let legs = Legs::new();
+    succeeds(&legs.create(&[]));
+    // It holds the lock until its input ends, and serves no mount.
+    let daemon = legs.at("mirrorfs");
+    std::fs::copy("/usr/bin/flock", &daemon).unwrap();
+    let mut daemon = Command::new(&daemon)
+        .arg("-o")
+        .arg(legs.at("b/.mirrorfs/lock"))
+        .args(["sh", "-c", "echo locked; cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "locked\n");
+    let mut compare = mirrorfs()
+        .arg("compare")
+        .args([legs.at("a"), legs.at("b")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    line.clear();
+    BufReader::new(compare.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    drop(daemon.stdin.take());
+    assert!(daemon.wait().unwrap().success());
+    assert!(line.contains(&format!("waiting for process {}", daemon.id())), "{line}");
+    assert_eq!(compare.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -17,6 +17,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Failure};
+use crate::daemon::waiting;
 use crate::error::{Error, Result};
 use crate::layout;
 use crate::owner::Owner;
@@ -88,7 +89,7 @@ fn open(path: &Path) -> Result<std::fs::File> {
 fn lock(path: &Path) -> Result<Option<Owner>> {
     let root = open(path)?;
     match layout::open_state_dir(root.as_fd()) {
-        Ok(state) => Ok(Owner::shared(state.as_fd(), path)?),
+        Ok(state) => Ok(waiting::own(path, || Owner::shared(state.as_fd(), path))?),
         // Any directory can be compared, also one that is not a leg.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(Error::new(format!("cannot open .mirrorfs in {}", path.display())).because(error)),

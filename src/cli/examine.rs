@@ -16,11 +16,12 @@ use serde::Serialize;
 
 use super::exit::{Exit, Failure};
 use crate::bitmap::{ChunkSize, CopyId, Expect, Loaded};
+use crate::daemon::waiting;
 use crate::error::{Error, Result, errno};
 use crate::layout::{self, LegDir};
 use crate::legs::LegId;
 use crate::owner::Owner;
-use crate::superblock::{self, BitmapPlace, Found, PeerState, Superblock};
+use crate::superblock::{self, BitmapPlace, Found, PeerState, SlotFault, Superblock};
 
 /// The version of the JSON: raised when a key changes its meaning.
 const JSON_VERSION: u32 = 1;
@@ -89,16 +90,21 @@ pub(super) fn run(args: &Args) -> std::result::Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
+fn read_superblock(leg: &LegDir, path: &Path) -> Result<(Superblock, Option<SlotFault>)> {
+    match superblock::store::read(leg.as_fd()).map_err(|e| cannot(path).because(e))? {
+        Found::Leg { superblock, damaged_slot } => Ok((superblock, damaged_slot)),
+        other => Err(not_a_leg(path, other)),
+    }
+}
+
 /// Reads a leg. An error when it is none, or is in use.
 pub fn examine(path: &Path) -> Result<Report> {
     let leg = LegDir::open(path).map_err(|e| cannot(path).because(e).hint("Check the path."))?;
-    let found = superblock::store::read(leg.as_fd()).map_err(|e| cannot(path).because(e))?;
-    let (superblock, damaged_slot) = match found {
-        Found::Leg { superblock, damaged_slot } => (superblock, damaged_slot),
-        other => return Err(not_a_leg(path, other)),
-    };
+    read_superblock(&leg, path)?;
     let state_dir = leg.state_dir().map_err(|e| cannot(path).because(e))?;
-    let _owner = Owner::shared(state_dir.as_fd(), path)?;
+    let _owner = waiting::own(path, || Owner::shared(state_dir.as_fd(), path))?;
+    // What was read before the lock was held may have been changed by the last owner since.
+    let (superblock, damaged_slot) = read_superblock(&leg, path)?;
     let bitmap = read_bitmap(&leg, state_dir.as_fd(), &superblock).map_err(|e| cannot(path).because(e))?;
     let (since, peer_errno) = match superblock.peer_state {
         PeerState::Stale { since_events, errno } => (Some(since_events), Some(errno)),

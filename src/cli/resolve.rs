@@ -23,6 +23,7 @@ use super::compare::object;
 use super::compare::walk::one_line;
 use super::exit::{Exit, Failure};
 use super::{size, time};
+use crate::daemon::waiting;
 use crate::error::{Error, Result};
 use crate::layout::{self, LegDir};
 use crate::legs::{LegId, PerLeg};
@@ -78,7 +79,9 @@ fn list(paths: &PerLeg<&Path>, as_json: bool) -> std::result::Result<Exit, Failu
     let legs = open(paths)?;
     judge(&legs, paths)?;
     let state = state_dirs(&legs)?;
-    let lock = |leg: LegId| Owner::shared(state[leg].as_fd(), paths[leg]).map_err(in_use);
+    let lock = |leg: LegId| {
+        waiting::own(paths[leg], || Owner::shared(state[leg].as_fd(), paths[leg])).map_err(in_use)
+    };
     let _locks = PerLeg::from_fn(lock).transpose()?;
     // What was read before the locks were held may have been changed by the last owner since.
     let superblocks = judge(&legs, paths)?;
@@ -106,7 +109,9 @@ fn discard_leg(
         layout::check_writable(leg, dir)?;
     }
     let state = state_dirs(&legs)?;
-    let lock = |leg: LegId| Owner::exclusive(state[leg].as_fd(), leg, paths[leg]).map_err(in_use);
+    let lock = |leg: LegId| {
+        waiting::own(paths[leg], || Owner::exclusive(state[leg].as_fd(), leg, paths[leg])).map_err(in_use)
+    };
     let mut owners = PerLeg::from_fn(lock).transpose()?;
     let superblocks = judge(&legs, paths)?;
     check_kept(&superblocks, leg.other(), paths)?;

@@ -1,9 +1,10 @@
 //! Waiting for a daemon that is about to end.
 //!
 //! umount(8) returns before the daemon has written "clean" and let go of its locks. A mount that
-//! comes right after must wait, not fail; one that meets a daemon still at work must fail at once.
+//! comes right after must wait, not fail, and so must `compare` and the like; one that meets a daemon still at
+//! work must fail at once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use super::events::Events;
 use super::mountinfo::{self, Mount};
 use super::{MountRequest, Service, Start, StartError, place, spec};
 use crate::cli::exit::{Exit, Failure};
+use crate::owner::Refused;
 
 /// How long a daemon may take to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,42 +23,81 @@ const LOOK_EVERY: u32 = 10;
 
 /// Opens the mirror; while its legs belong to a daemon that has no mount any more, tries again.
 pub fn start(request: &MountRequest, events: &Events, start: Start) -> Result<Arc<dyn Service>, Failure> {
-    let deadline = Instant::now() + PATIENCE;
-    for attempt in 0.. {
-        let (holder, error) = match start(request, events) {
-            Ok(service) => return Ok(service),
-            Err(StartError::Failed(error)) => return Err(error.into()),
-            Err(StartError::Held { holder, error }) => (holder, error),
-        };
-        let at_work = attempt % LOOK_EVERY == 0 && is_at_work(request, holder);
-        if at_work || Instant::now() >= deadline {
-            return Err(Failure::new(Exit::InUse, error));
+    let legs: Vec<&Path> = request.legs.iter().filter_map(|(_, leg)| leg.path()).collect();
+    let held = |refused: &StartError| match refused {
+        StartError::Held { holder, .. } => Some(*holder),
+        StartError::Failed(_) => None,
+    };
+    patiently(&legs, || start(request, events), held, |text| log::warn!("{text}")).map_err(|refused| {
+        match refused {
+            StartError::Held { error, .. } => Failure::new(Exit::InUse, error),
+            StartError::Failed(error) => error.into(),
         }
-        if attempt == 0 {
+    })
+}
+
+/// Takes the lock of a leg that is not mounted; while it belongs to a daemon that has no mount any more,
+/// tries again.
+pub fn own<T>(path: &Path, own: impl FnMut() -> Result<T, Refused>) -> Result<T, Refused> {
+    let held = |refused: &Refused| match refused {
+        Refused::InUse(holder, _) => Some(*holder),
+        Refused::Failed(_) => None,
+    };
+    patiently(&[path], own, held, |text| eprintln!("mirrorfs: {text}"))
+}
+
+/// Tries again while an error says by `held` that somebody, who may be known, holds `legs`, and he has no mount
+/// of them.
+fn patiently<T, E>(
+    legs: &[&Path],
+    mut attempt: impl FnMut() -> Result<T, E>,
+    held: impl Fn(&E) -> Option<Option<u32>>,
+    tell: impl Fn(String),
+) -> Result<T, E> {
+    let deadline = Instant::now() + PATIENCE;
+    for attempts in 0.. {
+        let refused = match attempt() {
+            Ok(had) => return Ok(had),
+            Err(refused) => refused,
+        };
+        let Some(holder) = held(&refused) else { return Err(refused) };
+        let at_work = attempts % LOOK_EVERY == 0 && is_at_work(legs, holder);
+        if at_work || Instant::now() >= deadline {
+            return Err(refused);
+        }
+        if attempts == 0 {
             let who = holder.map_or("another process".to_owned(), |pid| format!("process {pid}"));
-            log::warn!("waiting for {who} to let go of the legs (at most {} s)", PATIENCE.as_secs());
+            tell(format!("waiting for {who} to let go of the legs (at most {} s)", PATIENCE.as_secs()));
         }
         std::thread::sleep(PAUSE);
     }
     unreachable!("the loop ends by returning")
 }
 
-/// Whether the holder serves a mount of these legs, in the tree that it sees or in ours.
-fn is_at_work(request: &MountRequest, holder: Option<u32>) -> bool {
+/// Whether the holder is no mirrorfs, or serves a mount of these legs, in the tree that it sees or in ours.
+fn is_at_work(legs: &[&Path], holder: Option<u32>) -> bool {
+    if holder.is_some_and(is_another_program) {
+        return true;
+    }
     let its = holder.map(|pid| PathBuf::from(format!("/proc/{pid}/mountinfo")));
     let mounts = its.and_then(|file| mountinfo::read_of(&file).ok()).or_else(|| mountinfo::read().ok());
     mounts
         .unwrap_or_default()
         .iter()
-        .any(|mount| mount.is_mirror() && is_of(request, mount) && !place::is_dead(mount))
+        .any(|mount| mount.is_mirror() && is_of(legs, mount) && !place::is_dead(mount))
 }
 
-/// Whether a mount is one of the request's legs, whatever they were called when it was made.
-fn is_of(request: &MountRequest, mount: &Mount) -> bool {
-    let Ok(legs) = spec::split(&mount.source) else { return false };
-    legs.iter().filter_map(|(_, theirs)| theirs.path()).any(|theirs| {
-        request.legs.iter().filter_map(|(_, ours)| ours.path()).any(|ours| {
-            ours == theirs
+fn is_another_program(pid: u32) -> bool {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+    name.is_ok_and(|name| name.trim_end() != env!("CARGO_PKG_NAME"))
+}
+
+/// Whether a mount is one of these legs, whatever they were called when it was made.
+fn is_of(legs: &[&Path], mount: &Mount) -> bool {
+    let Ok(mounted) = spec::split(&mount.source) else { return false };
+    mounted.iter().filter_map(|(_, theirs)| theirs.path()).any(|theirs| {
+        legs.iter().any(|ours| {
+            *ours == theirs
                 || matches!((ours.canonicalize(), theirs.canonicalize()), (Ok(ours), Ok(theirs)) if ours == theirs)
         })
     })
