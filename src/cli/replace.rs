@@ -1,4 +1,4 @@
-//! `mirrorfs replace DIR LEG PATH`: a new, empty directory takes the place of a leg that is away.
+//! `mirrorfs replace DIR LEG PATH`: a new, empty directory takes the place of a leg.
 
 use std::path::PathBuf;
 
@@ -10,17 +10,19 @@ use crate::daemon::request::Request;
 use crate::legs::LegId;
 use crate::shell::quoted;
 
-/// Put a new, empty directory in the place of a leg that is away
+/// Put a new, empty directory in the place of a leg
 ///
 /// Everything is copied to it while the mirror serves; "mirrorfs wait DIR" returns when that is done.
-/// The leg that was there is not a leg of the mirror any more, and its directory is left as it is.
-/// Refused while that leg serves, and when the directory is not empty or has no room.
+/// A leg that serves goes on until the new one is complete, so there are two at any time. The place of one
+/// that is away is taken at once.
+/// The leg that was there is not a leg of the mirror any more then, and its directory is left as it is.
+/// Refused when the directory is not empty or has no room.
 #[derive(clap::Args)]
 pub struct Args {
     /// Where the mirror is mounted
     #[arg(value_name = "DIR")]
     mountpoint: PathBuf,
-    /// The leg that is away
+    /// The leg that gives way
     #[arg(value_name = "A|B", value_parser = size::leg)]
     leg: LegId,
     /// The directory that takes its place
@@ -32,14 +34,21 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     let mount = client::find(&args.mountpoint)?;
     let path = absolute(&args.path)?;
     let request = Request::new("replace").with_leg(args.leg).with_path(&path);
-    client::ask(&mount, &request, Patience::Unlimited)?;
+    let (leg, at, path) = (args.leg, quoted(&mount.mountpoint), quoted(&path));
+    let answer = client::ask(&mount, &request, Patience::Unlimited)?;
+    if answer == serde_json::Value::Bool(false) {
+        super::print(&format!(
+            "Everything is being copied to {path}, while both legs serve. When that is done it is leg {leg}; until then the\n\
+             leg that is there goes on.\n\
+             To wait for that, type: mirrorfs wait {at}\n\
+             Then name that directory wherever the mirror's legs are named, as in /etc/fstab.\n"
+        ))?;
+        return Ok(Exit::Success);
+    }
     super::print(&format!(
         "Leg {leg} is {path} from now on; everything is being copied to it.\n\
          Name that directory wherever the mirror's legs are named, as in /etc/fstab.\n\
-         To wait for the copy, type: mirrorfs wait {at}\n",
-        leg = args.leg,
-        path = quoted(&path),
-        at = quoted(&mount.mountpoint)
+         To wait for the copy, type: mirrorfs wait {at}\n"
     ))?;
     Ok(Exit::Success)
 }

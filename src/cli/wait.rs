@@ -8,7 +8,7 @@ use super::client;
 use super::exit::{Exit, Failure};
 use super::status::text;
 use crate::daemon::mountinfo::Mount;
-use crate::daemon::status::{LegState, Report, State, Status};
+use crate::daemon::status::{Leg, LegState, Report, State, Status};
 use crate::error::Error;
 use crate::options;
 
@@ -17,7 +17,7 @@ const PAUSES: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=D
 
 /// Wait until nothing is left to resync
 ///
-/// The exit code says how it ended: 0 both legs are in sync, 9 only one leg serves, 10 the mirror is
+/// The exit code says how it ended: 0 both legs are in sync, 3 a new directory has not taken a leg's place, 9 only one leg serves, 10 the mirror is
 /// read-only, 11 the mirror is gone, 12 the time is over. Shows the progress on a terminal.
 #[derive(clap::Args)]
 pub struct Args {
@@ -43,6 +43,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     loop {
         if let Some(exit) = ended(&report.mirror) {
             shown.end();
+            not_replaced(&report)?;
             return conclude(exit, &report);
         }
         shown.update(&report);
@@ -101,6 +102,18 @@ fn ended(mirror: &Status) -> Option<Exit> {
     Some(if mirror.state == State::Degraded { Exit::Degraded } else { Exit::Success })
 }
 
+/// A leg that was to be replaced was not.
+fn not_replaced(report: &Report) -> Result<(), Failure> {
+    let broken_off = |leg: &Leg| {
+        let replacement = leg.replacement.as_ref()?;
+        let why = replacement.failed.as_ref()?;
+        Some(Error::new(format!("{} has not taken the place of leg {}: {why}", replacement.path, leg.id)).hint(
+            "Both legs are as they were, as far as that is not the reason. See to it, then give the command again.",
+        ))
+    };
+    report.mirror.legs.iter().find_map(broken_off).map_or(Ok(()), |error| Err(error.into()))
+}
+
 fn conclude(exit: Exit, report: &Report) -> Result<Exit, Failure> {
     let what = match exit {
         Exit::Success => return Ok(exit),
@@ -149,7 +162,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::status::{Leg, Resync};
+    use crate::daemon::status::Resync;
 
     #[test]
     fn it_ends_when_nothing_is_left_to_resync() {

@@ -40,6 +40,16 @@ impl Held {
         *self.legs[leg].lock() = One { owner: Some(owner), calls: Some(calls) };
     }
 
+    /// A leg has taken another's place, of which nothing is asked any more.
+    pub fn take_over(&self, leg: LegId, owner: Owner, calls: Calls) {
+        if !self.let_go(leg) {
+            log::warn!("the old leg {leg} still has calls under way: its lock is kept until the mount ends");
+            // ORDER: it ends with the process, and so with the last call.
+            std::mem::forget(self.legs[leg].lock().owner.take());
+        }
+        self.take(leg, owner, calls);
+    }
+
     /// What is asked of a leg.
     pub fn calls(&self, leg: LegId) -> Option<Calls> {
         self.legs[leg].lock().calls.clone()

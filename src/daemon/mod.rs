@@ -23,6 +23,7 @@ pub mod background;
 mod bitmap_files;
 pub mod control;
 pub mod events;
+mod filling;
 pub mod fusermount;
 pub mod hardening;
 mod held;

@@ -1,4 +1,4 @@
-//! A new, empty directory that is to take the place of a leg while the mirror is mounted: looked at, judged,
+//! A new, empty directory that is to take the place of a leg, which is away or serves: looked at, judged,
 //! locked, and given what makes it a leg. Nothing is changed in it before all that can be refused has been
 //! looked at, and nothing is changed on the survivor here.
 //!
@@ -55,7 +55,10 @@ pub fn open(
         BitmapPlace::Leg => image(says)?.len() as u64,
         BitmapPlace::Elsewhere => 0,
     };
-    space::check_new(leg, &dir, &source, state_bytes)?;
+    if !layout::has_content(dir.as_fd()).map_err(|e| failed("read", leg, &dir, e))? {
+        // Of what is there already a part will do.
+        space::check_new(leg, &dir, &source, state_bytes)?;
+    }
     make(leg, &dir, says, waits)
 }
 
@@ -136,24 +139,31 @@ fn unfit_is(leg: LegId, dir: &LegDir, unfit: Unfit) -> Error {
     }
 }
 
-/// Why a leg that is not away is not replaced. `other` is how the other one is.
-pub fn not_away(leg: LegId, state: LegState, other: LegState, mountpoint: &Path) -> Error {
+/// Why a leg is not replaced that is neither away nor one of two that are up to date. `other` is how the other one is.
+pub fn not_now(leg: LegId, state: LegState, other: LegState, mountpoint: &Path) -> Error {
     let at = quoted(mountpoint);
     let why = match state {
-        LegState::Resyncing => "being made equal",
-        _ => "serving",
+        LegState::Resyncing => format!("leg {leg} is being made equal"),
+        _ => format!("leg {leg} is the only one that is up to date"),
     };
-    let error = Error::new(format!("leg {leg} is {why}, and only a leg that is away is replaced"));
-    error.hint(match (state, other) {
-        (_, LegState::InSync) if state == LegState::InSync => format!(
-            "Take it out first: mirrorfs fail {at} {leg}. From then until the new one is complete leg {} alone has \
-             everything; leg {leg} stays as it was when it was taken out, and can be mounted alone should the other \
-             one fail.",
-            leg.other()
-        ),
-        (_, LegState::InSync) => format!("Take it out first: mirrorfs fail {at} {leg}"),
-        _ => format!("Leg {} is not up to date; wait for that first: mirrorfs wait {at}", leg.other()),
+    Error::new(format!("{why}, and is not replaced now")).hint(match other {
+        LegState::InSync => {
+            format!("Wait for that: mirrorfs wait {at}; or take it out first: mirrorfs fail {at} {leg}")
+        }
+        LegState::Resyncing => format!("Wait for leg {}: mirrorfs wait {at}", leg.other()),
+        LegState::Lost(_) => format!("Replace leg {} or take it back first, and wait for it.", leg.other()),
     })
+}
+
+/// Two legs that serve, and one of them on a filesystem of which the objects' names do not last: what is to be
+/// copied while it is changed is not found again there.
+pub fn not_lasting(leg: LegId, mountpoint: &Path) -> Error {
+    let at = quoted(mountpoint);
+    let other = leg.other();
+    Error::new(format!("leg {leg} serves, and cannot be replaced meanwhile: a FUSE filesystem takes part")).hint(format!(
+        "Take it out first: mirrorfs fail {at} {leg}. From then until the new one is complete leg {other} alone has \
+         everything; leg {leg} stays as it was when it was taken out, and can be mounted alone should the other one fail."
+    ))
 }
 
 fn failed(what: &str, leg: LegId, dir: &LegDir, error: io::Error) -> Error {

@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
 
 use super::events::{Event, Events, Name};
+use super::filling::Filling;
 use super::held::Held;
 use super::request::Request;
 use super::status::{Counters, Dirty, Leg, LegState, Neither, Resync, State, Status};
@@ -34,20 +35,22 @@ const EVENT_LOOPS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero"
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// A leg that is about to be taken in, with its lock.
-type Opened = (Returning<BackingLeg>, Owner);
+pub(super) type Opened = (Returning<BackingLeg>, Owner);
 
 /// A mirror being served. The locks on its legs end with [`shut_down`](Service::shut_down).
 pub struct Served {
     this: Weak<Served>,
     pub(super) mirror: Arc<Mirror<BackingLeg>>,
-    mountpoint: PathBuf,
+    pub(super) mountpoint: PathBuf,
     pub(super) auto_readd: bool,
     /// For `re-add` without a path, and for who waits for a leg to come back.
     pub(super) places: Mutex<PerLeg<LegPlace>>,
     pub(super) held: Held,
     pub(super) waits: Waits,
     /// One leg is taken in at a time.
-    readding: Mutex<()>,
+    pub(super) readding: Mutex<()>,
+    /// The last directory that was to take the place of a leg that serves.
+    pub(super) filling: Mutex<Option<Filling>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     pub(super) events: Events,
     pub(super) ended: (Mutex<bool>, Condvar),
@@ -71,6 +74,7 @@ impl Served {
             held: Held::new(owners, calls, waits.clone()),
             waits,
             readding: Mutex::default(),
+            filling: Mutex::default(),
             threads: Mutex::default(),
             events: events.clone(),
             ended: (Mutex::new(false), Condvar::new()),
@@ -83,8 +87,13 @@ impl Served {
         served
     }
 
+    /// For threads that outlive whoever starts them.
+    pub(super) fn this(&self) -> Weak<Served> {
+        self.this.clone()
+    }
+
     /// Has a leg left behind when it does not answer.
-    fn watch_over(&self, leg: LegId, calls: &Calls) {
+    pub(super) fn watch_over(&self, leg: LegId, calls: &Calls) {
         let (mirror, said) = (Arc::downgrade(&self.mirror), AtomicBool::new(false));
         calls.patience().on_hung(Some(Arc::new(move || {
             let Some(mirror) = mirror.upgrade() else { return };
@@ -98,7 +107,7 @@ impl Served {
         })));
     }
 
-    fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pub(super) fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
         let mut threads = self.threads.lock();
         threads.retain(|thread| !thread.is_finished());
@@ -123,6 +132,7 @@ impl Served {
         let leg = Leg {
             id: id.to_string(),
             path: self.places.lock()[id].to_string(),
+            replacement: self.replacement(id),
             read_errors: errors.count,
             last_read_error: errors.last,
             ..Leg::default()
@@ -152,6 +162,7 @@ impl Served {
         let not_away = || Error::new(format!("leg {leg} is not away")).hint("\"mirrorfs status\" shows it.");
         self.check_quiet(leg, not_away)?;
         let _one_at_a_time = self.readding.lock();
+        self.check_not_filling()?;
         let places = self.places.lock().clone();
         let path = path.or_else(|| places[leg].path().map(Path::to_owned)).ok_or_else(|| {
             Error::new(format!("leg {leg} was mounted as \"missing\""))
@@ -163,20 +174,27 @@ impl Served {
         })
     }
 
-    /// Puts a new directory at `path` in the place of a leg that was left behind.
-    fn replace(&self, leg: LegId, path: PathBuf) -> Result<()> {
+    /// Puts a new directory at `path` in the place of a leg: of one that was left behind at once, of one that serves when
+    /// it is complete. Whether it is a leg now.
+    fn replace(&self, leg: LegId, path: PathBuf) -> Result<bool> {
+        let states = || [leg, leg.other()].map(|leg| self.mirror.leg_state(leg));
         let not_away = || {
-            let [state, other] = [leg, leg.other()].map(|leg| self.mirror.leg_state(leg));
-            replacing::not_away(leg, state, other, &self.mountpoint)
+            let [state, other] = states();
+            replacing::not_now(leg, state, other, &self.mountpoint)
         };
         if self.mirror.state() == MirrorState::ReadOnly {
             return Err(returning::not_taken(leg, errno(libc::EROFS)));
         }
+        if states() == [ops::LegState::InSync; 2] {
+            return self.fill(leg, path).map(|()| false);
+        }
         self.check_quiet(leg, not_away)?;
         let _one_at_a_time = self.readding.lock();
+        self.check_not_filling()?;
         self.take_in(leg, path, not_away, move |path, survivor, waits| {
             replacing::open(leg, path, survivor, waits)
-        })
+        })?;
+        Ok(true)
     }
 
     /// Refuses a leg that is not away, or on which something is under way. Before the lock is taken: who lets go of
@@ -339,7 +357,10 @@ impl Service for Served {
     fn command(&self, verb: &str, request: &Request) -> Option<Result<Value>> {
         let done = match verb {
             "fail" => request.leg().and_then(|leg| self.fail(leg)),
-            "replace" => request.leg().and_then(|leg| self.replace(leg, request.needed_path()?)),
+            "replace" => {
+                let replaced = request.leg().and_then(|leg| self.replace(leg, request.needed_path()?));
+                return Some(replaced.map(Value::Bool));
+            }
             "re-add" => request.leg().and_then(|leg| self.readd(leg, request.path()?)),
             _ => return None,
         };
@@ -377,7 +398,7 @@ impl Service for Served {
             },
             resync: Resync {
                 // From the mount on: who asks before the resync's thread runs must not hear that all is done.
-                active: progress.active || state == MirrorState::Resyncing,
+                active: progress.active || state == MirrorState::Resyncing || self.is_filling(),
                 done_objects: progress.objects_done,
                 total_objects: progress.objects_total,
                 done_bytes: progress.bytes_done,

@@ -99,10 +99,21 @@ pub struct Leg {
     /// How many objects it misses something of; `None` where whole directories, or everything,
     /// are to be compared.
     pub missing_objects: Option<u64>,
+    /// The directory that is to take its place, while it is filled; or was, and could not be.
+    pub replacement: Option<Replacement>,
     /// Reads since the mount that this leg could not do, and the other leg answered.
     pub read_errors: u64,
     /// The file of the last one, from the root of the mirror; bytes that are not UTF-8 are replaced.
     pub last_read_error: Option<String>,
+}
+
+/// A directory that is to take the place of a leg that serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replacement {
+    /// Where it is; bytes that are not UTF-8 are replaced.
+    pub path: String,
+    /// Why it was broken off; `None` while it is filled.
+    pub failed: Option<String>,
 }
 
 /// Requests that both legs failed: errors of programs that take no leg out.
@@ -195,7 +206,7 @@ mod tests {
         assert_eq!(json["state"], "active");
         assert_eq!(json["legs"][0]["state"], "in_sync");
         assert_eq!(json["legs"][0]["read_errors"], 0);
-        for key in ["since", "errno", "missing_bytes", "missing_objects", "last_read_error"] {
+        for key in ["since", "errno", "missing_bytes", "missing_objects", "last_read_error", "replacement"] {
             assert!(json["legs"][0].get(key).is_some_and(serde_json::Value::is_null), "{key} in {json}");
         }
     }

@@ -149,6 +149,7 @@ impl<L: Leg> Mirror<L> {
         // ORDER: the bits are durable before a leg sees the change (O1). A crash in between leaves
         // dirty bits over equal legs: one needless compare.
         let intent = self.bitmap.mark(self, &wants)?;
+        let _note = self.note(&touched);
 
         let source = self.source();
         let other = source.other();
@@ -225,11 +226,14 @@ impl<L: Leg> Mirror<L> {
     /// done a part: as the other leg has it, unless that may still have old data there.
     pub(super) fn make_alike(&self, touched: Touch<'_, L>) -> io::Result<()> {
         let intent = self.mark(touched.clone())?;
+        let touched = [touched];
+        let _note = self.note(&touched);
+        let [touched] = &touched;
         if !self.health.in_service(self.source().other()) || !touched.is_on(self.source().other()) {
             return Ok(());
         }
         let wrong = if self.is_equal() { self.source() } else { self.source().other() };
-        self.repair(&intent, wrong, &[touched]);
+        self.repair(&intent, wrong, std::slice::from_ref(touched));
         Ok(())
     }
 

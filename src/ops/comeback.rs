@@ -65,7 +65,7 @@ impl<L: Leg> Mirror<L> {
             self.turning.wait_for_all();
             self.gate.close();
             let held = self.take_leg(leg);
-            let taken = self.take_in_alone(returning);
+            let taken = self.take_in_alone(returning, false);
             // Its filesystem can be unmounted again.
             let not_taken = taken.is_err().then(|| self.take_leg(leg));
             (taken, (held, not_taken))
@@ -79,7 +79,8 @@ impl<L: Leg> Mirror<L> {
         taken
     }
 
-    fn take_in_alone(&self, returning: Returning<L>) -> io::Result<()> {
+    /// The caller has seen to it that nobody changes anything. `filled`: a new leg that is complete.
+    pub(super) fn take_in_alone(&self, returning: Returning<L>, filled: bool) -> io::Result<()> {
         let Returning { leg, directory, superblock, bitmap, compare_all, is_new } = returning;
         let root = directory.identity(&directory.root())?;
         directory.measure();
@@ -102,12 +103,22 @@ impl<L: Leg> Mirror<L> {
         // ORDER: in the bitmap of both before the superblocks say that the leg is recovered by it.
         self.unequal.store(true, Ordering::Release);
         self.returned.store(true, Ordering::Relaxed);
-        self.progress.restart();
+        if !filled {
+            self.progress.restart();
+        }
         self.read_errors[leg].lock().forgive();
         let taken = self.health.take_in(leg, superblock);
         taken.map_err(|failed| {
             self.unequal.store(false, Ordering::Release);
             failed.error
-        })
+        })?;
+        if filled {
+            self.told.store(true, Ordering::Relaxed);
+            // ORDER: only now that the superblocks say which leg is meant. A crash before has everything compared.
+            if let Err(error) = self.bitmap.all_compared(self) {
+                log::warn!("the bitmap cannot be written ({error}): everything is compared");
+            }
+        }
+        Ok(())
     }
 }

@@ -230,17 +230,30 @@ impl<L: Leg> Mirror<L> {
 
     /// The same, for a reason that tells more than the number.
     pub(super) fn fault_because(&self, leg: LegId, number: i32, why: Option<String>) -> io::Result<()> {
+        if let Some(recovering) = self.leave_behind(leg, number, why.clone())? {
+            self.tell(News::Left { leg, errno: number, recovering, why });
+        }
+        Ok(())
+    }
+
+    /// The same, and nobody is told. Whether the leg was being made equal; `None` if it has been left behind before.
+    pub(super) fn leave_behind(
+        &self,
+        leg: LegId,
+        number: i32,
+        why: Option<String>,
+    ) -> io::Result<Option<bool>> {
         let survivor = leg.other();
         let born = self.leg(survivor).and_then(|survivor| survivor.birth_now()).ok().flatten();
         let now = (self.options.clock)();
         // ORDER: begun before the leg is out of service, so that nobody finds a source that does not serve.
         let under_way = self.turning.begin(leg, self.health.source() == leg);
-        match self.health.leave(leg, number, now, born, why.clone()) {
+        match self.health.leave(leg, number, now, born, why) {
             Ok(Left::Now) => {}
             Ok(Left::Before) => {
                 drop(under_way);
                 self.turning.wait();
-                return Ok(());
+                return Ok(None);
             }
             Err(error) => {
                 if self.may_lose(leg) {
@@ -266,8 +279,7 @@ impl<L: Leg> Mirror<L> {
         self.gate.open();
         let recovering = self.unequal.swap(false, Ordering::AcqRel);
         drop(under_way);
-        self.tell(News::Left { leg, errno: number, recovering, why });
-        Ok(())
+        Ok(Some(recovering))
     }
 
     /// `leg` does not answer: it is left behind, if the mirror can do without it and the other one answers.

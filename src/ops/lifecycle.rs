@@ -9,6 +9,7 @@ use super::covers::Covers;
 use super::failover::Turning;
 use super::health::{Health, Lost};
 use super::not_equal::NotEqual;
+use super::replacement::Noting;
 use super::{Invalidate, LegState, Mirror, MirrorState, Neither, News, ReadErrors, gate::Gate};
 use crate::bitmap::{Bitmap, CopyId, Host, IdleSlot, Stats};
 use crate::error::errno;
@@ -72,7 +73,7 @@ impl Stop {
         }
     }
 
-    fn is_asked(&self) -> bool {
+    pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Acquire)
     }
 
@@ -182,6 +183,9 @@ impl<L: Leg> Mirror<L> {
             invalidate: OnceLock::new(),
             herald: OnceLock::new(),
             covers: Covers::new(),
+            noting: Noting::new(),
+            sweeping: Mutex::new(Rank::Sweep, ()),
+            told: AtomicBool::new(false),
             legs: legs.map(|leg| RwLock::new(Rank::Leaf, leg)),
             bitmap,
             options,
@@ -203,7 +207,9 @@ impl<L: Leg> Mirror<L> {
             return;
         }
         let target = self.source().other();
-        self.tell(News::Recovering(target));
+        if !self.told.swap(false, Ordering::Relaxed) {
+            self.tell(News::Recovering(target));
+        }
         let tried = self.try_resync();
         let because = match &tried {
             Err(failed) => Some(failed.to_string()),
@@ -282,8 +288,13 @@ impl<L: Leg> Mirror<L> {
 
     /// Of what has these inode numbers on the source: paths, as far as they are to be found, for people.
     fn names_on_source(&self, legs: &PerLeg<Arc<L>>, inos: &[u64]) -> Vec<String> {
+        self.names_on(&legs[self.source()], inos)
+    }
+
+    /// The same, of one leg.
+    pub(super) fn names_on(&self, leg: &L, inos: &[u64]) -> Vec<String> {
         let wanted = inos.iter().copied().collect();
-        let names = resync::names_of(&*legs[self.source()], &wanted, || self.stop.is_asked());
+        let names = resync::names_of(leg, &wanted, || self.stop.is_asked());
         wanted.iter().map(|ino| names.get(ino).cloned().unwrap_or_else(|| format!("inode {ino}"))).collect()
     }
 

@@ -222,7 +222,9 @@ impl<L: Leg> Mirror<L> {
             self.fault(failed.leg, number).or_else(|_| self.fault(failed.leg.other(), number))?;
             return Ok(Mended::NotNow);
         }
-        let intent = self.mark(Touch::data(object, first.start..last.end));
+        let touched = [Touch::data(object, first.start..last.end)];
+        let intent = self.mark(touched[0].clone());
+        let _note = self.note(&touched);
         let begun = self.turning.begin_mending(good).filter(|_| !self.health.is_degraded());
         let (intent, _mending) = match (intent, begun) {
             (Ok(intent), Some(mending)) => (intent, mending),

@@ -50,6 +50,7 @@ mod not_equal;
 pub mod outcome;
 mod read_errors;
 mod repair;
+mod replacement;
 mod resolve;
 mod sweep;
 #[cfg(all(test, feature = "simulation"))]
@@ -108,6 +109,11 @@ pub struct Mirror<L: Leg> {
     invalidate: std::sync::OnceLock<Arc<dyn Invalidate>>,
     herald: std::sync::OnceLock<Arc<dyn Herald>>,
     covers: covers::Covers<L>,
+    noting: replacement::Noting,
+    /// Held while slots are cleared.
+    sweeping: Mutex<()>,
+    /// What the next resync makes equal has been told of already.
+    told: AtomicBool,
 }
 
 /// On whose behalf a request is made.

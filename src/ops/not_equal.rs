@@ -14,6 +14,8 @@ const NAMED: usize = 3;
 pub(super) enum NotEqual {
     /// The source cannot read what it holds; all else is equal.
     Unreadable { leg: LegId, count: usize, files: Vec<String> },
+    /// The leg that all was copied from does not serve any more.
+    SourceLost(LegId),
     /// An error ended it. Which leg gave it, and for what, as far as that could be seen.
     Failed { error: io::Error, leg: Option<LegId>, file: Option<String> },
 }
@@ -22,7 +24,7 @@ impl NotEqual {
     /// What the leg that is not complete is left behind with.
     pub fn errno(&self) -> i32 {
         match self {
-            NotEqual::Unreadable { .. } => libc::EIO,
+            NotEqual::Unreadable { .. } | NotEqual::SourceLost(_) => libc::EIO,
             NotEqual::Failed { error, .. } => error.raw_os_error().unwrap_or(libc::EIO),
         }
     }
@@ -45,6 +47,7 @@ impl fmt::Display for NotEqual {
                 write!(f, "leg {leg} cannot read {count} {what} ({}): {named}{more}", errno(libc::EIO))?;
                 write!(f, "; write anew or remove what it cannot read; all else is equal")
             }
+            NotEqual::SourceLost(leg) => write!(f, "leg {leg}, from which all was copied, is out of service"),
             NotEqual::Failed { error, leg, file } => {
                 if let Some(leg) = leg {
                     write!(f, "leg {leg}: ")?;

@@ -27,6 +27,7 @@ impl<L: Leg> Mirror<L> {
 
     /// Clears what nobody has touched for `ticks`; returns how many slots that were.
     pub(super) fn clear_idle(&self, ticks: u64) -> usize {
+        let _one_at_a_time = self.sweeping.lock();
         if self.keeps_its_bits() {
             return 0;
         }
@@ -49,6 +50,18 @@ impl<L: Leg> Mirror<L> {
         cleared
     }
 
+    /// Gives both legs one set of times for all that is marked and not in use, as far as that can be had.
+    pub(super) fn settle_all(&self) {
+        if self.keeps_its_bits() {
+            return;
+        }
+        for slot in self.bitmap.idle(0) {
+            if let Err(error) = self.settle(&slot) {
+                log::warn!("times that were not settled: {error}");
+            }
+        }
+    }
+
     /// Whether nothing is cleared: a leg is away (O4), or the legs differ in what could not be repaired, and
     /// only its bits tell the next mount. That turns the mirror read-only.
     pub(super) fn keeps_its_bits(&self) -> bool {
@@ -62,7 +75,9 @@ impl<L: Leg> Mirror<L> {
         let covered = self.covers.of(slot.hint);
         let settle = |identities: PerLeg<Identity>| {
             let nodes = self.slot_nodes(&identities);
-            ignore_gone(nodes.and_then(|nodes| self.settle_times(&intent, &nodes)))
+            let settled = ignore_gone(nodes.and_then(|nodes| self.settle_times(&intent, &nodes)));
+            self.note_times(&identities);
+            settled
         };
         settle(slot.identities)?;
         covered.into_iter().try_for_each(|object| {

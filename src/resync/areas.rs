@@ -6,7 +6,7 @@
 //! `parked/` holds what lost its name on the target. What a crash left there is kept until the
 //! resync has placed everything: a slot may know it as the counterpart of something.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 
@@ -20,16 +20,23 @@ pub(super) struct Parked<L: Leg> {
     /// Names under `parked/`, by inode number: several for an object that had several.
     names: HashMap<u64, Vec<OsString>>,
     taken: HashSet<OsString>,
+    /// Those of them that were there before.
+    earlier: BTreeSet<OsString>,
 }
 
 impl<L: Leg> Parked<L> {
     /// What is parked now.
     pub fn open(leg: &L) -> io::Result<Parked<L>> {
-        let mut parked =
-            Parked { dir: leg.area(Area::Parked)?, names: HashMap::new(), taken: HashSet::new() };
+        let mut parked = Parked {
+            dir: leg.area(Area::Parked)?,
+            names: HashMap::new(),
+            taken: HashSet::new(),
+            earlier: BTreeSet::new(),
+        };
         for entry in leg.read_dir(&parked.dir)? {
             parked.note(entry.ino, entry.name);
         }
+        parked.earlier = parked.taken.iter().cloned().collect();
         Ok(parked)
     }
 
@@ -51,7 +58,17 @@ impl<L: Leg> Parked<L> {
     pub fn take(&mut self, ino: u64) -> Option<OsString> {
         let name = self.names.get_mut(&ino)?.pop()?;
         self.taken.remove(&name);
+        self.earlier.remove(&name);
         Some(name)
+    }
+
+    /// Deletes what had been parked before, and is still, with all that is in it.
+    pub fn delete_earlier(&mut self, leg: &L, intent: &WriteIntent<'_>) -> io::Result<()> {
+        for name in std::mem::take(&mut self.earlier) {
+            let (_, stat) = leg.lookup(&self.dir, &name)?;
+            delete_entry(leg, intent, &self.dir, Entry { name, ino: stat.ino, kind: stat.kind })?;
+        }
+        Ok(())
     }
 
     /// Deletes all that is parked, with all that is in it.

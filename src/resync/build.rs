@@ -72,7 +72,9 @@ impl<L: Leg> Run<'_, L> {
         let t = self.sides.t;
         self.at = Some(self.sides.pair(wanted.identity, Identity::UNKNOWN));
         let area = t.area(Area::Incoming)?;
-        let incoming = OsString::from(format!("{}-{}", wanted.stat.ino, batch.built.len()));
+        // What went wrong while the source was in use has left something here.
+        let incoming = OsString::from(format!("{}-{}", wanted.stat.ino, self.built));
+        self.built += 1;
         let identity = self.make(intent, s_node, wanted, (&area, &incoming))?;
         let node = t.child(&area, &incoming)?;
         let follows = self.fill(intent, s_node, wanted, &node)?;

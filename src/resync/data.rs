@@ -104,6 +104,7 @@ impl<L: Leg> Resync<'_, L> {
                     return Err(error);
                 }
                 Ok(true) => {}
+                Ok(false) if self.host.source_moves() => self.done(ino),
                 Ok(false) => {
                     // FAIL-SAFE: only the source can say that it is gone.
                     if self.sides().find(self.source, &object.ids[self.source])?.is_some() {

@@ -5,7 +5,7 @@
 //! tree falls into pieces that hang in `parked/`; as the source's directories are a tree, putting
 //! each piece where the source has it never makes a directory its own ancestor.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 
 use super::areas::make_writable;
@@ -13,6 +13,7 @@ use super::build::Batch;
 use super::pairs::{Child, correspond};
 use super::run::{Dir, Run};
 use super::spans::Spans;
+use super::touched::Part;
 use super::{Sides, gone_is_none, metadata, rename_to_free};
 use crate::bitmap::WriteIntent;
 use crate::error::errno;
@@ -39,23 +40,41 @@ impl<L: Leg> Run<'_, L> {
         let Some(td) = self.directory(self.sides.target(), &dir.ids)? else { return Ok(()) };
         let sd = self.directory(self.sides.source, &dir.ids)?;
         let intent = self.intent(dir);
-        let Sides { s, t, .. } = self.sides;
-        make_writable(t, &intent, &td)?;
-        for entry in t.read_dir(&td)? {
-            let name = &entry.name;
-            let Some(found) = look_up(t, &td, name)? else { continue };
-            let wanted = match &sd {
-                Some(sd) => look_up(s, sd, name)?.map(|child| (sd, child)),
-                None => None,
-            };
-            match wanted {
-                Some((sd, wanted)) if self.stays((sd, &td), name, &wanted, &found)? => {
-                    self.look_at(&intent, dir, (sd, &td), name, (&wanted, &found))?;
-                }
-                _ => self.parked.park(t, &intent, (&td, name), found.stat.ino)?,
-            }
+        make_writable(self.sides.t, &intent, &td)?;
+        for name in self.names_of(self.sides.t, &td, &dir.ids)? {
+            let done = self.park_name(&intent, dir, (sd.as_ref(), &td), &name);
+            self.or_again(&dir.ids, Part::Name(&name), done)?;
         }
         Ok(())
+    }
+
+    /// The names of a directory that are to be looked at, as this leg has them.
+    fn names_of(&self, leg: &L, node: &L::Node, ids: &PerLeg<Identity>) -> io::Result<Vec<OsString>> {
+        match self.only.get(ids) {
+            Some(names) => Ok(names.iter().cloned().collect()),
+            None => Ok(leg.read_dir(node)?.into_iter().map(|entry| entry.name).collect()),
+        }
+    }
+
+    fn park_name(
+        &mut self,
+        intent: &WriteIntent<'_>,
+        dir: Dir,
+        (sd, td): (Option<&L::Node>, &L::Node),
+        name: &OsStr,
+    ) -> io::Result<()> {
+        let Sides { s, t, .. } = self.sides;
+        let Some(found) = look_up(t, td, name)? else { return Ok(()) };
+        let wanted = match sd {
+            Some(sd) => look_up(s, sd, name)?.map(|child| (sd, child)),
+            None => None,
+        };
+        match wanted {
+            Some((sd, wanted)) if self.stays((sd, td), name, &wanted, &found)? => {
+                self.look_at(intent, dir, (sd, td), name, (&wanted, &found))
+            }
+            _ => self.parked.park(t, intent, (td, name), found.stat.ino),
+        }
     }
 
     /// Whether the target's object may stay under its name, to be made equal where it is. The target
@@ -67,12 +86,13 @@ impl<L: Leg> Run<'_, L> {
         wanted: &Child,
         found: &Child,
     ) -> io::Result<bool> {
-        let Sides { s, t, source } = self.sides;
+        let Sides { t, source, .. } = self.sides;
         if !correspond(&self.pairs, source, wanted, found) {
             return Ok(false);
         }
         Ok(wanted.stat.kind != Kind::Symlink
-            || s.readlink(&s.child(sd, name)?)? == t.readlink(&t.child(td, name)?)?)
+            || self.sides.s.readlink(&self.source_child(sd, name, wanted)?)?
+                == t.readlink(&t.child(td, name)?)?)
     }
 
     /// Two objects that correspond. Those with a slot have their turn later; here is the only look at
@@ -86,16 +106,13 @@ impl<L: Leg> Run<'_, L> {
         name: &OsStr,
         (wanted, found): (&Child, &Child),
     ) -> io::Result<()> {
-        let Sides { s, t, source } = self.sides;
+        let Sides { t, source, .. } = self.sides;
         let ids = self.sides.pair(wanted.identity, found.identity);
         self.at = Some(ids);
         self.adopt(&wanted.identity, found.identity)?;
         // From here on its other names must be names of the same object.
-        let linked = wanted.stat.nlink > 1 || found.stat.nlink > 1;
-        if linked
-            && wanted.stat.kind != Kind::Directory
-            && self.pairs.partner(source, &wanted.identity).is_none()
-        {
+        let linked = wanted.stat.kind != Kind::Directory && (wanted.stat.nlink > 1 || found.stat.nlink > 1);
+        if (linked || self.rehearses.is_some()) && self.pairs.partner(source, &wanted.identity).is_none() {
             self.pairs.insert(ids);
         }
         if self.everything && wanted.stat.kind == Kind::Directory {
@@ -110,7 +127,7 @@ impl<L: Leg> Run<'_, L> {
         if certain && !self.everything && !born && !dir.whole {
             return Ok(());
         }
-        let (s_node, t_node) = (s.child(sd, name)?, t.child(td, name)?);
+        let (s_node, t_node) = (self.source_child(sd, name, wanted)?, t.child(td, name)?);
         let all = born || dir.whole;
         if may_hold_other_data(&wanted.stat, &found.stat, self.everything || all, self.sides.keeps()) {
             self.compare(intent, ids, (&s_node, &t_node), &wanted.stat, all)?;
@@ -161,8 +178,9 @@ impl<L: Leg> Run<'_, L> {
         let Some(td) = self.directory(self.sides.target(), ids)? else { return Ok(()) };
         make_writable(self.sides.t, intent, &td)?;
         let mut batch = Batch::new(&td);
-        for entry in self.sides.s.read_dir(&sd)? {
-            self.place_name(intent, (&sd, &td), &entry.name, &mut batch)?;
+        for name in self.names_of(self.sides.s, &sd, ids)? {
+            let done = self.place_name(intent, (&sd, &td), &name, &mut batch);
+            self.or_again(ids, Part::Name(&name), done)?;
         }
         self.put_in_place(intent, &mut batch)
     }
@@ -180,11 +198,13 @@ impl<L: Leg> Run<'_, L> {
             return Ok(());
         }
         let Some(wanted) = look_up(s, sd, name)? else { return Ok(()) };
-        let s_node = s.child(sd, name)?;
+        let s_node = self.source_child(sd, name, &wanted)?;
         match self.counterpart(&s_node, &wanted)? {
             Some(node) => {
                 self.move_in(intent, &node, (td, name))?;
-                if self.everything { self.look_into(&wanted) } else { Ok(()) }
+                // By its number alone it may be taken for another one that had it before.
+                let by_number = self.rehearses.is_some() && wanted.identity.handle.is_none();
+                if self.everything || by_number { self.look_into(&wanted) } else { Ok(()) }
             }
             None => {
                 self.build(intent, &s_node, &wanted, name, batch)?;
@@ -192,6 +212,17 @@ impl<L: Leg> Run<'_, L> {
                 let linked = wanted.stat.nlink > 1 && wanted.stat.kind != Kind::Directory;
                 if linked || batch.is_full() { self.put_in_place(intent, batch) } else { Ok(()) }
             }
+        }
+    }
+
+    /// The source's object that was found under a name. While the source serves, another one may have come there
+    /// meanwhile.
+    fn source_child(&self, sd: &L::Node, name: &OsStr, wanted: &Child) -> io::Result<L::Node> {
+        let s = self.sides.s;
+        let node = s.child(sd, name)?;
+        match self.moves() && !s.identity(&node)?.is_same(&wanted.identity) {
+            true => Err(errno(libc::ESTALE)),
+            false => Ok(node),
         }
     }
 

@@ -52,6 +52,8 @@
 //! - `metadata` and `copy` make one object equal; `data` is the phase behind the mount;
 //! - `forms` lets slots of a mount with another privilege be found;
 //! - `trouble` finds out which leg gave an error, and for what;
+//! - `rehearsal` fills a directory that is no leg yet from a source that serves; `touched` is what is changed
+//!   meanwhile;
 //! - `repair` does the same for single names and objects while mounted, `rewrite` for what a leg cannot read.
 
 mod areas;
@@ -65,6 +67,7 @@ mod pairs;
 mod places;
 mod plan;
 mod progress;
+mod rehearsal;
 mod repair;
 mod rewrite;
 mod run;
@@ -72,6 +75,7 @@ mod spans;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod touched;
 mod trouble;
 
 use std::ffi::OsStr;
@@ -86,9 +90,11 @@ use crate::sync::{Mutex, Rank};
 use data::Pending;
 pub use forms::renew;
 pub use progress::{Progress, ProgressReport};
+pub use rehearsal::{Broken, Pace, Rehearsal, RehearsalHost};
 pub use repair::{Name, Repair};
 pub use rewrite::NotRewritten;
 pub use throttle::Limits;
+pub use touched::{Part, Touched};
 pub use trouble::{Trouble, names_of};
 
 /// What the resync asks of the mirror.
@@ -101,6 +107,11 @@ pub trait ResyncHost: bitmap::Host {
 
     /// Asked between steps. The resync then returns [`Outcome::Stopped`] and its slots stay dirty.
     fn stop_requested(&self) -> bool;
+
+    /// The source is changed by others, who tell of it: what is not found any more is looked at again.
+    fn source_moves(&self) -> bool {
+        false
+    }
 
     /// A number that grows with every operation of a user: while it does, the resync holds back.
     fn user_operations(&self) -> u64;

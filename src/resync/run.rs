@@ -1,7 +1,9 @@
 //! One pass over names and metadata: what it knows, and the order of its steps.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::io;
+use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 
 use super::areas::{Parked, delete_content};
@@ -11,8 +13,10 @@ use super::pairs::Pairs;
 use super::places;
 use super::plan::{Object, gather, settle};
 use super::progress::Progress;
+use super::rehearsal::Rehearses;
 use super::spans::Spans;
-use super::{Outcome, Resync, ResyncHost, Scope, Sides, metadata};
+use super::touched::Part;
+use super::{Outcome, Resync, ResyncHost, Scope, Sides, gone_is_none, metadata};
 use crate::bitmap::{self, Bitmap, ChunkIndex, Kinds, Markable, SlotIndex, Span, Want, WriteIntent};
 use crate::error::errno;
 use crate::legs::{Area, Identity, Kind, Leg, LegId, PerLeg, Timestamp};
@@ -45,10 +49,17 @@ pub(super) struct Run<'r, L: Leg> {
     pub at_once: bool,
     /// Directories that are being finished in `incoming/`, while one is.
     pub inside: Option<Vec<PerLeg<Identity>>>,
-    /// The slot of the leg's own directory, when everything is compared.
+    /// The slot of the leg's own directory, when everything is compared; or the target is no leg yet. It covers what
+    /// has no slot of its own.
     pub root: Option<SlotIndex>,
+    /// The target is no leg yet.
+    pub rehearses: Option<Rehearses<'r>>,
+    /// The names to be looked at, of directories of which not all are.
+    pub only: HashMap<PerLeg<Identity>, Rc<BTreeSet<OsString>>>,
     pub objects: Vec<Object>,
     by_source: HashMap<u64, Vec<usize>>,
+    /// How many objects have been built.
+    pub built: u64,
     /// What is being worked on.
     pub at: Option<PerLeg<Identity>>,
     /// Grows while it is walked.
@@ -112,8 +123,11 @@ impl<'r, L: Leg> Run<'r, L> {
             at_once: false,
             inside: None,
             root: None,
+            rehearses: None,
+            only: HashMap::new(),
             objects: Vec::new(),
             by_source: HashMap::new(),
+            built: 0,
             at: None,
             dirs: Vec::new(),
             listed: HashMap::new(),
@@ -121,8 +135,8 @@ impl<'r, L: Leg> Run<'r, L> {
         })
     }
 
-    fn list_dirty(&mut self) -> io::Result<()> {
-        if self.everything {
+    pub fn list_dirty(&mut self) -> io::Result<()> {
+        if self.everything || self.rehearses.is_some() {
             let Sides { s, t, .. } = self.sides;
             let ids = self.sides.pair(s.identity(&s.root())?, t.identity(&t.root())?);
             let object = Marked { ids, hint: AtomicU64::new(0) };
@@ -135,14 +149,20 @@ impl<'r, L: Leg> Run<'r, L> {
             };
             let slot = self.bitmap.mark_everything(self.host, &want)?.ok_or_else(|| errno(libc::ENOSPC))?;
             self.root = Some(slot);
-            self.list(Dir { ids, slot, since: None, whole: false });
+            if self.everything {
+                self.list(Dir { ids, slot, since: None, whole: false });
+            }
+            if self.rehearses.is_some() {
+                self.pairs.insert(ids);
+            }
         }
         for at in 0..self.objects.len() {
             let object = &self.objects[at];
             if object.kinds.contains(Kinds::ENTRIES) {
                 let since = object.born_since.map(|births| births[self.sides.source]);
                 let whole = object.kinds.contains(Kinds::CHILDREN);
-                self.list(Dir { ids: object.ids, slot: object.slots[0], since, whole });
+                let slot = self.slot_of(object);
+                self.list(Dir { ids: object.ids, slot, since, whole });
             }
         }
         Ok(())
@@ -158,7 +178,8 @@ impl<'r, L: Leg> Run<'r, L> {
                 return Ok(Outcome::Stopped);
             }
             self.at = Some(dir.ids);
-            self.park(dir)?;
+            let done = self.park(dir);
+            self.or_again(&dir.ids, Part::Names, done)?;
             at += 1;
         }
         let parked = at;
@@ -170,9 +191,11 @@ impl<'r, L: Leg> Run<'r, L> {
             self.at = Some(dir.ids);
             if at >= parked {
                 // It has been met only now: where it lay before, its names were not looked at.
-                self.park(dir)?;
+                let done = self.park(dir);
+                self.or_again(&dir.ids, Part::Names, done)?;
             }
-            self.place(&self.intent(dir), &dir.ids)?;
+            let done = self.place(&self.intent(dir), &dir.ids);
+            self.or_again(&dir.ids, Part::Names, done)?;
             at += 1;
         }
         self.metadata(host)
@@ -184,6 +207,10 @@ impl<'r, L: Leg> Run<'r, L> {
     fn clear_leftovers(&mut self) -> io::Result<()> {
         let intent = self.bitmap.hold(self.any_slot());
         delete_content(self.sides.t, &intent, &self.sides.t.area(Area::Incoming)?)?;
+        if self.rehearses.is_some() {
+            // The source serves, and is never written to from here.
+            return Ok(());
+        }
         for area in [Area::Incoming, Area::Parked] {
             delete_content(self.sides.s, &intent, &self.sides.s.area(area)?)?;
         }
@@ -198,11 +225,13 @@ impl<'r, L: Leg> Run<'r, L> {
                 return Ok(Outcome::Stopped);
             }
             self.at = Some(object.ids);
-            self.equalize(&self.bitmap.hold(self.slot_of(object)), &object.ids)?;
+            let done = self.equalize(&self.bitmap.hold(self.slot_of(object)), &object.ids);
+            self.or_again(&object.ids, Part::Metadata, done)?;
         }
         // Without slots of their own they are no objects.
         for dir in &self.dirs {
-            self.equalize(&self.intent(*dir), &dir.ids)?;
+            let done = self.equalize(&self.intent(*dir), &dir.ids);
+            self.or_again(&dir.ids, Part::Metadata, done)?;
         }
         Ok(Outcome::Done)
     }
@@ -233,12 +262,20 @@ impl<'r, L: Leg> Run<'r, L> {
             t.sync_all()?;
         }
         let intent = self.bitmap.hold(self.any_slot());
-        self.parked.delete_all(self.sides.t, &intent)?;
+        match self.moves() {
+            // What was parked now may have come to a place that was looked at before.
+            true => self.parked.delete_earlier(self.sides.t, &intent)?,
+            false => self.parked.delete_all(self.sides.t, &intent)?,
+        }
         drop(intent);
         let mut pending = Pending::default();
         self.progress.expect_objects(self.objects.len() as u64);
         for object in std::mem::take(&mut self.objects) {
             let (found, counterpart) = self.sides.find_both(&object.ids)?;
+            if found.is_some() && counterpart.is_none() && self.moves() {
+                self.again(&object);
+                continue;
+            }
             if found.is_some() && counterpart.is_none() && !self.everything {
                 return self.lost(&object);
             }
@@ -247,7 +284,8 @@ impl<'r, L: Leg> Run<'r, L> {
                 self.progress.object_done();
                 continue;
             };
-            self.progress.expect_bytes(object.data.len_within(self.sides.s.stat(&node)?.size));
+            let Some(stat) = gone_is_none(self.sides.s.stat(&node))? else { continue };
+            self.progress.expect_bytes(object.data.len_within(stat.size));
             pending.add(self.sides.source, object);
         }
         pending.at_the_end = self.puzzling;
@@ -326,7 +364,7 @@ impl<'r, L: Leg> Run<'r, L> {
         if !self.hold(&ids)? {
             return Ok(false);
         }
-        let slot = match self.everything {
+        let slot = match self.root.is_some() {
             true => None,
             false => match self.mark(ids, Kinds::METADATA | Kinds::DATA, Span::From(ChunkIndex(0)))? {
                 None => return Ok(false),

@@ -71,13 +71,15 @@ pub fn fits(found: &Found, has_files: bool, survivor: &Superblock) -> Result<(),
             Err(Unfit::IsALeg(superblock.mirror))
         }
         Found::Leg { superblock, .. } if superblock.leg == survivor.peer => Err(Unfit::IsTheLeg),
-        Found::Leg { superblock, .. } if has_files || !superblock.was_to_be_peer_of(survivor) => {
+        Found::Leg { superblock, .. } if !superblock.was_to_be_peer_of(survivor) => {
             Err(Unfit::IsALeg(superblock.mirror))
         }
         Found::Damaged(slots) => Err(Unfit::Damaged(slots.clone())),
         Found::NewerVersion(version) => Err(Unfit::NewerVersion(*version)),
+        // What it holds was copied to it: it was empty before it was that.
+        Found::Leg { .. } => Ok(()),
         _ if has_files => Err(Unfit::HasFiles),
-        Found::Leg { .. } | Found::Missing(_) | Found::Empty | Found::NotAMirror => Ok(()),
+        Found::Missing(_) | Found::Empty | Found::NotAMirror => Ok(()),
     }
 }
 

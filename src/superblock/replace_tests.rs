@@ -212,7 +212,7 @@ fn a_new_leg_that_fails_before_it_is_complete_is_recovered_and_never_read() {
 }
 
 #[test]
-fn only_an_empty_directory_is_fit() {
+fn only_an_empty_directory_is_fit_and_one_of_which_it_was_begun() {
     let (disks, _) = degraded(LegId::B);
     let survivor = disks.says(Dir::Survivor);
     let leg = |superblock: &Superblock| Found::Leg { superblock: superblock.clone(), damaged_slot: None };
@@ -225,7 +225,8 @@ fn only_an_empty_directory_is_fit() {
         (Found::Empty, false, Ok(())),
         (Found::NotAMirror, true, Err(Unfit::HasFiles)),
         (leg(&begun), false, Ok(())),
-        (leg(&begun), true, is_a_leg.clone()),
+        (leg(&begun), true, Ok(())),
+        (leg(&of_another_survivor), true, is_a_leg.clone()),
         (leg(&former), false, is_a_leg.clone()),
         (leg(&of_another_survivor), false, is_a_leg.clone()),
         (leg(&survivor), false, is_a_leg),

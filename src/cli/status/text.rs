@@ -79,6 +79,12 @@ fn legs(legs: &[Leg]) -> String {
         let _ = write!(out, "  {:<4} {:<11} {}", leg.id, leg_word(leg.state), leg.path);
         let reason = leg.reason.as_ref().or(leg.errno.as_ref());
         let _ = writeln!(out, "{}", reason.map_or(String::new(), |reason| format!("  ({reason})")));
+        if let Some(new) = &leg.replacement {
+            let _ = match &new.failed {
+                None => writeln!(out, "       {} is being filled to take its place", new.path),
+                Some(why) => writeln!(out, "       {} has not taken its place: {why}", new.path),
+            };
+        }
         if leg.read_errors > 0 {
             let last =
                 leg.last_read_error.as_ref().map_or(String::new(), |file| format!(", the last of {file}"));

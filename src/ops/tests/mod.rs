@@ -10,4 +10,5 @@ mod one_leg;
 mod overflow;
 mod read_errors;
 mod replaced;
+mod replacement;
 mod world;

@@ -77,6 +77,9 @@ pub struct World {
     bitmap: Arc<Mutex<Vec<u8>>>,
     superblocks: Arc<Mutex<PerLeg<Superblock>>>,
     failing: Failing,
+    /// A disk that is to take the place of a leg, and how it fails.
+    new_disk: Option<SimDisk>,
+    failing_new: Arc<[AtomicI32; CALLS]>,
     pub handles: bool,
 }
 
@@ -121,6 +124,8 @@ impl World {
             bitmap: leaf(image),
             superblocks: leaf(superblocks),
             failing: Arc::new(std::array::from_fn(|_| AtomicI32::new(0))),
+            new_disk: None,
+            failing_new: Arc::new(std::array::from_fn(|_| AtomicI32::new(0))),
             handles: true,
             at_sync: Arc::default(),
         }
@@ -131,8 +136,14 @@ impl World {
         self.failing[failing_at(leg, call)].store(errno, Ordering::Relaxed);
     }
 
+    /// Lets `call` fail on a disk that is to take the place of a leg.
+    pub fn fail_new(&self, call: Call, errno: i32) {
+        self.failing_new[call as usize].store(errno, Ordering::Relaxed);
+    }
+
     /// Nothing fails any more.
     pub fn heal(&self) {
+        self.failing_new.iter().for_each(|errno| errno.store(0, Ordering::Relaxed));
         self.failing.iter().for_each(|errno| errno.store(0, Ordering::Relaxed));
     }
 
@@ -206,6 +217,45 @@ impl World {
         let (directory, superblock) = (self.leg(leg), self.found_side(leg));
         let new = Returning { leg, directory, superblock, bitmap: None, compare_all: true, is_new: true };
         mirror.take_in(new).unwrap();
+    }
+
+    /// A new disk is filled beside both legs, and takes the place of one.
+    pub fn replace_serving(&mut self, mirror: &Mirror<SimLeg>, leg: LegId) -> Result<(), String> {
+        self.replace_serving_with(mirror, leg, || {})
+    }
+
+    /// The same; `hook` runs before each call to the new disk.
+    pub fn replace_serving_with(
+        &mut self,
+        mirror: &Mirror<SimLeg>,
+        leg: LegId,
+        hook: impl FnMut() + Send + 'static,
+    ) -> Result<(), String> {
+        self.new_disk = Some(SimDisk::new(leg));
+        self.replace_serving_again(mirror, leg, hook)
+    }
+
+    /// The same with the disk of the last time.
+    pub fn replace_serving_again(
+        &mut self,
+        mirror: &Mirror<SimLeg>,
+        leg: LegId,
+        mut hook: impl FnMut() + Send + 'static,
+    ) -> Result<(), String> {
+        let disk = self.new_disk.clone().expect("there was a last time");
+        let failing = self.failing_new.clone();
+        let directory = SimLeg::new(leg, disk.clone()).with_faults(Box::new(move |_, call| {
+            hook();
+            Some(failing[call as usize].load(Ordering::Relaxed)).filter(|&errno| errno != 0)
+        }));
+        let directory = Arc::new(if self.handles { directory } else { directory.without_handles() });
+        let says = self.superblock(leg.other()).new_peer();
+        let superblock: superblock::FoundSide =
+            (says, Box::new(SuperblockFile(self.superblocks.clone(), leg)));
+        let new = Returning { leg, directory, superblock, bitmap: None, compare_all: true, is_new: true };
+        mirror.replace(new)?;
+        self.disks[leg] = disk;
+        Ok(())
     }
 
     fn superblock(&self, leg: LegId) -> Superblock {

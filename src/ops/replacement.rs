@@ -1,0 +1,270 @@
+//! A new directory takes the place of a leg that serves: it is filled while both legs go on, and is a leg when it is
+//! complete.
+//!
+//! ```text
+//!   note        from here on every change notes what it has touched, beside all else that it does
+//!   fill        everything, then what was touched meanwhile, until that is little       gate open
+//!   gate closed, changes in flight ended
+//!     fill        the rest: now the new directory is equal to the leg that stays, and both are durable
+//!     leave       the old leg is left behind, as by hand
+//!     take in     the new one, as a leg that returns and has missed nothing
+//! ```
+//!
+//! Until `leave` nothing durable says that there is a new leg, and the two legs are what they always were: a crash, a
+//! full disk, an unmount leave them so. A crash between `leave` and `take in` leaves the old leg stale, with
+//! nothing that it misses.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::change::{Part, Touch};
+use super::not_equal::NotEqual;
+use super::{Mirror, News, Returning};
+use crate::error::errno;
+use crate::legs::{Identity, Leg, LegId, PerLeg};
+use crate::resync::{self, Broken, Outcome, Pace, Rehearsal, RehearsalHost, Touched};
+use crate::sync::{Mutex, Rank};
+
+/// So much may be left to do while changes wait.
+const FEW_OBJECTS: usize = 256;
+const FEW_BYTES: u64 = 32 << 20;
+
+/// After so many passes the rest is done while changes wait, however much it is: it becomes no less.
+const PASSES: usize = 10;
+
+/// What is touched while a new leg is filled.
+pub(super) struct Noting {
+    /// 0: none is filled; else one more than the leg it is filled from.
+    from: AtomicU8,
+    touched: Mutex<Touched>,
+}
+
+impl Noting {
+    pub fn new() -> Noting {
+        Noting { from: AtomicU8::new(0), touched: Mutex::new(Rank::Leaf, Touched::default()) }
+    }
+
+    /// The leg that a new one is filled from.
+    fn from(&self) -> Option<LegId> {
+        let from = self.from.load(Ordering::SeqCst);
+        LegId::ALL.into_iter().find(|&leg| from == leg as u8 + 1)
+    }
+
+    fn begin(&self, from: LegId) -> io::Result<()> {
+        let begun = self.from.compare_exchange(0, from as u8 + 1, Ordering::SeqCst, Ordering::SeqCst);
+        begun.map(drop).map_err(|_| errno(libc::EBUSY))
+    }
+
+    fn end(&self) {
+        self.from.store(0, Ordering::SeqCst);
+        self.take();
+    }
+
+    fn take(&self) -> Touched {
+        std::mem::take(&mut *self.touched.lock())
+    }
+
+    fn is_little(&self) -> bool {
+        let touched = self.touched.lock();
+        !touched.is_everything() && touched.len() <= FEW_OBJECTS && touched.bytes() <= FEW_BYTES
+    }
+}
+
+/// What a change is about to touch. It is noted when this is dropped: after the change, for what is copied in between
+/// is the old, and before the change counts as over.
+pub(super) struct Note<'t> {
+    noting: &'t Noting,
+    parts: Vec<(Identity, resync::Part<'t>)>,
+    everything: bool,
+}
+
+impl Drop for Note<'_> {
+    fn drop(&mut self) {
+        let mut touched = self.noting.touched.lock();
+        if self.everything {
+            touched.note_everything();
+        }
+        self.parts.drain(..).for_each(|(identity, part)| touched.note(identity, part));
+    }
+}
+
+impl<L: Leg> Mirror<L> {
+    /// Whether what names an object on a leg lasts. See [`Leg::identities_last`].
+    pub fn identities_last(&self, leg: LegId) -> bool {
+        self.leg(leg).is_ok_and(|leg| leg.identities_last())
+    }
+
+    /// To be dropped when the change is done. `None` if nobody wants to know; whoever wants to waits for the change.
+    pub(super) fn note<'t>(&'t self, touched: &'t [Touch<'_, L>]) -> Option<Note<'t>> {
+        let from = self.noting.from()?;
+        let mut note = Note { noting: &self.noting, parts: Vec::new(), everything: false };
+        for touch in touched {
+            // What has no name any more comes to no other leg.
+            if touch.object.with_names(|names| names.gone) {
+                continue;
+            }
+            let part = match &touch.part {
+                Part::Name(name) | Part::Lost(name) => resync::Part::Name(name),
+                Part::Metadata | Part::Moved => resync::Part::Metadata,
+                Part::Data(bytes) => resync::Part::Data(bytes.clone()),
+            };
+            match self.identity_on(touch.object, from) {
+                Ok(identity) => note.parts.push((identity, part)),
+                // FAIL-SAFE: what it is cannot be told later.
+                Err(_) => note.everything = true,
+            }
+        }
+        Some(note)
+    }
+
+    /// The times of an object have been set behind everybody's back.
+    pub(super) fn note_times(&self, object: &PerLeg<Identity>) {
+        if let Some(from) = self.noting.from() {
+            self.noting.touched.lock().note(object[from], resync::Part::Metadata);
+        }
+    }
+
+    /// Fills the new leg, which takes the place of one that serves. On success [`resync`](Self::resync) is to be
+    /// called at once: changes wait until that has ended, and it finds nothing to do.
+    ///
+    /// # Errors
+    /// Why not, in words. Both legs are as they were, unless one of them has failed meanwhile.
+    pub fn replace(&self, new: Returning<L>) -> Result<(), String> {
+        let leg = new.leg;
+        self.tell(News::Recovering(leg));
+        let replaced = self.fill_and_take_in(new);
+        self.noting.end();
+        self.progress.stopped();
+        replaced.map_err(|failed| {
+            let because = match self.stop.is_asked() {
+                true => {
+                    "the mirror is being unmounted; give the command again after the next mount".to_owned()
+                }
+                false => failed.to_string(),
+            };
+            self.tell(News::Recovered { leg, returned: false, because: Some(because.clone()) });
+            because
+        })
+    }
+
+    fn fill_and_take_in(&self, new: Returning<L>) -> Result<(), NotEqual> {
+        let (leg, from) = (new.leg, new.leg.other());
+        let stays = self.leg(from)?;
+        self.health.writable()?;
+        if !self.is_equal() || self.health.is_degraded() {
+            return Err(errno(libc::EBUSY).into());
+        }
+        let lasting = stays.identities_last() && new.directory.identities_last();
+        if !lasting {
+            return Err(errno(libc::EOPNOTSUPP).into());
+        }
+        let fresh = || new.directory.clone();
+        let legs = PerLeg::from_fn(|id| if id == leg { fresh() } else { stays.clone() });
+        new.directory.measure();
+        self.progress.restart();
+        self.noting.begin(from)?;
+        // ORDER: who has changed something and not noted it is done before the first look.
+        drop(self.inside.write_unless(|| self.stop.is_asked()).ok_or_else(|| errno(libc::EINTR))?);
+        let mut filling = Rehearsal::new(&legs, from, self, &self.progress);
+        self.pass(&mut filling, &legs, Touched::everything(), Pace::GivingWay)?;
+        for _ in 1..PASSES {
+            if self.noting.is_little() {
+                break;
+            }
+            self.pass(&mut filling, &legs, self.noting.take(), Pace::Fast)?;
+        }
+        self.change_legs(&mut filling, &legs, new)
+    }
+
+    fn pass(
+        &self,
+        filling: &mut Rehearsal<'_, L>,
+        legs: &PerLeg<Arc<L>>,
+        touched: Touched,
+        pace: Pace,
+    ) -> Result<(), NotEqual> {
+        let from = self.noting.from().unwrap_or(self.source());
+        match filling.pass(touched, pace) {
+            Ok(Outcome::Done) => Ok(()),
+            Ok(_) if !self.health.in_service(from) => Err(NotEqual::SourceLost(from)),
+            Ok(_) => Err(errno(libc::EINTR).into()),
+            Err(Broken::Unreadable(inos)) => Err(NotEqual::Unreadable {
+                leg: from,
+                count: inos.len(),
+                files: self.names_on(&legs[from], &inos),
+            }),
+            Err(Broken::Failed(error, trouble)) => {
+                let ino = trouble.and_then(|trouble| trouble.source_ino);
+                let file = ino.and_then(|ino| self.names_on(&legs[from], &[ino]).pop());
+                Err(NotEqual::Failed { error, leg: trouble.map(|trouble| trouble.leg), file })
+            }
+        }
+    }
+
+    /// The last of it, with nobody inside.
+    fn change_legs(
+        &self,
+        filling: &mut Rehearsal<'_, L>,
+        legs: &PerLeg<Arc<L>>,
+        new: Returning<L>,
+    ) -> Result<(), NotEqual> {
+        let (leg, from) = (new.leg, new.leg.other());
+        let _no_resync = self.resyncing.lock();
+        // It may be waiting for a disk, so it is waited for before anybody has to.
+        let _no_sweep = self.sweeping.lock();
+        self.gate.close();
+        let mut held = None;
+        let mut left = false;
+        let changed = (|| {
+            let nobody_is_inside = self.inside.write_unless(|| self.stop.is_asked());
+            let _nobody_is_inside = nobody_is_inside.ok_or_else(|| errno(libc::EINTR))?;
+            // Whoever found a leg broken has let changes in, which waited for it.
+            self.turning.wait_for_all();
+            self.gate.close();
+            // So that the times do not change with the legs: what is read from one now comes from the other then.
+            self.settle_all();
+            self.pass(filling, legs, self.noting.take(), Pace::Still)?;
+            if self.health.lost(leg).is_none() {
+                self.leave_behind(leg, 0, None)?;
+                left = true;
+            }
+            if !self.health.in_service(from) {
+                return Err(NotEqual::SourceLost(from));
+            }
+            self.gate.close();
+            let of_old = self.take_leg(leg);
+            let taken = self.take_in_alone(new, true);
+            let of_new = taken.is_err().then(|| self.take_leg(leg));
+            held = Some((of_old, of_new));
+            taken.map_err(NotEqual::from)
+        })();
+        drop(held);
+        if let Err(failed) = &changed {
+            if self.health.lost(leg).is_some() {
+                self.bitmap.stop_using(leg);
+                self.bitmap.set_away(Some(leg));
+            }
+            if left {
+                let why = Some(format!("it was to be replaced, and that failed: {failed}"));
+                self.tell(News::Left { leg, errno: 0, recovering: false, why });
+            }
+            if self.stop.is_asked() { self.gate.shut() } else { self.gate.open() }
+        }
+        changed
+    }
+}
+
+impl<L: Leg> RehearsalHost for Mirror<L> {
+    fn stop_requested(&self) -> bool {
+        self.stop.is_asked() || self.noting.from().is_some_and(|from| !self.health.in_service(from))
+    }
+
+    fn user_operations(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn noted(&self) -> &Mutex<Touched> {
+        &self.noting.touched
+    }
+}

@@ -1,0 +1,261 @@
+//! A new disk takes the place of a leg that serves.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::world::{NOBODY, World, content, file, sweep, write};
+use crate::inode::Ino;
+use crate::legs::simulated::{Call, SimLeg};
+use crate::legs::{LegId, Make, RenameMode};
+use crate::ops::{Mirror, SetAttr};
+
+fn name(text: &str) -> &OsStr {
+    OsStr::new(text)
+}
+
+fn dir(mirror: &Mirror<SimLeg>, at: Ino, called: &str) -> Ino {
+    mirror.make(at, name(called), Make::Directory { mode: 0o755 }, NOBODY).unwrap().attr.ino
+}
+
+fn some_tree(mirror: &Mirror<SimLeg>) -> (Ino, Ino) {
+    for called in ["e", "f", "g", "h"] {
+        let (_, fh) = file(mirror, called, format!("{called} is old").as_bytes());
+        mirror.release(fh);
+    }
+    let (big, fh) = file(mirror, "big", &[7; 40 << 10]);
+    mirror.release(fh);
+    let (a, b) = (dir(mirror, Ino::ROOT, "a"), dir(mirror, Ino::ROOT, "b"));
+    let below = dir(mirror, a, "below");
+    mirror.link(big, below, name("linked")).unwrap();
+    mirror.make(below, name("there"), Make::Symlink { target: name("../e") }, NOBODY).unwrap();
+    (a, b)
+}
+
+/// Something of every sort, in a tree of [`some_tree`].
+fn change_all_sorts(mirror: &Mirror<SimLeg>, (a, b): (Ino, Ino)) {
+    write(mirror, "g", b"G");
+    mirror.unlink(Ino::ROOT, name("h")).unwrap();
+    mirror.rename(Ino::ROOT, name("f"), b, name("moved"), RenameMode::Replace).unwrap();
+    mirror.rename(a, name("below"), b, name("under"), RenameMode::Replace).unwrap();
+    mirror.rename(b, name("under"), Ino::ROOT, name("e"), RenameMode::Exchange).unwrap();
+    let (born, fh) = file(mirror, "born", b"new");
+    mirror.release(fh);
+    let mode = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    mirror.setattr(born, &mode, None, super::world::CALLER).unwrap();
+    let found = mirror.lookup(Ino::ROOT, name("big")).unwrap();
+    let fh = mirror.open(found.attr.ino, libc::O_RDWR, super::world::CALLER).unwrap();
+    mirror.write(fh, b"in the middle", 20 << 10, false).unwrap();
+    mirror.release(fh);
+}
+
+#[test]
+fn a_leg_that_serves_is_replaced_and_nothing_is_left_to_do() {
+    for (leg, handles) in LegId::ALL.into_iter().flat_map(|leg| [(leg, false), (leg, true)]) {
+        let mut world = World::new();
+        world.handles = handles;
+        let mirror = world.mount();
+        let dirs = some_tree(&mirror);
+        sweep(&mirror);
+        change_all_sorts(&mirror, dirs);
+        world.replace_serving(&mirror, leg).unwrap();
+        assert!(mirror.health.lost(leg).is_none());
+        assert!(!mirror.bitmap.compare_all(), "leg {leg}: nothing is compared again");
+        assert_eq!(mirror.bitmap_stats().dirty_slots, 0);
+        mirror.resync();
+        assert!(mirror.is_equal());
+        assert_eq!(content(&mirror, "g"), b"G is old");
+        sweep(&mirror);
+        world.assert_equal();
+        write(&mirror, "g", b"on");
+        sweep(&mirror);
+        world.assert_equal();
+        world.unmount(mirror);
+        let mirror = world.mount();
+        assert!(mirror.is_equal(), "unmounted clean");
+        assert_eq!(content(&mirror, "g"), b"onis old");
+    }
+}
+
+#[test]
+fn what_is_changed_while_it_is_filled_is_on_the_new_leg() {
+    // Between any two calls to the new disk.
+    for (leg, handles) in LegId::ALL.into_iter().flat_map(|leg| [(leg, false), (leg, true)]) {
+        let mut at = 0;
+        loop {
+            let mut world = World::new();
+            world.handles = handles;
+            let mirror = world.mount();
+            let dirs = some_tree(&mirror);
+            let changed = Arc::new(AtomicBool::new(false));
+            let hook = {
+                let (mirror, changed, mut calls) = (mirror.clone(), changed.clone(), 0);
+                move || {
+                    calls += 1;
+                    // Once changes have to wait there is nobody to make them.
+                    if calls == at && mirror.gate.is_open() {
+                        changed.store(true, Ordering::SeqCst);
+                        let working = mirror.clone();
+                        std::thread::spawn(move || change_all_sorts(&working, dirs)).join().unwrap();
+                    }
+                }
+            };
+            world.replace_serving_with(&mirror, leg, hook).unwrap();
+            mirror.resync();
+            assert!(mirror.is_equal());
+            if changed.load(Ordering::SeqCst) {
+                assert_eq!(content(&mirror, "g"), b"G is old");
+            }
+            sweep(&mirror);
+            assert_eq!(world.tree(LegId::A), world.tree(LegId::B), "leg {leg}, changed at call {at}");
+            if at > 0 && !changed.load(Ordering::SeqCst) {
+                break;
+            }
+            at += 1 + at / 40;
+        }
+        assert!(at > 40, "it was tried at {at} places only");
+    }
+}
+
+#[test]
+fn what_is_open_stays_usable() {
+    for leg in LegId::ALL {
+        let mut world = World::new();
+        let mirror = world.mount();
+        let (_, nameless) = file(&mirror, "gone", b"text");
+        let (_, named) = file(&mirror, "there", b"text");
+        mirror.unlink(Ino::ROOT, name("gone")).unwrap();
+        world.replace_serving(&mirror, leg).unwrap();
+        mirror.resync();
+        for fh in [nameless, named] {
+            assert_eq!(mirror.write(fh, b"more", 4, false).unwrap(), 4);
+            let mut read = [0; 8];
+            assert_eq!(mirror.read(fh, &mut read, 0).unwrap(), 8);
+            assert_eq!(&read, b"textmore");
+        }
+        sweep(&mirror);
+        world.assert_equal();
+    }
+}
+
+#[test]
+fn a_new_disk_that_fails_or_is_full_leaves_both_legs_as_they_were() {
+    for leg in LegId::ALL {
+        for (call, number) in [(Call::Write, libc::ENOSPC), (Call::Make, libc::EIO), (Call::Sync, libc::EIO)]
+        {
+            let mut world = World::new();
+            let mirror = world.mount();
+            some_tree(&mirror);
+            world.fail_new(call, number);
+            let failed = world.replace_serving(&mirror, leg).unwrap_err();
+            let expected = std::io::Error::from_raw_os_error(number).to_string();
+            assert!(failed.contains(&expected), "{failed}");
+            assert!(mirror.is_equal() && LegId::ALL.iter().all(|&leg| mirror.health.lost(leg).is_none()));
+            write(&mirror, "g", b"G");
+            sweep(&mirror);
+            world.assert_equal();
+            world.unmount(mirror);
+            assert!(world.mount().is_equal(), "unmounted clean");
+        }
+    }
+}
+
+#[test]
+fn the_leg_that_is_replaced_may_fail_meanwhile_and_the_other_one_may_not() {
+    for (leg, fails) in LegId::ALL.into_iter().flat_map(|leg| LegId::ALL.map(|fails| (leg, fails))) {
+        let mut world = World::new();
+        let mirror = world.mount();
+        some_tree(&mirror);
+        let hook = {
+            let (mirror, mut calls) = (mirror.clone(), 0);
+            move || {
+                calls += 1;
+                if calls == 12 {
+                    let mirror = mirror.clone();
+                    std::thread::spawn(move || {
+                        mirror.take_out(fails).unwrap();
+                        write(&mirror, "g", b"G");
+                    })
+                    .join()
+                    .unwrap();
+                }
+            }
+        };
+        let replaced = world.replace_serving_with(&mirror, leg, hook);
+        if leg == fails {
+            replaced.unwrap();
+            mirror.resync();
+            assert!(mirror.is_equal() && !mirror.health.is_degraded());
+        } else {
+            assert!(replaced.unwrap_err().contains("out of service"));
+            assert!(mirror.health.lost(fails).is_some() && mirror.health.lost(leg).is_none());
+            world.bring_back(&mirror, fails);
+        }
+        assert_eq!(content(&mirror, "g"), b"G is old");
+        sweep(&mirror);
+        world.assert_equal();
+    }
+}
+
+#[test]
+fn an_unmount_ends_it_and_leaves_both_legs_as_they_were() {
+    for leg in LegId::ALL {
+        let mut world = World::new();
+        let mirror = world.mount();
+        some_tree(&mirror);
+        let hook = {
+            let (mirror, mut calls) = (mirror.clone(), 0);
+            move || {
+                calls += 1;
+                if calls == 12 {
+                    let mirror = mirror.clone();
+                    std::thread::spawn(move || mirror.stop()).join().unwrap();
+                }
+            }
+        };
+        let failed = world.replace_serving_with(&mirror, leg, hook).unwrap_err();
+        assert!(failed.contains("unmounted"), "{failed}");
+        world.assert_equal();
+        world.unmount(mirror);
+        assert!(world.mount().is_equal(), "unmounted clean");
+    }
+}
+
+#[test]
+fn it_goes_on_with_what_was_copied_the_last_time() {
+    for leg in LegId::ALL {
+        let mut world = World::new();
+        let mirror = world.mount();
+        let dirs = some_tree(&mirror);
+        world.fail_new(Call::Sync, libc::EIO);
+        world.replace_serving(&mirror, leg).unwrap_err();
+        world.heal();
+        change_all_sorts(&mirror, dirs);
+        world.replace_serving_again(&mirror, leg, || {}).unwrap();
+        mirror.resync();
+        sweep(&mirror);
+        world.assert_equal();
+    }
+}
+
+#[test]
+fn a_crash_or_a_power_cut_right_after_finds_both_legs_equal() {
+    for (leg, seed) in LegId::ALL.into_iter().flat_map(|leg| (0..4).map(move |seed| (leg, seed))) {
+        let mut world = World::new();
+        let mirror = world.mount();
+        let dirs = some_tree(&mirror);
+        change_all_sorts(&mirror, dirs);
+        world.replace_serving(&mirror, leg).unwrap();
+        if seed == 0 {
+            world.kill(mirror);
+        } else {
+            world.cut_power(mirror, seed);
+        }
+        let mirror = world.mount();
+        assert_eq!(mirror.source(), leg.other());
+        mirror.resync();
+        assert_eq!(content(&mirror, "g"), b"G is old");
+        sweep(&mirror);
+        world.assert_equal();
+    }
+}

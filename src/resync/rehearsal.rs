@@ -1,0 +1,272 @@
+//! Fills a directory that is no leg yet from a source that serves, and is changed all the time.
+//!
+//! ```text
+//!   pass(everything)       names, metadata, data, as any resync; the source moves under its hands
+//!   pass(what was touched meanwhile), as often as that is much
+//!   pass(the rest)         nobody changes anything any more: equal when it returns
+//! ```
+//!
+//! It is the same engine. What is otherwise:
+//!
+//! - The target is nobody's leg: nothing of it is marked, and the intents are those of a bitmap of its own, in memory.
+//! - The source is never written to.
+//! - What is not found as it was a moment ago has been changed by somebody, who tells of it (`touched`). It is passed
+//!   over, and noted once more here, so that even what nobody told of is looked at before the end.
+//! - What was built is known with what it is on the source until the end, so that a rename is a rename. It costs some
+//!   300 bytes an object.
+//!
+//! Whoever changes the source notes it *after* the change, and before it counts as over. So what a pass has
+//! missed is in a later one, and when nobody is inside any more nothing is missing.
+
+use std::io;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::pairs::Pairs;
+use super::plan::Object;
+use super::run::Run;
+use super::touched::{Names, One, Part, Touched};
+use super::{Outcome, Progress, Resync, ResyncHost, Scope, Trouble};
+use crate::bitmap::{
+    Bitmap, ChunkSize, Copies, CopyId, Expect, Host, IdleSlot, Kinds, MIN_SLOTS, PageIndex, PageStore,
+};
+use crate::error::errno;
+use crate::legs::{Identity, Leg, LegId, PerLeg};
+use crate::sync::Mutex;
+
+/// What is asked of the mirror meanwhile.
+pub trait RehearsalHost: Send + Sync {
+    /// Asked between steps; the pass then returns [`Outcome::Stopped`].
+    fn stop_requested(&self) -> bool;
+
+    /// As for [`ResyncHost`].
+    fn user_operations(&self) -> u64;
+
+    /// What has been touched since the last pass began.
+    fn noted(&self) -> &Mutex<Touched>;
+}
+
+/// How a pass is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// The source is in use, and its users come first.
+    GivingWay,
+    /// The source is in use.
+    Fast,
+    /// Nobody changes anything.
+    Still,
+}
+
+/// Why a pass was broken off.
+#[derive(Debug)]
+pub enum Broken {
+    /// With this error, and where that was, if it can be seen.
+    Failed(io::Error, Option<Trouble>),
+    /// The source cannot read all of these, by its inode numbers.
+    Unreadable(Vec<u64>),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Broken::Failed(error, None)
+    }
+}
+
+/// See the module.
+pub struct Rehearsal<'a, L: Leg> {
+    /// The source, and in the other's place what is filled.
+    legs: &'a PerLeg<Arc<L>>,
+    source: LegId,
+    host: &'a dyn RehearsalHost,
+    progress: &'a Progress,
+    pairs: Pairs,
+}
+
+impl<'a, L: Leg> Rehearsal<'a, L> {
+    /// Does nothing yet.
+    pub fn new(
+        legs: &'a PerLeg<Arc<L>>,
+        source: LegId,
+        host: &'a dyn RehearsalHost,
+        progress: &'a Progress,
+    ) -> Self {
+        Rehearsal { legs, source, host, progress, pairs: Pairs::default() }
+    }
+
+    /// Makes equal what is in `touched`, which the caller has taken out of what is noted. Both directories are
+    /// durable when it is done.
+    pub fn pass(&mut self, touched: Touched, pace: Pace) -> Result<Outcome, Broken> {
+        let bitmap = scratch(self.source)?;
+        let host = PassHost { host: self.host, pace };
+        let resync = Resync::new(self.legs, &bitmap, self.source, Scope::Dirty, &host, self.progress);
+        self.progress.set_active(true);
+        let mut at = None;
+        let named = self.names_and_metadata(&resync, &host, touched, &mut at);
+        let outcome = named.and_then(|named| if named == Outcome::Done { resync.data() } else { Ok(named) });
+        match outcome {
+            Ok(Outcome::Incomplete) => Err(Broken::Unreadable(resync.unreadable())),
+            Ok(outcome) => Ok(outcome),
+            Err(error) => {
+                let trouble = resync.trouble().or_else(|| super::trouble::find(resync.sides(), at.as_ref()));
+                Err(Broken::Failed(error, trouble))
+            }
+        }
+    }
+
+    fn names_and_metadata(
+        &mut self,
+        resync: &Resync<'_, L>,
+        host: &PassHost<'_>,
+        touched: Touched,
+        at: &mut Option<PerLeg<Identity>>,
+    ) -> io::Result<Outcome> {
+        let mut run = Run::new(resync.sides(), resync.bitmap, resync.host, resync.progress)?;
+        run.rehearses = Some(Rehearses { moves: host.source_moves(), noted: self.host.noted() });
+        run.everything = touched.is_everything();
+        run.pairs = std::mem::take(&mut self.pairs);
+        touched.into_objects().for_each(|one| run.add_touched(one));
+        let named = run.list_dirty().and_then(|()| run.names_and_metadata(host));
+        self.pairs = std::mem::take(&mut run.pairs);
+        *at = run.at;
+        if named? == Outcome::Stopped {
+            return Ok(Outcome::Stopped);
+        }
+        *resync.pending.lock() = run.finish()?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// What a [`Run`] has to know.
+#[derive(Clone, Copy)]
+pub(super) struct Rehearses<'r> {
+    /// The source is in use.
+    moves: bool,
+    noted: &'r Mutex<Touched>,
+}
+
+impl<L: Leg> Run<'_, L> {
+    fn add_touched(&mut self, one: One) {
+        let source = self.sides.source;
+        let there = self.pairs.partner(source, &one.identity).unwrap_or(Identity::UNKNOWN);
+        let ids = self.sides.pair(one.identity, there);
+        let mut kinds = Kinds::METADATA;
+        if let Some(names) = one.names {
+            kinds = kinds | Kinds::ENTRIES;
+            if let Names::These(these) = names {
+                self.only.insert(ids, these.into());
+            }
+        }
+        self.add(Object { slots: Vec::new(), ids, kinds, data: one.data, born_since: None });
+    }
+
+    /// Whether the source is changed by others meanwhile.
+    pub fn moves(&self) -> bool {
+        self.rehearses.is_some_and(|rehearses| rehearses.moves)
+    }
+
+    /// That somebody has changed the source under our hands is no error: that part of the object is looked at again.
+    pub fn or_again(&self, ids: &PerLeg<Identity>, part: Part<'_>, done: io::Result<()>) -> io::Result<()> {
+        match (done, self.rehearses) {
+            (Err(error), Some(Rehearses { moves: true, noted })) if has_moved(&error) => {
+                noted.lock().note(ids[self.sides.source], part);
+                Ok(())
+            }
+            (done, _) => done,
+        }
+    }
+
+    /// All that was to be done for this object is to be done again.
+    pub fn again(&self, object: &Object) {
+        let Some(Rehearses { noted, .. }) = self.rehearses else { return };
+        let (mut noted, identity) = (noted.lock(), object.ids[self.sides.source]);
+        noted.note(identity, Part::Metadata);
+        object.data.iter().for_each(|range| noted.note(identity, Part::Data(range)));
+        if object.kinds.contains(Kinds::ENTRIES) {
+            noted.note(identity, Part::Names);
+        }
+    }
+}
+
+/// Whether an error may be what a change by somebody else looks like.
+fn has_moved(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ENOENT
+                | libc::ESTALE
+                | libc::ENOTDIR
+                | libc::EISDIR
+                | libc::EEXIST
+                | libc::ENOTEMPTY
+                | libc::ELOOP
+                | libc::EINVAL
+                | libc::EAGAIN
+        )
+    )
+}
+
+/// Stands between a pass and the mirror.
+struct PassHost<'h> {
+    host: &'h dyn RehearsalHost,
+    pace: Pace,
+}
+
+impl Host for PassHost<'_> {
+    fn settle_and_sync(&self, _: &[IdleSlot]) -> io::Result<()> {
+        Err(errno(libc::EBUSY))
+    }
+
+    fn copy_failed(&self, _: CopyId, error: &io::Error) -> io::Result<()> {
+        Err(errno(error.raw_os_error().unwrap_or(libc::EIO)))
+    }
+}
+
+impl ResyncHost for PassHost<'_> {
+    /// On no lock: who changes the file meanwhile notes it, and it is copied again.
+    fn with_object(&self, identity: &Identity, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<bool> {
+        match work() {
+            Err(error) if self.source_moves() && has_moved(&error) => {
+                self.host.noted().lock().note(*identity, Part::Data(0..u64::MAX));
+                Ok(false)
+            }
+            done => done.map(|()| true),
+        }
+    }
+
+    fn stop_requested(&self) -> bool {
+        self.host.stop_requested()
+    }
+
+    fn source_moves(&self) -> bool {
+        self.pace != Pace::Still
+    }
+
+    fn user_operations(&self) -> u64 {
+        // What was touched meanwhile has to become less.
+        if self.pace == Pace::GivingWay { self.host.user_operations() } else { 0 }
+    }
+}
+
+/// A bitmap of which nothing outlives the pass.
+fn scratch(source: LegId) -> io::Result<Bitmap> {
+    let chunk = ChunkSize::default();
+    let image = Bitmap::create_image(Uuid::nil(), MIN_SLOTS, chunk);
+    let copies = Copies::Single(Box::new(Nowhere(image)));
+    let expect = Expect { mirror: Uuid::nil(), slots: MIN_SLOTS, chunk, file: Uuid::nil(), stale: None };
+    let loaded = copies.load(&expect);
+    Bitmap::new(copies, loaded, source)
+}
+
+/// The file of such a bitmap.
+struct Nowhere(Vec<u8>);
+
+impl PageStore for Nowhere {
+    fn read_all(&self) -> io::Result<Vec<u8>> {
+        Ok(self.0.clone())
+    }
+
+    fn write(&self, _: PageIndex, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
