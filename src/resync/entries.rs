@@ -16,7 +16,7 @@ use super::spans::Spans;
 use super::{Sides, gone_is_none, metadata, rename_to_free};
 use crate::bitmap::WriteIntent;
 use crate::error::errno;
-use crate::legs::{Identity, Keeps, Kind, Leg, PerLeg, Stat, Timestamp};
+use crate::legs::{Identity, Keeps, Kind, Leg, LegId, PerLeg, Stat, Timestamp};
 
 /// Files up to this many bytes are copied under the name's own intent; longer ones get a slot, and
 /// their data follows behind the mount.
@@ -102,7 +102,7 @@ impl<L: Leg> Run<'_, L> {
             self.list(Dir { ids, slot: dir.slot, since: None, whole: false });
             return Ok(());
         }
-        let born = was_born_since(&wanted.stat, dir.since);
+        let born = self.were_born_since((&wanted.stat, &found.stat), dir.since);
         if born && wanted.stat.kind == Kind::Directory {
             self.list(Dir { ids, whole: false, ..dir });
         }
@@ -119,6 +119,27 @@ impl<L: Leg> Run<'_, L> {
             metadata::equalize(self.sides, intent, &s_node, &t_node)?;
         }
         Ok(())
+    }
+
+    /// Whether one of two objects under a name may have been changed under the slot of the directory that it was
+    /// born in. If that is the target's, the source has lost it, and has what lay there before.
+    ///
+    /// FAIL-SAFE: the slot has watermarks, so both legs told births then. Where one does not any more, it is not
+    /// known what was born when.
+    fn were_born_since(&self, (wanted, found): (&Stat, &Stat), since: Option<PerLeg<Timestamp>>) -> bool {
+        let births = self.sides.pair(wanted.btime, found.btime);
+        let on = |leg: LegId| since.is_some_and(|since| births[leg].is_none_or(|born| born >= since[leg]));
+        #[cfg(feature = "simulation")]
+        {
+            use crate::sim::scheduler::{Rule, breaks};
+            if breaks(Rule::BornCompared) {
+                return false;
+            }
+            if breaks(Rule::EitherBirth) {
+                return on(self.sides.source);
+            }
+        }
+        LegId::ALL.into_iter().any(on)
     }
 
     /// All data of a file whose metadata are not yet equal.
@@ -267,16 +288,6 @@ impl<L: Leg> Run<'_, L> {
         }
         self.pairs.insert(ids);
     }
-}
-
-/// Whether something may have been changed under the slot of the directory that it was born in. Without a
-/// birth time nothing is covered so.
-fn was_born_since(stat: &Stat, since: Option<Timestamp>) -> bool {
-    #[cfg(feature = "simulation")]
-    if crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::BornCompared) {
-        return false;
-    }
-    stat.btime.zip(since).is_some_and(|(born, since)| born >= since)
 }
 
 /// Whether the data of two corresponding files can differ without a slot that says so.

@@ -9,7 +9,7 @@ use super::copy::Copier;
 use super::data::Pending;
 use super::pairs::Pairs;
 use super::places;
-use super::plan::{Object, gather, settle};
+use super::plan::{Object, earliest, gather, settle};
 use super::progress::Progress;
 use super::spans::Spans;
 use super::{Outcome, Resync, ResyncHost, Scope, Sides, metadata};
@@ -24,8 +24,8 @@ pub(super) struct Dir {
     pub ids: PerLeg<Identity>,
     /// The slot that covers its changes.
     pub slot: SlotIndex,
-    /// And all of what was born in it on the source then or later.
-    pub since: Option<Timestamp>,
+    /// And all of what was born in it then or later, as either leg tells it.
+    pub since: Option<PerLeg<Timestamp>>,
     /// That slot stands for all that lies in it, too.
     pub whole: bool,
 }
@@ -53,8 +53,8 @@ pub(super) struct Run<'r, L: Leg> {
     pub at: Option<PerLeg<Identity>>,
     /// Grows while it is walked.
     pub dirs: Vec<Dir>,
-    /// The directories in `dirs`, each with the earliest birth from which on all is compared.
-    listed: HashMap<PerLeg<Identity>, Option<Timestamp>>,
+    /// The directories in `dirs`, each with the earliest births from which on all is compared.
+    listed: HashMap<PerLeg<Identity>, Option<PerLeg<Timestamp>>>,
     /// Slots that tell nothing: they contradict each other.
     puzzling: Vec<SlotIndex>,
 }
@@ -140,9 +140,8 @@ impl<'r, L: Leg> Run<'r, L> {
         for at in 0..self.objects.len() {
             let object = &self.objects[at];
             if object.kinds.contains(Kinds::ENTRIES) {
-                let since = object.born_since.map(|births| births[self.sides.source]);
                 let whole = object.kinds.contains(Kinds::CHILDREN);
-                self.list(Dir { ids: object.ids, slot: object.slots[0], since, whole });
+                self.list(Dir { ids: object.ids, slot: object.slots[0], since: object.born_since, whole });
             }
         }
         Ok(())
@@ -277,13 +276,11 @@ impl<'r, L: Leg> Run<'r, L> {
 
     /// Puts a directory on the list, if it is not there, or is there and less of what is in it is compared.
     pub fn list(&mut self, dir: Dir) {
-        let covers = |listed: &Option<Timestamp>| match (listed, dir.since) {
-            (Some(listed), Some(since)) => *listed <= since,
-            (listed, since) => listed.is_some() || since.is_none(),
-        };
-        if !self.listed.get(&dir.ids).is_some_and(covers) {
-            self.listed.insert(dir.ids, dir.since);
-            self.dirs.push(dir);
+        let listed = self.listed.get(&dir.ids).copied();
+        let since = earliest(listed.flatten(), dir.since);
+        if listed != Some(since) {
+            self.listed.insert(dir.ids, since);
+            self.dirs.push(Dir { since, ..dir });
         }
     }
 

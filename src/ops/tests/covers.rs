@@ -10,6 +10,7 @@ use crate::inode::{Fh, Ino};
 use crate::legs::simulated::{Call, SimLeg};
 use crate::legs::{LegId, Make, RenameMode, Timestamp};
 use crate::ops::{Mirror, SetAttr, SetTime};
+use crate::sim::rng::Rng;
 
 const TEXT: &[u8] = b"as it was written";
 
@@ -20,8 +21,12 @@ fn mkdir(mirror: &Mirror<SimLeg>, dir: Ino, name: &str) -> Ino {
 
 /// A new file, written to, with times that tell nothing.
 fn file(mirror: &Mirror<SimLeg>, dir: Ino, name: &str) -> (Ino, Fh) {
+    file_of(mirror, dir, name, TEXT)
+}
+
+fn file_of(mirror: &Mirror<SimLeg>, dir: Ino, name: &str, text: &[u8]) -> (Ino, Fh) {
     let (found, fh) = mirror.create(dir, OsStr::new(name), 0o644, NOBODY, libc::O_RDWR).unwrap();
-    assert_eq!(mirror.write(fh, TEXT, 0, false).unwrap(), TEXT.len());
+    assert_eq!(mirror.write(fh, text, 0, false).unwrap(), text.len());
     let time = Some(SetTime::At(Timestamp { secs: 7, nanos: 0 }));
     let times = SetAttr { atime: time, mtime: time, ..SetAttr::default() };
     mirror.setattr(found.attr.ino, &times, Some(fh), CALLER).unwrap();
@@ -219,6 +224,69 @@ fn what_was_covered_in_the_last_mount_may_move_in_the_next() {
         let dir = mirror.lookup(Ino::ROOT, OsStr::new("a")).unwrap().attr.ino;
         assert_eq!(mirror.lookup(Ino::ROOT, OsStr::new("elsewhere")).unwrap().attr.ino, elsewhere);
         mirror.rename(dir, OsStr::new("f"), elsewhere, OsStr::new("f"), RenameMode::NoReplace).unwrap();
+        world.cut_power(mirror, seed);
+        let mirror = world.mount();
+        mirror.resync();
+        world.unmount(mirror);
+        assert_eq!(world.tree(LegId::A), world.tree(LegId::B), "seed {seed}");
+    }
+}
+
+/// What a leg that lost the removal has under the name is older than the watermark, and tells nothing: what the other
+/// one has there does.
+#[test]
+fn what_took_the_name_of_something_older_is_made_equal_whichever_leg_has_lost_it() {
+    for seed in 0..300 {
+        let world = World::new();
+        let mirror = world.mount();
+        let dir = mkdir(&mirror, Ino::ROOT, "a");
+        mkdir(&mirror, dir, "d");
+        let (_, fh) = file_of(&mirror, dir, "f", b"as it was BEFORE.");
+        mirror.release(fh);
+        mkdir(&mirror, dir, "younger");
+        sweep(&mirror);
+        assert_eq!(slots(&mirror), 0);
+        mirror.unlink(dir, OsStr::new("f")).unwrap();
+        let (_, fh) = file(&mirror, dir, "f");
+        mirror.fsync(fh, false).unwrap();
+        mirror.rmdir(dir, OsStr::new("d")).unwrap();
+        let inner = mkdir(&mirror, mkdir(&mirror, dir, "d"), "e");
+        file(&mirror, inner, "g");
+        world.cut_power(mirror, seed);
+        let mirror = world.mount();
+        mirror.resync();
+        world.unmount(mirror);
+        assert_eq!(world.tree(LegId::A), world.tree(LegId::B), "seed {seed}");
+    }
+}
+
+/// Nobody's clock has to be right, and births may be as coarse as they like.
+#[test]
+fn clocks_that_step_and_coarse_births_lose_nothing() {
+    for seed in 0..300 {
+        let world = World::new();
+        let mirror = world.mount();
+        let dir = mkdir(&mirror, Ino::ROOT, "a");
+        older_file(&mirror, dir, "old");
+        let elsewhere = elsewhere(&mirror);
+        let leg = LegId::ALL[seed as usize % 2];
+        world.coarse_births(leg, 64);
+        world.coarse_births(leg.other(), 3);
+        let mut rng = Rng::new(seed);
+        for number in 0..6 {
+            let inner = mkdir(&mirror, dir, &format!("d{number}"));
+            world.step_clock(leg, rng.below(101) as i64 - 50);
+            let (_, fh) = file(&mirror, inner, "f");
+            mirror.release(fh);
+            if rng.one_in(2) {
+                let name = format!("g{number}");
+                let to = (elsewhere, OsStr::new(&name));
+                mirror.rename(inner, OsStr::new("f"), to.0, to.1, RenameMode::NoReplace).unwrap();
+            }
+        }
+        if rng.one_in(2) {
+            mirror.rename(dir, OsStr::new("d3"), elsewhere, OsStr::new("d"), RenameMode::NoReplace).unwrap();
+        }
         world.cut_power(mirror, seed);
         let mirror = world.mount();
         mirror.resync();
