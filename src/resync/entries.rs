@@ -204,8 +204,12 @@ impl<L: Leg> Run<'_, L> {
         let s_node = s.child(sd, name)?;
         match self.counterpart(&s_node, &wanted)? {
             Some(node) => {
+                let stats = (&wanted.stat, &t.stat(&node)?);
+                let certain = self.known(&wanted.identity).is_none_or(|at| self.objects[at].is_certain());
+                // What has the number of an object that is gone passes for it, and has no slot of its own.
+                let born = !certain && self.were_born_since(stats, self.born_since);
                 self.move_in(intent, &node, (td, name))?;
-                if self.everything { self.look_into(&wanted) } else { Ok(()) }
+                if self.everything || born { self.look_into(intent, &wanted) } else { Ok(()) }
             }
             None => {
                 self.build(intent, &s_node, &wanted, name, batch)?;
@@ -257,27 +261,27 @@ impl<L: Leg> Run<'_, L> {
 
     /// What has been put under its name was not met there while names were parked, so nothing about it
     /// was compared: its slots, if it has any, need not name all that differs.
-    fn look_into(&mut self, wanted: &Child) -> io::Result<()> {
+    fn look_into(&mut self, intent: &WriteIntent<'_>, wanted: &Child) -> io::Result<()> {
         let source = self.sides.source;
         let Some(partner) = self.pairs.partner(source, &wanted.identity) else { return Ok(()) };
         let ids = self.sides.pair(wanted.identity, partner);
-        match (wanted.stat.kind, self.root) {
-            (Kind::File, _) if self.want_data(ids)? => Ok(()),
-            (Kind::File, Some(root)) => {
+        match wanted.stat.kind {
+            Kind::File if self.want_data(ids)? => {}
+            Kind::File => {
                 let (Some(s_node), Some(t_node)) = self.sides.find_both(&ids)? else { return Ok(()) };
-                let intent = self.bitmap.hold(root);
-                self.copy_data(&intent, (&s_node, &t_node), self.sides.s.stat(&s_node)?.size)?;
-                metadata::equalize(self.sides, &intent, &s_node, &t_node)
+                self.copy_data(intent, (&s_node, &t_node), self.sides.s.stat(&s_node)?.size)?;
+                metadata::equalize(self.sides, intent, &s_node, &t_node)?;
             }
-            (Kind::Directory, Some(slot)) => {
-                self.list(Dir { ids, slot, since: None, whole: false });
-                Ok(())
+            Kind::Directory => {
+                let known = self.known(&wanted.identity).map(|at| self.slot_of(&self.objects[at]));
+                let slot = self.root.or(known).unwrap_or_else(|| self.any_slot());
+                self.list(Dir { ids, slot, since: self.born_since, whole: false });
             }
             _ => {
                 self.known_or_new(ids);
-                Ok(())
             }
         }
+        Ok(())
     }
 
     /// What the target's object is from now on: `identity` was made for the source's `wanted`.

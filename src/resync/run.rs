@@ -48,6 +48,8 @@ pub(super) struct Run<'r, L: Leg> {
     /// The slot of the leg's own directory, when everything is compared.
     pub root: Option<SlotIndex>,
     pub objects: Vec<Object>,
+    /// The earliest watermark of any slot: what was born before is covered by none.
+    pub born_since: Option<PerLeg<Timestamp>>,
     by_source: HashMap<u64, Vec<usize>>,
     /// What is being worked on.
     pub at: Option<PerLeg<Identity>>,
@@ -113,6 +115,7 @@ impl<'r, L: Leg> Run<'r, L> {
             inside: None,
             root: None,
             objects: Vec::new(),
+            born_since: None,
             by_source: HashMap::new(),
             at: None,
             dirs: Vec::new(),
@@ -292,6 +295,7 @@ impl<'r, L: Leg> Run<'r, L> {
 
     /// Makes an object known.
     pub fn add(&mut self, object: Object) {
+        self.born_since = earliest(self.born_since, object.born_since);
         let ino = object.ids[self.sides.source].ino;
         self.by_source.entry(ino).or_default().push(self.objects.len());
         self.objects.push(object);
@@ -392,7 +396,7 @@ impl<'r, L: Leg> Run<'r, L> {
         self.bitmap.hold(dir.slot)
     }
 
-    fn slot_of(&self, object: &Object) -> SlotIndex {
+    pub fn slot_of(&self, object: &Object) -> SlotIndex {
         object
             .slots
             .first()
@@ -402,7 +406,7 @@ impl<'r, L: Leg> Run<'r, L> {
     }
 
     /// A slot that is dirty, to cover what is no part of the mirror.
-    fn any_slot(&self) -> SlotIndex {
+    pub fn any_slot(&self) -> SlotIndex {
         self.root.unwrap_or_else(|| self.slot_of(&self.objects[0]))
     }
 

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::world::{CALLER, NOBODY, World, sweep};
-use crate::bitmap::Kinds;
+use crate::bitmap::{ChunkSize, Kinds};
 use crate::inode::{Fh, Ino};
 use crate::legs::simulated::{Call, SimLeg};
 use crate::legs::{LegId, Make, RenameMode, Timestamp};
@@ -257,6 +257,36 @@ fn what_took_the_name_of_something_older_is_made_equal_whichever_leg_has_lost_it
         mirror.resync();
         world.unmount(mirror);
         assert_eq!(world.tree(LegId::A), world.tree(LegId::B), "seed {seed}");
+    }
+}
+
+/// A daemon that may not use handles takes what has the number of an object that is gone for that object, if one that
+/// may has marked it.
+#[test]
+fn what_has_the_number_of_something_marked_and_gone_is_compared_for_its_birth() {
+    for leg in LegId::ALL {
+        let mut world = World::new();
+        let mirror = world.mount();
+        let dir = mkdir(&mirror, Ino::ROOT, "a");
+        let (old, fh) = file(&mirror, dir, "old");
+        let behind = ChunkSize::MIN.bytes();
+        mirror.write(fh, TEXT, behind, false).unwrap();
+        sweep(&mirror);
+        mirror.write(fh, TEXT, behind, false).unwrap();
+        mirror.release(fh);
+        mirror.unlink(dir, OsStr::new("old")).unwrap();
+        mirror.forget(old, 1);
+        // The first of the next two gets the old number on one leg, the second on the other.
+        world.take_number(leg);
+        file(&mirror, dir, "f");
+        world.take_number(leg);
+        file_of(&mirror, dir, "g", b"another's content");
+        world.kill(mirror);
+        world.handles = false;
+        let mirror = world.mount();
+        mirror.resync();
+        world.unmount(mirror);
+        world.assert_equal();
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::bitmap::{Bitmap, ChunkSize, Copies, Expect, PAGE_SIZE, PageIndex, PageStore};
 use crate::inode::{Fh, Ino};
-use crate::legs::simulated::image::{Change, ROOT};
+use crate::legs::simulated::image::{Body, Change, ROOT};
 use crate::legs::simulated::{Call, SimDisk, SimLeg};
 use crate::legs::{Creator, Kind, Leg, LegId, OpenMode, PerLeg, Timestamp};
 use crate::ops::{Caller, Mirror, Options, Parts, Returning};
@@ -240,6 +240,18 @@ impl World {
         drop(mirror);
         let mut rng = crate::sim::rng::Rng::new(seed);
         LegId::ALL.into_iter().for_each(|leg| self.disks[leg].survive_power_cut(&mut rng));
+    }
+
+    /// Something beside the mirror's own files takes the inode number that is free on that leg, or gives it back.
+    pub fn take_number(&self, leg: LegId) {
+        let mut disk = self.disks[leg].lock();
+        let state = disk.live().entry(&(ROOT, ".mirrorfs".into())).unwrap();
+        let place = (state, "number".into());
+        if disk.live().entry(&place).is_some() {
+            return disk.apply(Change::Unlink { place });
+        }
+        let (id, object) = disk.new_object(Body::File(Default::default()), 0o600, (0, 0));
+        disk.apply(Change::Make { place, id, object: Arc::new(object) });
     }
 
     /// The clock of a leg is put back, or forward, by so many of its ticks.
