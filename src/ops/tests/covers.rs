@@ -364,6 +364,34 @@ fn what_was_born_before_is_not_compared() {
     world.assert_equal();
 }
 
+/// All that a recovery has built was born late on that leg.
+#[test]
+fn what_was_built_on_a_new_leg_is_not_compared_either() {
+    for leg in LegId::ALL {
+        let mut world = World::new();
+        let mirror = world.mount();
+        let dir = mkdir(&mirror, Ino::ROOT, "a");
+        for number in 0..10 {
+            let (_, fh) = file(&mirror, dir, &format!("old{number}"));
+            mirror.release(fh);
+        }
+        sweep(&mirror);
+        mirror.take_out(leg).unwrap();
+        mirror.let_go(leg);
+        world.replace(&mirror, leg);
+        world.step_clock(leg, 10_000_000);
+        mirror.resync();
+        sweep(&mirror);
+        file(&mirror, Ino::ROOT, "new");
+        world.kill(mirror);
+        let mirror = world.mount();
+        mirror.resync();
+        assert_eq!(mirror.progress().report().bytes_read, 2 * TEXT.len() as u64);
+        world.unmount(mirror);
+        world.assert_equal();
+    }
+}
+
 #[test]
 fn the_times_of_what_is_covered_are_alike_before_it_is_cleared() {
     let world = World::new();
