@@ -260,6 +260,9 @@ impl<L: Leg> Mirror<L> {
             Err(error) => return Err(failed(&resync, error)),
             Ok(_) => {}
         }
+        // What the resync has built was born after all that had been seen, and is covered by nothing.
+        let birth = |leg: LegId| legs[leg].birth_now().ok().flatten();
+        self.bitmap.note_births(PerLeg::from_fn(birth));
         self.gate.open();
         match resync.data() {
             Ok(Outcome::Stopped) => return Ok(()),

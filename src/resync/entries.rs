@@ -17,7 +17,7 @@ use super::touched::Part;
 use super::{Sides, gone_is_none, metadata, rename_to_free};
 use crate::bitmap::WriteIntent;
 use crate::error::errno;
-use crate::legs::{Identity, Keeps, Kind, Leg, PerLeg, Stat, Timestamp};
+use crate::legs::{Identity, Keeps, Kind, Leg, LegId, PerLeg, Stat, Timestamp};
 
 /// Files up to this many bytes are copied under the name's own intent; longer ones get a slot, and
 /// their data follows behind the mount.
@@ -119,7 +119,7 @@ impl<L: Leg> Run<'_, L> {
             self.list(Dir { ids, slot: dir.slot, since: None, whole: false });
             return Ok(());
         }
-        let born = was_born_since(&wanted.stat, dir.since);
+        let born = self.were_born_since((&wanted.stat, &found.stat), dir.since);
         if born && wanted.stat.kind == Kind::Directory {
             self.list(Dir { ids, whole: false, ..dir });
         }
@@ -136,6 +136,27 @@ impl<L: Leg> Run<'_, L> {
             metadata::equalize(self.sides, intent, &s_node, &t_node)?;
         }
         Ok(())
+    }
+
+    /// Whether one of two objects under a name may have been changed under the slot of the directory that it was
+    /// born in. If that is the target's, the source has lost it, and has what lay there before.
+    ///
+    /// FAIL-SAFE: the slot has watermarks, so both legs told births then. Where one does not any more, it is not
+    /// known what was born when.
+    fn were_born_since(&self, (wanted, found): (&Stat, &Stat), since: Option<PerLeg<Timestamp>>) -> bool {
+        let births = self.sides.pair(wanted.btime, found.btime);
+        let on = |leg: LegId| since.is_some_and(|since| births[leg].is_none_or(|born| born >= since[leg]));
+        #[cfg(feature = "simulation")]
+        {
+            use crate::sim::scheduler::{Rule, breaks};
+            if breaks(Rule::BornCompared) {
+                return false;
+            }
+            if breaks(Rule::EitherBirth) {
+                return on(self.sides.source);
+            }
+        }
+        LegId::ALL.into_iter().any(on)
     }
 
     /// All data of a file whose metadata are not yet equal.
@@ -201,10 +222,14 @@ impl<L: Leg> Run<'_, L> {
         let s_node = self.source_child(sd, name, &wanted)?;
         match self.counterpart(&s_node, &wanted)? {
             Some(node) => {
+                let stats = (&wanted.stat, &t.stat(&node)?);
+                let certain = self.known(&wanted.identity).is_none_or(|at| self.objects[at].is_certain());
+                // What has the number of an object that is gone passes for it, and has no slot of its own.
+                let born = !certain && self.were_born_since(stats, self.born_since);
                 self.move_in(intent, &node, (td, name))?;
                 // By its number alone it may be taken for another one that had it before.
                 let by_number = self.rehearses.is_some() && wanted.identity.handle.is_none();
-                if self.everything || by_number { self.look_into(&wanted) } else { Ok(()) }
+                if self.everything || born || by_number { self.look_into(intent, &wanted) } else { Ok(()) }
             }
             None => {
                 self.build(intent, &s_node, &wanted, name, batch)?;
@@ -267,27 +292,27 @@ impl<L: Leg> Run<'_, L> {
 
     /// What has been put under its name was not met there while names were parked, so nothing about it
     /// was compared: its slots, if it has any, need not name all that differs.
-    fn look_into(&mut self, wanted: &Child) -> io::Result<()> {
+    fn look_into(&mut self, intent: &WriteIntent<'_>, wanted: &Child) -> io::Result<()> {
         let source = self.sides.source;
         let Some(partner) = self.pairs.partner(source, &wanted.identity) else { return Ok(()) };
         let ids = self.sides.pair(wanted.identity, partner);
-        match (wanted.stat.kind, self.root) {
-            (Kind::File, _) if self.want_data(ids)? => Ok(()),
-            (Kind::File, Some(root)) => {
+        match wanted.stat.kind {
+            Kind::File if self.want_data(ids)? => {}
+            Kind::File => {
                 let (Some(s_node), Some(t_node)) = self.sides.find_both(&ids)? else { return Ok(()) };
-                let intent = self.bitmap.hold(root);
-                self.copy_data(&intent, (&s_node, &t_node), self.sides.s.stat(&s_node)?.size)?;
-                metadata::equalize(self.sides, &intent, &s_node, &t_node)
+                self.copy_data(intent, (&s_node, &t_node), self.sides.s.stat(&s_node)?.size)?;
+                metadata::equalize(self.sides, intent, &s_node, &t_node)?;
             }
-            (Kind::Directory, Some(slot)) => {
-                self.list(Dir { ids, slot, since: None, whole: false });
-                Ok(())
+            Kind::Directory => {
+                let known = self.known(&wanted.identity).map(|at| self.slot_of(&self.objects[at]));
+                let slot = self.root.or(known).unwrap_or_else(|| self.any_slot());
+                self.list(Dir { ids, slot, since: self.born_since, whole: false });
             }
             _ => {
                 self.known_or_new(ids);
-                Ok(())
             }
         }
+        Ok(())
     }
 
     /// What the target's object is from now on: `identity` was made for the source's `wanted`.
@@ -298,16 +323,6 @@ impl<L: Leg> Run<'_, L> {
         }
         self.pairs.insert(ids);
     }
-}
-
-/// Whether something may have been changed under the slot of the directory that it was born in. Without a
-/// birth time nothing is covered so.
-fn was_born_since(stat: &Stat, since: Option<Timestamp>) -> bool {
-    #[cfg(feature = "simulation")]
-    if crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::BornCompared) {
-        return false;
-    }
-    stat.btime.zip(since).is_some_and(|(born, since)| born >= since)
 }
 
 /// Whether the data of two corresponding files can differ without a slot that says so.

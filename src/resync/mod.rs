@@ -17,7 +17,9 @@
 //! modification time differs. This bounds the work by the number of names in dirty directories.
 //!
 //! What was born since the watermark of a directory's slot may have been written to without a slot of its own.
-//! It is compared whatever its length and times are, and so is what is in it, if it is a directory.
+//! It is compared whatever its length and times are, and so is what is in it, if it is a directory. That the
+//! target's object was born since is enough: the source may have lost that one, and have back what had its name
+//! before, which tells nothing.
 //!
 //! A name that is in the source's directory and not in the target's belongs to an object that was moved
 //! (it has a slot, so its counterpart is known and is moved too, whatever its size), or to one that
@@ -253,8 +255,8 @@ impl<'a, L: Leg> Sides<'a, L> {
         ids.iter().for_each(|(leg, identity)| self.leg(leg).let_go(identity));
     }
 
-    /// The two identities of one object, by leg.
-    fn pair(&self, s: Identity, t: Identity) -> PerLeg<Identity> {
+    /// What the source and the target have, by leg.
+    fn pair<T: Copy>(&self, s: T, t: T) -> PerLeg<T> {
         PerLeg::from_fn(|leg| if leg == self.source { s } else { t })
     }
 

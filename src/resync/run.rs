@@ -11,7 +11,7 @@ use super::copy::Copier;
 use super::data::Pending;
 use super::pairs::Pairs;
 use super::places;
-use super::plan::{Object, gather, settle};
+use super::plan::{Object, earliest, gather, settle};
 use super::progress::Progress;
 use super::rehearsal::Rehearses;
 use super::spans::Spans;
@@ -28,8 +28,8 @@ pub(super) struct Dir {
     pub ids: PerLeg<Identity>,
     /// The slot that covers its changes.
     pub slot: SlotIndex,
-    /// And all of what was born in it on the source then or later.
-    pub since: Option<Timestamp>,
+    /// And all of what was born in it then or later, as either leg tells it.
+    pub since: Option<PerLeg<Timestamp>>,
     /// That slot stands for all that lies in it, too.
     pub whole: bool,
 }
@@ -57,6 +57,8 @@ pub(super) struct Run<'r, L: Leg> {
     /// The names to be looked at, of directories of which not all are.
     pub only: HashMap<PerLeg<Identity>, Rc<BTreeSet<OsString>>>,
     pub objects: Vec<Object>,
+    /// The earliest watermark of any slot: what was born before is covered by none.
+    pub born_since: Option<PerLeg<Timestamp>>,
     by_source: HashMap<u64, Vec<usize>>,
     /// How many objects have been built.
     pub built: u64,
@@ -64,8 +66,8 @@ pub(super) struct Run<'r, L: Leg> {
     pub at: Option<PerLeg<Identity>>,
     /// Grows while it is walked.
     pub dirs: Vec<Dir>,
-    /// The directories in `dirs`, each with the earliest birth from which on all is compared.
-    listed: HashMap<PerLeg<Identity>, Option<Timestamp>>,
+    /// The directories in `dirs`, each with the earliest births from which on all is compared.
+    listed: HashMap<PerLeg<Identity>, Option<PerLeg<Timestamp>>>,
     /// Slots that tell nothing: they contradict each other.
     puzzling: Vec<SlotIndex>,
 }
@@ -126,6 +128,7 @@ impl<'r, L: Leg> Run<'r, L> {
             rehearses: None,
             only: HashMap::new(),
             objects: Vec::new(),
+            born_since: None,
             by_source: HashMap::new(),
             built: 0,
             at: None,
@@ -159,10 +162,9 @@ impl<'r, L: Leg> Run<'r, L> {
         for at in 0..self.objects.len() {
             let object = &self.objects[at];
             if object.kinds.contains(Kinds::ENTRIES) {
-                let since = object.born_since.map(|births| births[self.sides.source]);
                 let whole = object.kinds.contains(Kinds::CHILDREN);
                 let slot = self.slot_of(object);
-                self.list(Dir { ids: object.ids, slot, since, whole });
+                self.list(Dir { ids: object.ids, slot, since: object.born_since, whole });
             }
         }
         Ok(())
@@ -315,13 +317,11 @@ impl<'r, L: Leg> Run<'r, L> {
 
     /// Puts a directory on the list, if it is not there, or is there and less of what is in it is compared.
     pub fn list(&mut self, dir: Dir) {
-        let covers = |listed: &Option<Timestamp>| match (listed, dir.since) {
-            (Some(listed), Some(since)) => *listed <= since,
-            (listed, since) => listed.is_some() || since.is_none(),
-        };
-        if !self.listed.get(&dir.ids).is_some_and(covers) {
-            self.listed.insert(dir.ids, dir.since);
-            self.dirs.push(dir);
+        let listed = self.listed.get(&dir.ids).copied();
+        let since = earliest(listed.flatten(), dir.since);
+        if listed != Some(since) {
+            self.listed.insert(dir.ids, since);
+            self.dirs.push(Dir { since, ..dir });
         }
     }
 
@@ -333,6 +333,7 @@ impl<'r, L: Leg> Run<'r, L> {
 
     /// Makes an object known.
     pub fn add(&mut self, object: Object) {
+        self.born_since = earliest(self.born_since, object.born_since);
         let ino = object.ids[self.sides.source].ino;
         self.by_source.entry(ino).or_default().push(self.objects.len());
         self.objects.push(object);
@@ -433,7 +434,7 @@ impl<'r, L: Leg> Run<'r, L> {
         self.bitmap.hold(dir.slot)
     }
 
-    fn slot_of(&self, object: &Object) -> SlotIndex {
+    pub fn slot_of(&self, object: &Object) -> SlotIndex {
         object
             .slots
             .first()
@@ -443,7 +444,7 @@ impl<'r, L: Leg> Run<'r, L> {
     }
 
     /// A slot that is dirty, to cover what is no part of the mirror.
-    fn any_slot(&self) -> SlotIndex {
+    pub fn any_slot(&self) -> SlotIndex {
         self.root.unwrap_or_else(|| self.slot_of(&self.objects[0]))
     }
 

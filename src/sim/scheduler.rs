@@ -53,6 +53,8 @@ pub enum Rule {
     LockOrder,
     /// A resync compares all that was born since a directory's watermark.
     BornCompared,
+    /// And counts what either leg says was born, not only the source.
+    EitherBirth,
     /// O1: what leaves a directory whose slot stood for it is marked itself before.
     MovedIsWhole,
 }

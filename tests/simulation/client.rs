@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use mirrorfs::inode::{Fh, Ino};
 use mirrorfs::legs::simulated::SimLeg;
-use mirrorfs::legs::{Creator, Kind, Make, RenameMode};
-use mirrorfs::ops::{Caller, Mirror, MirrorState, SetAttr};
+use mirrorfs::legs::{Creator, Kind, Make, RenameMode, Timestamp};
+use mirrorfs::ops::{Caller, Mirror, MirrorState, SetAttr, SetTime};
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sync::{Mutex, MutexGuard, Rank};
 
@@ -64,6 +64,8 @@ pub enum Mix {
     SharedFiles,
     /// Names made and moved between directories.
     Renames,
+    /// Names taken away and given to new objects, whose times tell nothing.
+    Renewals,
 }
 
 /// One client during one mount.
@@ -115,6 +117,7 @@ impl Client {
             Mix::Everything => self.rng.below(32),
             Mix::SharedFiles => 25 + self.rng.below(5),
             Mix::Renames => *self.rng.pick(&[4, 10, 10]),
+            Mix::Renewals => *self.rng.pick(&[0, 4, 7, 9, 10, 10, 13, 17, 24, 30, 32, 32, 32, 32]),
         };
         match what {
             0..=3 => self.create_file(),
@@ -135,6 +138,7 @@ impl Client {
             27..=28 => self.read_shared(),
             29 => self.sync_shared(),
             30 => self.list(),
+            32 => self.renew(),
             _ => self.close(),
         }
     }
@@ -246,7 +250,13 @@ impl Client {
     }
 
     fn make(&mut self, kind: Kind) -> Go {
-        let Some(path) = self.free_path() else { return Go::On };
+        match self.free_path() {
+            Some(path) => self.make_at(path, kind),
+            None => Go::On,
+        }
+    }
+
+    fn make_at(&mut self, path: String, kind: Kind) -> Go {
         let mode = self.mode() & 0o777;
         let id = self.history().new_id();
         let target = if kind == Kind::Symlink { format!("to-{id}") } else { String::new() };
@@ -255,6 +265,7 @@ impl Client {
             let what = match kind {
                 Kind::Directory => Make::Directory { mode },
                 Kind::Symlink => Make::Symlink { target: OsStr::new(&target) },
+                Kind::File => Make::File { mode },
                 kind => Make::Special { kind, mode, rdev: 0 },
             };
             let found = this.within(&path, |dir, name| this.mirror.make(dir, name, what, CREATOR))?;
@@ -287,6 +298,58 @@ impl Client {
                 false => this.mirror.unlink(dir, name),
             })
         })
+    }
+
+    /// Something new gets the name of something old: a file of the same length and times, or a directory with
+    /// something in it.
+    fn renew(&mut self) -> Go {
+        let kind = *self.rng.pick(&[Kind::File, Kind::Directory]);
+        let path = self.any_path(|found| found == kind).map(|(path, _)| path);
+        let old = path.filter(|path| !self.has_entries(path));
+        if let Some(path) = &old {
+            let removed = self.perform(Op::Remove { path: path.clone() }, |this| {
+                this.within(path, |dir, name| match kind {
+                    Kind::Directory => this.mirror.rmdir(dir, name),
+                    _ => this.mirror.unlink(dir, name),
+                })
+            });
+            if removed == Go::Home {
+                return removed;
+            }
+        }
+        let Some(path) = old.or_else(|| self.free_path()) else { return Go::On };
+        match kind {
+            Kind::File => self.timeless_file(path),
+            _ => match self.make_at(path.clone(), kind) {
+                Go::On => self.timeless_file(format!("{path}/c{}-0", self.number)),
+                home => home,
+            },
+        }
+    }
+
+    /// A file of one grain, with a time that all such files have.
+    fn timeless_file(&mut self, path: String) -> Go {
+        if self.make_at(path.clone(), Kind::File) == Go::Home {
+            return Go::Home;
+        }
+        let id = self.history().now().names[&path];
+        let tag = self.memory.new_tag();
+        let op = Op::Write { id, offset: 0, len: GRAIN, tag };
+        let written = self.perform(op, |this| {
+            this.with(&path, |ino| {
+                let fh = this.mirror.open(ino, libc::O_RDWR, ROOT_CALLER)?;
+                let written = this.mirror.write(fh, &filled(tag, GRAIN), 0, false);
+                this.mirror.release(fh);
+                written.map(drop)
+            })
+        });
+        if written == Go::Home {
+            return written;
+        }
+        let time = Some(SetTime::At(Timestamp { secs: 7, nanos: 0 }));
+        let set = SetAttr { atime: time, mtime: time, ..SetAttr::default() };
+        let set = self.with(&path, |ino| self.mirror.setattr(ino, &set, None, ROOT_CALLER).map(drop));
+        self.unless_read_only(set)
     }
 
     fn has_entries(&self, path: &str) -> bool {

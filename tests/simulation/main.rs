@@ -50,7 +50,8 @@ fn whatever_happens_the_legs_become_equal_and_nothing_promised_is_lost() {
     let started = Instant::now();
     let mut total = Counts::default();
     for seed in first.. {
-        match run(Setup::of_seed(seed)) {
+        let setup = if seed.is_multiple_of(4) { Setup::of_births(seed) } else { Setup::of_seed(seed) };
+        match run(setup) {
             Ok(counts) => add(&mut total, counts),
             Err(what) => panic!("seed {seed}: {what}\nreplay: scripts/simulate --seed {seed} --seconds 0"),
         }

@@ -39,6 +39,8 @@ pub struct Setup {
     pub bad_sectors: Option<LegId>,
     /// The bitmap has room for so few slots while a leg is away.
     pub crowded: Option<usize>,
+    /// The legs' clocks step, and births are coarse.
+    pub clocks: bool,
 }
 
 impl Setup {
@@ -53,7 +55,13 @@ impl Setup {
             without: false,
             bad_sectors: None,
             crowded: None,
+            clocks: false,
         }
+    }
+
+    /// One that depends on births.
+    pub fn of_births(seed: u64) -> Setup {
+        Setup { mix: Mix::Renewals, clocks: !seed.is_multiple_of(3), ..Setup::of_seed(seed) }
     }
 }
 
@@ -172,9 +180,17 @@ impl Run {
             mix: self.setup.mix,
             operations: if last { 0 } else { self.rng.below(25) as usize },
             bad_sectors: self.setup.bad_sectors.filter(|_| !last),
+            clocks: self.setup.clocks,
             stop_early: !last && self.rng.one_in(4),
             rng: self.rng.fork(),
         };
+        if self.setup.clocks {
+            for leg in LegId::ALL {
+                let grain = *self.rng.pick(&[1, 3, 50, 1000]);
+                self.world.disk(leg).coarse_births(grain);
+                self.world.disk(leg).step_clock(self.rng.below(400) as i64 - 200);
+            }
+        }
         if last {
             // The disk is replaced by one that can be read: what was left for it must have stayed marked.
             LegId::ALL.into_iter().for_each(|leg| self.world.disk(leg).heal());
@@ -332,6 +348,7 @@ struct Use {
     faults: Vec<Fault>,
     operations: usize,
     bad_sectors: Option<LegId>,
+    clocks: bool,
     stop_early: bool,
     rng: Rng,
 }
@@ -371,6 +388,7 @@ impl Use {
         } else {
             let spoiler = self.bad_sectors.map(|leg| self.spoil(world, &mirror, leg, done.clone()));
             let clients = self.clients(&mirror, memory);
+            let clocks = self.clocks.then(|| self.step_clocks(world, done.clone()));
             let back = self.comes_back.then(|| self.comes_back(world, &mirror));
             clients.into_iter().for_each(Spawned::join);
             if let Some(Err(what)) = back {
@@ -378,7 +396,7 @@ impl Use {
             }
             done.store(true, Ordering::Relaxed);
             sweeper.join();
-            spoiler.into_iter().for_each(Spawned::join);
+            spoiler.into_iter().chain(clocks).for_each(Spawned::join);
             if self.stop_early {
                 mirror.stop();
             }
@@ -409,6 +427,18 @@ impl Use {
                 scheduler::spawn(move || client.work(operations))
             })
             .collect()
+    }
+
+    /// Steps a leg's clock every now and then.
+    fn step_clocks(&mut self, world: &World, done: Arc<AtomicBool>) -> Spawned {
+        let (disks, mut rng) = (LegId::ALL.map(|leg| world.disk(leg)), self.rng.fork());
+        scheduler::spawn(move || {
+            for _ in 0..rng.below(4) {
+                let pauses = rng.below(60);
+                (0..pauses).take_while(|_| !done.load(Ordering::Relaxed)).for_each(|_| scheduler::pause());
+                rng.pick(&disks).step_clock(rng.below(200) as i64 - 100);
+            }
+        })
     }
 
     /// Spoils a sector of some file every now and then, and as often reads it and sees to it that it is mended,

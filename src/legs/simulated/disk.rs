@@ -51,6 +51,8 @@ pub struct Disk {
     free: BTreeSet<u64>,
     bad: Bad,
     now: u64,
+    /// What births are multiples of.
+    birth_grain: u64,
 }
 
 /// Inode number of a root directory, as on ext4.
@@ -86,6 +88,7 @@ impl Disk {
             free: BTreeSet::new(),
             bad: Bad::default(),
             now: clock,
+            birth_grain: 1,
         }
     }
 
@@ -97,6 +100,21 @@ impl Disk {
     /// The time of the last change.
     pub fn now(&self) -> Timestamp {
         moment(self.now)
+    }
+
+    /// When an object is born that is made now.
+    pub fn birth_now(&self) -> Timestamp {
+        moment(self.now - self.now % self.birth_grain)
+    }
+
+    /// See [`SimDisk::step_clock`](super::SimDisk::step_clock).
+    pub fn step_clock(&mut self, ticks: i64) {
+        self.now = self.now.saturating_add_signed(ticks);
+    }
+
+    /// See [`SimDisk::coarse_births`](super::SimDisk::coarse_births).
+    pub fn coarse_births(&mut self, ticks: u64) {
+        self.birth_grain = ticks;
     }
 
     /// Changes the live image; durable when a sync says so, or by chance.
@@ -163,7 +181,7 @@ impl Disk {
     pub fn new_object(&mut self, body: Body, mode: u32, (uid, gid): (u32, u32)) -> (Id, Object) {
         let (id, ino, generation) = self.allot();
         self.now += 1;
-        let times = Times::at(self.now());
+        let times = Times { birth: self.birth_now(), ..Times::at(self.now()) };
         let xattrs = BTreeMap::new();
         (id, Object { ino, generation, mode, names: 1, uid, gid, times, xattrs, body })
     }

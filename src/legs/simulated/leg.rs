@@ -188,7 +188,7 @@ impl Leg for SimLeg {
     }
 
     fn birth_now(&self) -> io::Result<Option<Timestamp>> {
-        self.look(Call::Stat, |disk| Ok(Some(disk.now())))
+        self.look(Call::Stat, |disk| Ok(Some(disk.birth_now())))
     }
 
     fn find(&self, identity: &Identity) -> io::Result<SimNode> {

@@ -91,6 +91,16 @@ impl SimDisk {
         self.lock().has_bad_sectors()
     }
 
+    /// The clock is put back, or forward, by so many ticks.
+    pub fn step_clock(&self, ticks: i64) {
+        self.lock().step_clock(ticks);
+    }
+
+    /// Birth times are multiples of so many ticks from now on, as on filesystems that ask a coarse clock.
+    pub fn coarse_births(&self, ticks: u64) {
+        self.lock().coarse_births(ticks);
+    }
+
     /// The daemon was killed.
     pub fn survive_kill(&self) {
         self.lock().survive_kill();

@@ -5,11 +5,12 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::world::{CALLER, NOBODY, World, sweep};
-use crate::bitmap::Kinds;
+use crate::bitmap::{ChunkSize, Kinds};
 use crate::inode::{Fh, Ino};
 use crate::legs::simulated::{Call, SimLeg};
 use crate::legs::{LegId, Make, RenameMode, Timestamp};
 use crate::ops::{Mirror, SetAttr, SetTime};
+use crate::sim::rng::Rng;
 
 const TEXT: &[u8] = b"as it was written";
 
@@ -20,8 +21,12 @@ fn mkdir(mirror: &Mirror<SimLeg>, dir: Ino, name: &str) -> Ino {
 
 /// A new file, written to, with times that tell nothing.
 fn file(mirror: &Mirror<SimLeg>, dir: Ino, name: &str) -> (Ino, Fh) {
+    file_of(mirror, dir, name, TEXT)
+}
+
+fn file_of(mirror: &Mirror<SimLeg>, dir: Ino, name: &str, text: &[u8]) -> (Ino, Fh) {
     let (found, fh) = mirror.create(dir, OsStr::new(name), 0o644, NOBODY, libc::O_RDWR).unwrap();
-    assert_eq!(mirror.write(fh, TEXT, 0, false).unwrap(), TEXT.len());
+    assert_eq!(mirror.write(fh, text, 0, false).unwrap(), text.len());
     let time = Some(SetTime::At(Timestamp { secs: 7, nanos: 0 }));
     let times = SetAttr { atime: time, mtime: time, ..SetAttr::default() };
     mirror.setattr(found.attr.ino, &times, Some(fh), CALLER).unwrap();
@@ -227,6 +232,99 @@ fn what_was_covered_in_the_last_mount_may_move_in_the_next() {
     }
 }
 
+/// What a leg that lost the removal has under the name is older than the watermark, and tells nothing: what the other
+/// one has there does.
+#[test]
+fn what_took_the_name_of_something_older_is_made_equal_whichever_leg_has_lost_it() {
+    for seed in 0..300 {
+        let world = World::new();
+        let mirror = world.mount();
+        let dir = mkdir(&mirror, Ino::ROOT, "a");
+        mkdir(&mirror, dir, "d");
+        let (_, fh) = file_of(&mirror, dir, "f", b"as it was BEFORE.");
+        mirror.release(fh);
+        mkdir(&mirror, dir, "younger");
+        sweep(&mirror);
+        assert_eq!(slots(&mirror), 0);
+        mirror.unlink(dir, OsStr::new("f")).unwrap();
+        let (_, fh) = file(&mirror, dir, "f");
+        mirror.fsync(fh, false).unwrap();
+        mirror.rmdir(dir, OsStr::new("d")).unwrap();
+        let inner = mkdir(&mirror, mkdir(&mirror, dir, "d"), "e");
+        file(&mirror, inner, "g");
+        world.cut_power(mirror, seed);
+        let mirror = world.mount();
+        mirror.resync();
+        world.unmount(mirror);
+        assert_eq!(world.tree(LegId::A), world.tree(LegId::B), "seed {seed}");
+    }
+}
+
+/// A daemon that may not use handles takes what has the number of an object that is gone for that object, if one that
+/// may has marked it.
+#[test]
+fn what_has_the_number_of_something_marked_and_gone_is_compared_for_its_birth() {
+    for leg in LegId::ALL {
+        let mut world = World::new();
+        let mirror = world.mount();
+        let dir = mkdir(&mirror, Ino::ROOT, "a");
+        let (old, fh) = file(&mirror, dir, "old");
+        let behind = ChunkSize::MIN.bytes();
+        mirror.write(fh, TEXT, behind, false).unwrap();
+        sweep(&mirror);
+        mirror.write(fh, TEXT, behind, false).unwrap();
+        mirror.release(fh);
+        mirror.unlink(dir, OsStr::new("old")).unwrap();
+        mirror.forget(old, 1);
+        // The first of the next two gets the old number on one leg, the second on the other.
+        world.take_number(leg);
+        file(&mirror, dir, "f");
+        world.take_number(leg);
+        file_of(&mirror, dir, "g", b"another's content");
+        world.kill(mirror);
+        world.handles = false;
+        let mirror = world.mount();
+        mirror.resync();
+        world.unmount(mirror);
+        world.assert_equal();
+    }
+}
+
+/// Nobody's clock has to be right, and births may be as coarse as they like.
+#[test]
+fn clocks_that_step_and_coarse_births_lose_nothing() {
+    for seed in 0..300 {
+        let world = World::new();
+        let mirror = world.mount();
+        let dir = mkdir(&mirror, Ino::ROOT, "a");
+        older_file(&mirror, dir, "old");
+        let elsewhere = elsewhere(&mirror);
+        let leg = LegId::ALL[seed as usize % 2];
+        world.coarse_births(leg, 64);
+        world.coarse_births(leg.other(), 3);
+        let mut rng = Rng::new(seed);
+        for number in 0..6 {
+            let inner = mkdir(&mirror, dir, &format!("d{number}"));
+            world.step_clock(leg, rng.below(101) as i64 - 50);
+            let (_, fh) = file(&mirror, inner, "f");
+            mirror.release(fh);
+            if rng.one_in(2) {
+                let name = format!("g{number}");
+                let to = (elsewhere, OsStr::new(&name));
+                mirror.rename(inner, OsStr::new("f"), to.0, to.1, RenameMode::NoReplace).unwrap();
+            }
+        }
+        if rng.one_in(2) {
+            mirror.rename(dir, OsStr::new("d3"), elsewhere, OsStr::new("d"), RenameMode::NoReplace).unwrap();
+        }
+        world.cut_power(mirror, seed);
+        let mirror = world.mount();
+        mirror.resync();
+        world.unmount(mirror);
+        assert_eq!(world.tree(LegId::A), world.tree(LegId::B), "seed {seed}");
+    }
+}
+
 #[test]
 fn what_is_covered_is_let_go_of_when_it_is_gone_or_clean() {
     let world = World::new();
@@ -264,6 +362,34 @@ fn what_was_born_before_is_not_compared() {
     assert_eq!(mirror.progress().report().bytes_read, 4 * TEXT.len() as u64);
     world.unmount(mirror);
     world.assert_equal();
+}
+
+/// All that a recovery has built was born late on that leg.
+#[test]
+fn what_was_built_on_a_new_leg_is_not_compared_either() {
+    for leg in LegId::ALL {
+        let mut world = World::new();
+        let mirror = world.mount();
+        let dir = mkdir(&mirror, Ino::ROOT, "a");
+        for number in 0..10 {
+            let (_, fh) = file(&mirror, dir, &format!("old{number}"));
+            mirror.release(fh);
+        }
+        sweep(&mirror);
+        mirror.take_out(leg).unwrap();
+        mirror.let_go(leg);
+        world.replace(&mirror, leg);
+        world.step_clock(leg, 10_000_000);
+        mirror.resync();
+        sweep(&mirror);
+        file(&mirror, Ino::ROOT, "new");
+        world.kill(mirror);
+        let mirror = world.mount();
+        mirror.resync();
+        assert_eq!(mirror.progress().report().bytes_read, 2 * TEXT.len() as u64);
+        world.unmount(mirror);
+        world.assert_equal();
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::bitmap::{Bitmap, ChunkSize, Copies, Expect, PAGE_SIZE, PageIndex, PageStore};
 use crate::inode::{Fh, Ino};
-use crate::legs::simulated::image::Change;
+use crate::legs::simulated::image::{Body, Change, ROOT};
 use crate::legs::simulated::{Call, SimDisk, SimLeg};
 use crate::legs::{Creator, Kind, Leg, LegId, OpenMode, PerLeg, Timestamp};
 use crate::ops::{Caller, Mirror, Options, Parts, Returning};
@@ -294,17 +294,38 @@ impl World {
         LegId::ALL.into_iter().for_each(|leg| self.disks[leg].survive_power_cut(&mut rng));
     }
 
+    /// Something beside the mirror's own files takes the inode number that is free on that leg, or gives it back.
+    pub fn take_number(&self, leg: LegId) {
+        let mut disk = self.disks[leg].lock();
+        let state = disk.live().entry(&(ROOT, ".mirrorfs".into())).unwrap();
+        let place = (state, "number".into());
+        if disk.live().entry(&place).is_some() {
+            return disk.apply(Change::Unlink { place });
+        }
+        let (id, object) = disk.new_object(Body::File(Default::default()), 0o600, (0, 0));
+        disk.apply(Change::Make { place, id, object: Arc::new(object) });
+    }
+
+    /// The clock of a leg is put back, or forward, by so many of its ticks.
+    pub fn step_clock(&self, leg: LegId, ticks: i64) {
+        self.disks[leg].step_clock(ticks);
+    }
+
+    /// Birth times on a leg are multiples of so many of its ticks from now on.
+    pub fn coarse_births(&self, leg: LegId, ticks: u64) {
+        self.disks[leg].coarse_births(ticks);
+    }
+
     /// Removes a file of the root behind the mirror's back.
     pub fn take_away(&self, leg: LegId, name: &str) {
-        let place = (crate::legs::simulated::image::ROOT, name.into());
+        let place = (ROOT, name.into());
         self.disks[leg].lock().apply(Change::Unlink { place });
     }
 
     /// What was written to a file is zeros on that leg; its length and times are as they were.
     pub fn lose_data(&self, leg: LegId, path: &str) {
         let mut disk = self.disks[leg].lock();
-        let root = crate::legs::simulated::image::ROOT;
-        let id = path.split('/').fold(root, |dir, name| disk.live().entry(&(dir, name.into())).unwrap());
+        let id = path.split('/').fold(ROOT, |dir, name| disk.live().entry(&(dir, name.into())).unwrap());
         let times = disk.live().get(id).unwrap().times;
         let len = disk.live().get(id).unwrap().content().unwrap().size();
         disk.apply(Change::Data { id, offset: 0, bytes: vec![0; len as usize].into() });
@@ -315,8 +336,7 @@ impl World {
     /// A range of a file in the root cannot be read on this leg from now on, until it is written again.
     pub fn spoil(&self, leg: LegId, name: &str, range: std::ops::Range<u64>) {
         let disk = &self.disks[leg];
-        let file =
-            disk.live().entry(&(crate::legs::simulated::image::ROOT, name.into())).expect("it is there");
+        let file = disk.live().entry(&(ROOT, name.into())).expect("it is there");
         assert!(disk.spoil(file, range.start, range.end - range.start), "no data there");
     }
 
