@@ -252,6 +252,8 @@ impl<L: Leg> Mirror<L> {
             Err(error) => return Err(failed(&resync, error)),
             Ok(_) => {}
         }
+        // What was built is none of what a slot covers that is taken from now on.
+        self.bitmap.note_births(legs.as_ref().map(|leg| leg.birth_now().ok().flatten()));
         self.gate.open();
         match resync.data() {
             Ok(Outcome::Stopped) => return Ok(()),

@@ -16,7 +16,7 @@ use super::spans::Spans;
 use super::{Sides, gone_is_none, metadata, rename_to_free};
 use crate::bitmap::WriteIntent;
 use crate::error::errno;
-use crate::legs::{Identity, Keeps, Kind, Leg, PerLeg, Stat, Timestamp};
+use crate::legs::{Identity, Keeps, Kind, Leg, LegId, PerLeg, Stat, Timestamp};
 
 /// Files up to this many bytes are copied under the name's own intent; longer ones get a slot, and
 /// their data follows behind the mount.
@@ -102,7 +102,7 @@ impl<L: Leg> Run<'_, L> {
             self.list(Dir { ids, slot: dir.slot, since: None, whole: false });
             return Ok(());
         }
-        let born = was_born_since(&wanted.stat, dir.since);
+        let born = was_born_since(self.sides, (&wanted.stat, &found.stat), dir.since);
         if born && wanted.stat.kind == Kind::Directory {
             self.list(Dir { ids, whole: false, ..dir });
         }
@@ -271,12 +271,20 @@ impl<L: Leg> Run<'_, L> {
 
 /// Whether something may have been changed under the slot of the directory that it was born in. Without a
 /// birth time nothing is covered so.
-fn was_born_since(stat: &Stat, since: Option<Timestamp>) -> bool {
+///
+/// Either leg tells it: one may have what was born under the name, the other still what had the name before.
+fn was_born_since<L: Leg>(
+    sides: Sides<'_, L>,
+    (of_source, of_target): (&Stat, &Stat),
+    since: Option<PerLeg<Timestamp>>,
+) -> bool {
     #[cfg(feature = "simulation")]
     if crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::BornCompared) {
         return false;
     }
-    stat.btime.zip(since).is_some_and(|(born, since)| born >= since)
+    let Some(since) = since else { return false };
+    let late = |stat: &Stat, leg: LegId| stat.btime.is_some_and(|born| born >= since[leg]);
+    late(of_source, sides.source) || late(of_target, sides.target())
 }
 
 /// Whether the data of two corresponding files can differ without a slot that says so.

@@ -51,10 +51,18 @@ impl Object {
         self.slots.extend(other.slots);
         self.kinds = self.kinds | other.kinds;
         self.data.add(other.data);
-        self.born_since = match (self.born_since, other.born_since) {
-            (Some(a), Some(b)) => Some(PerLeg::from_fn(|leg| a[leg].min(b[leg]))),
-            (a, b) => a.or(b),
-        };
+        self.born_since = earlier(self.born_since, other.born_since);
+    }
+}
+
+/// The watermarks from which on all is compared that is so from either's on.
+pub(super) fn earlier(
+    a: Option<PerLeg<Timestamp>>,
+    b: Option<PerLeg<Timestamp>>,
+) -> Option<PerLeg<Timestamp>> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(PerLeg::from_fn(|leg| a[leg].min(b[leg]))),
+        (a, b) => a.or(b),
     }
 }
 

@@ -9,11 +9,11 @@ use super::copy::Copier;
 use super::data::Pending;
 use super::pairs::Pairs;
 use super::places;
-use super::plan::{Object, gather, settle};
+use super::plan::{Object, earlier, gather, settle};
 use super::progress::Progress;
 use super::spans::Spans;
 use super::{Outcome, Resync, ResyncHost, Scope, Sides, metadata};
-use crate::bitmap::{self, Bitmap, ChunkIndex, Kinds, Markable, SlotIndex, Span, Want, WriteIntent};
+use crate::bitmap::{self, Bitmap, ChunkIndex, Kinds, Markable, Needs, SlotIndex, Span, Want, WriteIntent};
 use crate::error::errno;
 use crate::legs::{Area, Identity, Kind, Leg, LegId, PerLeg, Timestamp};
 use crate::sync::join;
@@ -24,8 +24,8 @@ pub(super) struct Dir {
     pub ids: PerLeg<Identity>,
     /// The slot that covers its changes.
     pub slot: SlotIndex,
-    /// And all of what was born in it on the source then or later.
-    pub since: Option<Timestamp>,
+    /// And all of what was born in it on either leg then or later.
+    pub since: Option<PerLeg<Timestamp>>,
     /// That slot stands for all that lies in it, too.
     pub whole: bool,
 }
@@ -54,7 +54,7 @@ pub(super) struct Run<'r, L: Leg> {
     /// Grows while it is walked.
     pub dirs: Vec<Dir>,
     /// The directories in `dirs`, each with the earliest birth from which on all is compared.
-    listed: HashMap<PerLeg<Identity>, Option<Timestamp>>,
+    listed: HashMap<PerLeg<Identity>, Option<PerLeg<Timestamp>>>,
     /// Slots that tell nothing: they contradict each other.
     puzzling: Vec<SlotIndex>,
 }
@@ -130,7 +130,7 @@ impl<'r, L: Leg> Run<'r, L> {
                 object: &object,
                 kinds: Kinds::ENTRIES | Kinds::METADATA,
                 span: Span::None,
-                own: true,
+                slot: Needs::Own,
                 moves: None,
             };
             let slot = self.bitmap.mark_everything(self.host, &want)?.ok_or_else(|| errno(libc::ENOSPC))?;
@@ -140,9 +140,8 @@ impl<'r, L: Leg> Run<'r, L> {
         for at in 0..self.objects.len() {
             let object = &self.objects[at];
             if object.kinds.contains(Kinds::ENTRIES) {
-                let since = object.born_since.map(|births| births[self.sides.source]);
                 let whole = object.kinds.contains(Kinds::CHILDREN);
-                self.list(Dir { ids: object.ids, slot: object.slots[0], since, whole });
+                self.list(Dir { ids: object.ids, slot: object.slots[0], since: object.born_since, whole });
             }
         }
         Ok(())
@@ -277,13 +276,11 @@ impl<'r, L: Leg> Run<'r, L> {
 
     /// Puts a directory on the list, if it is not there, or is there and less of what is in it is compared.
     pub fn list(&mut self, dir: Dir) {
-        let covers = |listed: &Option<Timestamp>| match (listed, dir.since) {
-            (Some(listed), Some(since)) => *listed <= since,
-            (listed, since) => listed.is_some() || since.is_none(),
-        };
-        if !self.listed.get(&dir.ids).is_some_and(covers) {
-            self.listed.insert(dir.ids, dir.since);
-            self.dirs.push(dir);
+        let listed = self.listed.get(&dir.ids);
+        let since = earlier(listed.copied().flatten(), dir.since);
+        if listed != Some(&since) {
+            self.listed.insert(dir.ids, since);
+            self.dirs.push(Dir { since, ..dir });
         }
     }
 
@@ -387,7 +384,7 @@ impl<'r, L: Leg> Run<'r, L> {
 
     fn mark(&self, ids: PerLeg<Identity>, kinds: Kinds, span: Span) -> io::Result<Option<SlotIndex>> {
         let object = Marked { ids, hint: AtomicU64::new(0) };
-        self.bitmap.mark_for_resync(self.host, &Want { object: &object, kinds, span, own: true, moves: None })
+        self.bitmap.mark_for_resync(self.host, &Want { object: &object, kinds, span, slot: Needs::Own, moves: None })
     }
 
     /// The intent under which a directory's names are changed.

@@ -9,5 +9,6 @@ mod objects;
 mod one_leg;
 mod overflow;
 mod read_errors;
+mod renames;
 mod replaced;
 mod world;

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 use uuid::Uuid;
 
 use crate::bitmap::{
-    self, Bitmap, ChunkSize, Copies, CopyId, Expect, IdleSlot, Kinds, Markable, PageIndex, PageStore, Span,
+    self, Bitmap, ChunkSize, Copies, CopyId, Expect, IdleSlot, Kinds, Markable, Needs, PageIndex, PageStore, Span,
     Want, WriteIntent,
 };
 use crate::legs::*;
@@ -165,7 +165,7 @@ impl<L: Leg> World<L> {
                 object,
                 kinds: *kinds,
                 span: span.clone(),
-                own: false,
+                slot: Needs::Any,
                 moves: None,
             })
             .collect();
