@@ -17,7 +17,7 @@ use super::intent::{Held, WriteIntent};
 use super::load::{Expect, Loaded};
 use super::slot::Slot;
 use super::table::{NoRoom, Table};
-use super::{Kinds, Markable, PAGE_SIZE, PageIndex, SLOTS_PER_PAGE, SlotIndex, Want};
+use super::{Kinds, Markable, Needs, PAGE_SIZE, PageIndex, SLOTS_PER_PAGE, SlotIndex, Want};
 use crate::legs::{Identity, LegId, PerLeg, Timestamp};
 use crate::sync::{Condvar, Mutex, Rank, RwLock};
 
@@ -65,6 +65,8 @@ pub struct Stats {
     pub marks: u64,
     /// Marks asked for, those included that found all set.
     pub marks_asked: u64,
+    /// Objects that got another name and needed no slot of their own for it.
+    pub spared: u64,
     /// Flushes that succeeded.
     pub flushes: u64,
     /// Pages in those flushes, however many copies they went to.
@@ -96,6 +98,7 @@ pub struct State {
     pub(super) overflowed: bool,
     marks: u64,
     marks_asked: u64,
+    spared: u64,
 }
 
 /// A copy, with its store as long as it can be written.
@@ -174,6 +177,7 @@ impl Bitmap {
             overflowed: false,
             marks: 0,
             marks_asked: 0,
+            spared: 0,
         };
         Ok(Bitmap {
             state: Mutex::new(Rank::Bitmap, state),
@@ -576,6 +580,7 @@ impl Bitmap {
             unresynced_slots: state.table.needed() as u64,
             marks: state.marks,
             marks_asked: state.marks_asked,
+            spared: state.spared,
             flushes: state.flush.flushes,
             pages_written: state.flush.pages_written,
             clears: state.clears,
@@ -587,13 +592,20 @@ impl State {
     /// The first object whose slot is not known, nor its identities.
     fn unknown(&self, wants: &[Want<'_>], known: &[Option<PerLeg<Identity>>]) -> Option<usize> {
         let asked = |at: usize| known.get(at).is_some_and(Option::is_some);
-        let found = |want: &Want<'_>| self.hinted(want).or_else(|| self.covered(want)).is_some();
+        let found = |want: &Want<'_>| {
+            want.slot == Needs::None || self.hinted(want).or_else(|| self.covered(want)).is_some()
+        };
         (0..wants.len()).find(|&at| !asked(at) && !found(&wants[at]))
     }
 
     /// The slot that covers the object since its birth, if that will do.
     fn covered(&self, want: &Want<'_>) -> Option<SlotIndex> {
-        if want.own || self.hinted(want).is_some() { None } else { self.table.by_cover(want.object.cover()) }
+        match want.slot {
+            Needs::Any | Needs::OwnOrCover if self.hinted(want).is_none() => {
+                self.table.by_cover(want.object.cover())
+            }
+            _ => None,
+        }
     }
 
     fn hinted(&self, want: &Want<'_>) -> Option<SlotIndex> {
@@ -608,11 +620,15 @@ impl State {
         held: &mut Held,
     ) -> Result<(), NoRoom> {
         for (at, want) in wants.iter().enumerate() {
+            if want.slot == Needs::None {
+                continue;
+            }
             if let Some(index) = self.covered(want) {
+                self.spared += u64::from(want.slot == Needs::OwnOrCover);
                 self.table.hold(index, held);
                 continue;
             }
-            let outlives = want.own && self.table.by_hint(want.object.cover()).is_some();
+            let outlives = want.slot != Needs::Any && self.table.by_hint(want.object.cover()).is_some();
             let hinted = self.hinted(want);
             let hinted = hinted.and_then(|index| Some((index, self.table.entry(index).slot.as_ref()?)));
             let object = match hinted {

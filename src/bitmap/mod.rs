@@ -159,6 +159,20 @@ pub trait Markable {
     }
 }
 
+/// In which slot an object is marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Where it has none of its own, the one that covers it since its birth will do.
+    Any,
+    /// One of its own, because its names change.
+    Own,
+    /// It gets another name in its directory, in place of the one it has: as [`Needs::Any`] if it is covered, and
+    /// else one of its own.
+    OwnOrCover,
+    /// None: it loses its last name, and the slot of its directory tells that.
+    None,
+}
+
 /// One thing to mark.
 pub struct Want<'a> {
     /// The object.
@@ -167,9 +181,8 @@ pub struct Want<'a> {
     pub kinds: Kinds,
     /// Which chunks, when `kinds` has [`Kinds::DATA`].
     pub span: Span,
-    /// The object needs a slot of its own, because its name changes. Else the slot that covers it since its birth
-    /// will do.
-    pub own: bool,
+    /// In which slot.
+    pub slot: Needs,
     /// The object gets or loses a name by this change. What is all of it: as long as it stayed in its directory,
     /// a slot of that may have stood for it.
     pub moves: Option<Kinds>,

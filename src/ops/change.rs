@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use super::Mirror;
 use super::outcome::{Answer, Class, Reply, Then, class, judge};
 use super::resolve::Marked;
-use crate::bitmap::{ChunkIndex, ChunkSize, Kinds, Span, Want, WriteIntent};
+use crate::bitmap::{ChunkIndex, ChunkSize, Kinds, Needs, Span, Want, WriteIntent};
 use crate::error::errno;
 use crate::inode::Object;
 use crate::legs::{Kind, Leg, LegId, PerLeg};
@@ -39,6 +39,11 @@ pub(super) enum Part<'a> {
     Metadata,
     /// The object as something that moves, or gets or loses one of several names.
     Moved,
+    /// The object as something that gets another name in its directory in place of the one it has, while the legs
+    /// are alike.
+    Renamed,
+    /// The object as something that loses its last name to another one.
+    Replaced,
     /// These bytes, and the length and times that go with them. An end of `u64::MAX` is the end of
     /// the file, wherever that is.
     Data(Range<u64>),
@@ -71,6 +76,16 @@ impl<'a, L: Leg> Touch<'a, L> {
         Touch { object, part: Part::Moved }
     }
 
+    /// An object that stays in its directory and gets another name there.
+    pub fn renamed(object: &'a Arc<Object<L>>) -> Self {
+        Touch { object, part: Part::Renamed }
+    }
+
+    /// An object whose last name becomes another one's.
+    pub fn replaced(object: &'a Arc<Object<L>>) -> Self {
+        Touch { object, part: Part::Replaced }
+    }
+
     /// Whether the leg has the object: one that lost its last name while the leg was away never comes to it.
     fn is_on(&self, leg: LegId) -> bool {
         !self.object.with_names(|names| names.absent[leg])
@@ -86,7 +101,7 @@ impl Part<'_> {
     fn kinds(&self) -> Kinds {
         match self {
             Part::Name(_) | Part::Lost(_) => Kinds::ENTRIES,
-            Part::Metadata | Part::Moved => Kinds::METADATA,
+            Part::Metadata | Part::Moved | Part::Renamed | Part::Replaced => Kinds::METADATA,
             Part::Data(_) => Kinds::METADATA | Kinds::DATA,
         }
     }
@@ -198,8 +213,14 @@ impl<L: Leg> Mirror<L> {
     /// it was born in, and moves: what that slot stands for has to be told by its own.
     fn want<'w>(&self, marked: &'w Marked<'_, L>, touch: &Touch<'_, L>) -> Want<'w> {
         let (mut kinds, mut span) = (touch.part.kinds(), touch.part.span(self.bitmap.chunk_size()));
-        let own = matches!(touch.part, Part::Moved);
-        let leaves_cover = own && self.bitmap.is_covered(touch.object.cover.load(Ordering::Acquire));
+        let slot = match touch.part {
+            Part::Moved => Needs::Own,
+            Part::Renamed => Needs::OwnOrCover,
+            Part::Replaced => Needs::None,
+            _ => Needs::Any,
+        };
+        let moves = matches!(touch.part, Part::Moved | Part::Renamed);
+        let leaves_cover = moves && self.bitmap.is_covered(touch.object.cover.load(Ordering::Acquire));
         if leaves_cover || self.health.is_degraded() && !self.is_certain(touch.object) {
             match touch.object.kind {
                 Kind::Directory => kinds = kinds | Kinds::ENTRIES,
@@ -209,11 +230,11 @@ impl<L: Leg> Mirror<L> {
                 _ => {}
             }
         }
-        let moves = matches!(touch.part, Part::Moved).then_some(match touch.object.kind {
+        let moves = moves.then_some(match touch.object.kind {
             Kind::File => Kinds::METADATA | Kinds::DATA,
             _ => Kinds::METADATA,
         });
-        Want { object: marked, kinds, span, own, moves }
+        Want { object: marked, kinds, span, slot, moves }
     }
 
     /// Marks what is touched and nothing else: whatever comes of it, the next resync looks at it.

@@ -5,7 +5,8 @@
 //! - what is made: nothing of its own. The directory's slot covers it, and most of what happens to it after (see
 //!   `covers`);
 //! - what moves, gets one more name, or loses one of several: itself, so that its identities on both
-//!   legs are known together and it is moved or linked again, never copied (O7).
+//!   legs are known together and it is moved or linked again, never copied (O7). Not a file that is covered and stays
+//!   in its directory: all of it is compared anyway, under whichever name each leg has it.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -304,16 +305,28 @@ impl<L: Leg> Mirror<L> {
         let act = |intent: &WriteIntent<'_>, leg: LegId| {
             self.leg(leg)?.rename(intent, (from_nodes.on(leg)?, name), (to_nodes.on(leg)?, new_name), mode)
         };
-        let touched = [Touch::name(&from, name), Touch::name(&to, new_name), Touch::moved(&moving)];
+        // While a leg is away, what it misses is told of each object by itself.
+        let alike = self.is_equal() && !self.health.is_degraded();
+        let stays = alike && Arc::ptr_eq(&from, &to) && mode != RenameMode::Exchange;
+        // A resync may have to make it anew under its new name, which is too much of what holds others.
+        let moved = match stays && moving.kind != Kind::Directory {
+            true => Touch::renamed(&moving),
+            false => Touch::moved(&moving),
+        };
         match target {
-            Some((target, _)) => {
-                let [from, to_name, moving] = touched;
-                let to_name = if mode == RenameMode::Replace { Touch::lost(&to, new_name) } else { to_name };
-                self.change_all([from, to_name, moving, Touch::moved(target)], act)
+            Some((target, keeps_a_name)) => {
+                let (to_name, target_is) = match mode {
+                    RenameMode::Replace if keeps_a_name || !alike => {
+                        (Touch::lost(&to, new_name), Touch::moved(target))
+                    }
+                    RenameMode::Replace => (Touch::lost(&to, new_name), Touch::replaced(target)),
+                    _ => (Touch::name(&to, new_name), Touch::moved(target)),
+                };
+                self.change_all([Touch::name(&from, name), to_name, moved, target_is], act)
                     .inspect_err(|_| self.stayed(target, &to, new_name))?;
             }
             None => {
-                self.change_all(touched, act)?;
+                self.change_all([Touch::name(&from, name), Touch::name(&to, new_name), moved], act)?;
             }
         }
 

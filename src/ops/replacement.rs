@@ -23,7 +23,7 @@ use super::not_equal::NotEqual;
 use super::{Mirror, News, Returning};
 use crate::error::errno;
 use crate::legs::{Identity, Leg, LegId, PerLeg};
-use crate::resync::{self, Broken, Outcome, Pace, Rehearsal, RehearsalHost, Touched};
+use crate::resync::{self, Broken, Limits, Outcome, Pace, Rehearsal, RehearsalHost, Touched};
 use crate::sync::{Mutex, Rank};
 
 /// So much may be left to do while changes wait.
@@ -106,7 +106,7 @@ impl<L: Leg> Mirror<L> {
             }
             let part = match &touch.part {
                 Part::Name(name) | Part::Lost(name) => resync::Part::Name(name),
-                Part::Metadata | Part::Moved => resync::Part::Metadata,
+                Part::Metadata | Part::Moved | Part::Renamed | Part::Replaced => resync::Part::Metadata,
                 Part::Data(bytes) => resync::Part::Data(bytes.clone()),
             };
             match self.identity_on(touch.object, from) {
@@ -262,6 +262,10 @@ impl<L: Leg> RehearsalHost for Mirror<L> {
 
     fn user_operations(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    fn limits(&self) -> Limits {
+        self.options.resync_limits
     }
 
     fn noted(&self) -> &Mutex<Touched> {

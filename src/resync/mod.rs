@@ -16,15 +16,15 @@
 //! looked at when its directory is: its metadata are compared, and its data if the length or the
 //! modification time differs. This bounds the work by the number of names in dirty directories.
 //!
-//! What was born since the watermark of a directory's slot may have been written to without a slot of its own.
-//! It is compared whatever its length and times are, and so is what is in it, if it is a directory. That the
+//! What was born since the watermark of a directory's slot may have been written to without a slot of its own,
+//! or have got another name there. It is compared whatever its length and times are, and so is what is in it, if it is a directory. That the
 //! target's object was born since is enough: the source may have lost that one, and have back what had its name
 //! before, which tells nothing.
 //!
 //! A name that is in the source's directory and not in the target's belongs to an object that was moved
 //! (it has a slot, so its counterpart is known and is moved too, whatever its size), or to one that
-//! the target does not have (it was born after what the target remembers, or the target remembers
-//! its removal): that one is built. It has one name, or a slot: link(2) and the removal of one
+//! the target does not have there (it was born after what the target remembers, or the target remembers
+//! its removal, or it was born since and renamed): that one is built. It has one name, or a slot: link(2) and the removal of one
 //! name of several mark the object.
 //!
 //! While a leg was away, a directory's slot may have come to stand for all that lies in it

@@ -85,8 +85,8 @@ pub(super) struct Child {
 /// they are. `source` is the leg that `s` is on.
 ///
 /// Two objects of which neither is in a pair correspond: either they are the same object, which
-/// nothing has touched since the legs were last alike, or at least one was born here and never
-/// written to, and then making them equal costs next to nothing.
+/// nothing has touched since the legs were last alike, or at least one was born here since. Then all of both is
+/// compared, unless that one was never written to.
 pub(super) fn correspond(pairs: &Pairs, source: LegId, s: &Child, t: &Child) -> bool {
     if s.stat.kind != t.stat.kind || s.stat.rdev != t.stat.rdev {
         return false;

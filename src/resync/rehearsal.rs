@@ -27,7 +27,7 @@ use super::pairs::Pairs;
 use super::plan::Object;
 use super::run::Run;
 use super::touched::{Names, One, Part, Touched};
-use super::{Outcome, Progress, Resync, ResyncHost, Scope, Trouble};
+use super::{Limits, Outcome, Progress, Resync, ResyncHost, Scope, Trouble};
 use crate::bitmap::{
     Bitmap, ChunkSize, Copies, CopyId, Expect, Host, IdleSlot, Kinds, MIN_SLOTS, PageIndex, PageStore,
 };
@@ -42,6 +42,9 @@ pub trait RehearsalHost: Send + Sync {
 
     /// As for [`ResyncHost`].
     fn user_operations(&self) -> u64;
+
+    /// As for [`ResyncHost`].
+    fn limits(&self) -> Limits;
 
     /// What has been touched since the last pass began.
     fn noted(&self) -> &Mutex<Touched>;
@@ -245,6 +248,10 @@ impl ResyncHost for PassHost<'_> {
     fn user_operations(&self) -> u64 {
         // What was touched meanwhile has to become less.
         if self.pace == Pace::GivingWay { self.host.user_operations() } else { 0 }
+    }
+
+    fn limits(&self) -> Limits {
+        if self.pace == Pace::GivingWay { self.host.limits() } else { Limits { min: 0, max: 0 } }
     }
 }
 

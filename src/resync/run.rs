@@ -17,7 +17,7 @@ use super::rehearsal::Rehearses;
 use super::spans::Spans;
 use super::touched::Part;
 use super::{Outcome, Resync, ResyncHost, Scope, Sides, gone_is_none, metadata};
-use crate::bitmap::{self, Bitmap, ChunkIndex, Kinds, Markable, SlotIndex, Span, Want, WriteIntent};
+use crate::bitmap::{self, Bitmap, ChunkIndex, Kinds, Markable, Needs, SlotIndex, Span, Want, WriteIntent};
 use crate::error::errno;
 use crate::legs::{Area, Identity, Kind, Leg, LegId, PerLeg, Timestamp};
 use crate::sync::join;
@@ -147,7 +147,7 @@ impl<'r, L: Leg> Run<'r, L> {
                 object: &object,
                 kinds: Kinds::ENTRIES | Kinds::METADATA,
                 span: Span::None,
-                own: true,
+                slot: Needs::Own,
                 moves: None,
             };
             let slot = self.bitmap.mark_everything(self.host, &want)?.ok_or_else(|| errno(libc::ENOSPC))?;
@@ -426,7 +426,8 @@ impl<'r, L: Leg> Run<'r, L> {
 
     fn mark(&self, ids: PerLeg<Identity>, kinds: Kinds, span: Span) -> io::Result<Option<SlotIndex>> {
         let object = Marked { ids, hint: AtomicU64::new(0) };
-        self.bitmap.mark_for_resync(self.host, &Want { object: &object, kinds, span, own: true, moves: None })
+        self.bitmap
+            .mark_for_resync(self.host, &Want { object: &object, kinds, span, slot: Needs::Own, moves: None })
     }
 
     /// The intent under which a directory's names are changed.

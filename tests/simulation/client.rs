@@ -208,6 +208,13 @@ impl Client {
         (!self.history().now().names.contains_key(&path)).then_some(path)
     }
 
+    /// A path that is free, in the directory that `path` lies in.
+    fn free_sibling(&mut self, path: &str) -> Option<String> {
+        let (dir, _) = path.rsplit_once('/').expect("paths begin with a slash");
+        let path = format!("{dir}/c{}-{}", self.number, self.rng.below(8));
+        (!self.history().now().names.contains_key(&path)).then_some(path)
+    }
+
     fn directories(&self) -> Vec<String> {
         let shared = SHARED_DIRS.map(String::from);
         shared.into_iter().chain(self.paths(|kind| kind == Kind::Directory)).collect()
@@ -373,6 +380,8 @@ impl Client {
         let over = self.rng.one_in(3);
         let to = if over {
             self.any_path(|kind| (kind == Kind::Directory) == is_dir).map(|(path, _)| path)
+        } else if self.rng.one_in(2) {
+            self.free_sibling(&from)
         } else {
             self.free_path()
         };

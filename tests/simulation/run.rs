@@ -81,6 +81,8 @@ pub struct Counts {
     pub first_finished: bool,
     /// Mounts at whose end a directory's slot stood for what lies in it.
     pub coarse: u64,
+    /// Renames for which the directory's slot, or the one that covers it, was enough.
+    pub spared: u64,
     /// Mounts at whose end everything was to be compared.
     pub everything: u64,
 }
@@ -212,6 +214,7 @@ impl Run {
             let stats = mirror.bitmap_stats();
             self.counts.coarse += u64::from(stats.covered_directories > 0);
             self.counts.everything += u64::from(stats.compare_all);
+            self.counts.spared += stats.spared;
         }
         match report.end {
             End::Finished => self.after_unmount(left, last),

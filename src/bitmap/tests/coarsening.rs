@@ -24,7 +24,7 @@ fn directory(dir: u64) -> PerLeg<Identity> {
 
 impl Placed {
     fn want(&self, kinds: Kinds, span: Span) -> Want<'_> {
-        Want { object: self, kinds, span, own: false, moves: None }
+        Want { object: self, kinds, span, slot: Needs::Any, moves: None }
     }
 
     fn metadata(&self) -> Want<'_> {
@@ -32,7 +32,7 @@ impl Placed {
     }
 
     fn moved(&self) -> Want<'_> {
-        Want { own: true, moves: Some(Kinds::METADATA | Kinds::DATA), ..self.metadata() }
+        Want { slot: Needs::Own, moves: Some(Kinds::METADATA | Kinds::DATA), ..self.metadata() }
     }
 
     fn chunk(&self, chunk: u64) -> Want<'_> {

@@ -143,7 +143,7 @@ impl Object {
     }
 
     pub fn want(&self, kinds: Kinds, span: Span) -> Want<'_> {
-        Want { object: self, kinds, span, own: false, moves: None }
+        Want { object: self, kinds, span, slot: Needs::Any, moves: None }
     }
 
     pub fn data(&self, chunks: Range<u64>) -> Want<'_> {

@@ -33,7 +33,7 @@ fn every_mark_since_the_last_sync_is_there_after_a_crash() {
                     object: want.object,
                     kinds: want.kinds,
                     span: want.span.clone(),
-                    own: false,
+                    slot: Needs::Any,
                     moves: None,
                 };
                 open.push((mark_and_check(&bitmap, &host, &stores, SLOTS, &[want]), again));

@@ -9,6 +9,7 @@ mod objects;
 mod one_leg;
 mod overflow;
 mod read_errors;
+mod renames;
 mod replaced;
 mod replacement;
 mod world;
