@@ -1,5 +1,5 @@
-//! `mirrorfs replace`: a new, empty directory takes the place of a leg that is away, while the mirror is in
-//! use. It gets everything; a crash at any moment leaves the old leg or the new one; what is not fit for it is
+//! `mirrorfs replace`: a new, empty directory takes the place of a leg that is away, or that serves, while the mirror is
+//! in use. It gets everything; a crash at any moment leaves the old leg or the new one; what is not fit for it is
 //! refused and left as it is.
 //!
 //! Needs root, /dev/fuse, mkfs.ext4 and mkfs.xfs.
@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::mirror::{mirrorfs, said};
@@ -297,13 +298,8 @@ fn what_is_refused_changes_nothing() {
     Filesystem::Tmpfs.make(&small, Path::new(""), 20);
     let others = [test.scratch().dir("x"), test.scratch().dir("y")];
     must(mirrorfs().arg("create").args(&others));
-    let serving = refused(&verb(&test, &["replace", "B"], Some(&free)), "leg B is serving");
-    assert!(serving.contains("Take it out first: mirrorfs fail"), "{serving}");
-    order(&test, &["fail", "B"], None);
-    let last = refused(&verb(&test, &["replace", "A"], Some(&free)), "leg A is serving");
-    assert!(!last.contains("Take it out first"), "{last}");
-    let inside = [test.scratch().dir("x/inside"), test.scratch().dir("a/inside")];
-    for (path, words) in [
+    let inside = ["x/inside", "a/inside", "b/inside"].map(|path| test.scratch().dir(path));
+    let never = [
         (at("nowhere"), "cannot find"),
         (full.join("file"), "missing"),
         (full.clone(), "holds files"),
@@ -312,19 +308,29 @@ fn what_is_refused_changes_nothing() {
         (inside[0].clone(), "inside a leg"),
         (inside[1].clone(), "inside the other"),
         (test.a.clone(), "same directory"),
-        (test.b.clone(), "it is that leg"),
         (test.mnt.clone(), "mount point"),
-    ] {
+    ];
+    let serving = [(inside[2].clone(), "inside the other"), (test.b.clone(), "same directory")];
+    let away = [(test.b.clone(), "it is that leg")];
+    let cases = never.iter().chain(&serving).map(|case| (false, case));
+    let cases = cases.chain(never.iter().chain(&away).map(|case| (true, case)));
+    let mut is_away = false;
+    for (away, (path, words)) in cases {
+        if away && !is_away {
+            order(&test, &["fail", "B"], None);
+            refused(&verb(&test, &["replace", "A"], Some(&free)), "leg A is the only one");
+            is_away = true;
+        }
         let listed = |path: &Path| fs::read_dir(path).map(|entries| entries.count()).ok();
         let superblock = |path: &Path| fs::read(path.join(".mirrorfs/superblock")).ok();
-        let before = (listed(&path), superblock(&path), superblock(&test.a));
-        refused(&verb(&test, &["replace", "B"], Some(&path)), words);
-        assert_eq!(before, (listed(&path), superblock(&path), superblock(&test.a)), "{}", path.display());
+        let before = (listed(path), superblock(path), superblock(&test.a));
+        refused(&verb(&test, &["replace", "B"], Some(path)), words);
+        assert_eq!(before, (listed(path), superblock(path), superblock(&test.a)), "{}", path.display());
         assert_eq!(status_of(&test, "B")["path"].as_str(), test.b.to_str());
     }
     let output = run(mirrorfs().args([OsStr::new("replace"), test.mnt.as_os_str(), OsStr::new("B")]));
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-    fs::remove_dir(&inside[1]).expect("rmdir");
+    inside[1..].iter().for_each(|dir| fs::remove_dir(dir).expect("rmdir"));
     // None of this has harmed the leg that is away.
     order(&test, &["re-add", "B"], None);
     order(&test, &["wait"], None);
@@ -372,5 +378,208 @@ fn the_bitmap_elsewhere_and_a_disk_of_its_own_are_no_hindrance() {
         work(&test.mnt, "last", 10);
         assert!(new.join(".mirrorfs/bitmap").exists() && new.join("last").exists());
         test.umount();
+    }
+}
+
+/// Renames directories about and writes below them, for as long as it is wanted.
+fn restless(root: &Path, stop: &AtomicBool) {
+    let dir = root.join("restless");
+    fs::create_dir(&dir).expect("mkdir");
+    let mut number = 0u32;
+    while !stop.load(Ordering::Relaxed) {
+        let (from, to) = (dir.join(format!("d{number}")), dir.join(format!("d{}", number + 1)));
+        if number.is_multiple_of(20) {
+            fs::create_dir(&from).expect("mkdir");
+        }
+        fs::write(from.join(number.to_string()), number.to_string()).expect("write");
+        fs::rename(&from, &to).expect("rename");
+        number += 1;
+        if number.is_multiple_of(20) {
+            fs::rename(&to, dir.join(format!("kept{number}"))).expect("rename");
+        }
+    }
+}
+
+#[test]
+fn a_leg_that_serves_is_replaced_under_work_and_the_mirror_has_two_legs_throughout() {
+    if !can_mount() {
+        return;
+    }
+    for filesystem in [Filesystem::Ext4, Filesystem::Xfs, Filesystem::Plain] {
+        for leg in LEGS {
+            println!("leg {leg} on {filesystem:?}");
+            let mut test = TestMirror::on("replaceserving", filesystem, "");
+            make_tree(&test.mnt, 60);
+            fs::write(test.mnt.join("big"), vec![3; 40 << 20]).expect("write");
+            let new = test.scratch().join("new");
+            filesystem.make(&new, &test.scratch().join("new.img"), 512);
+            let _ = fs::remove_dir(new.join("lost+found"));
+            let open = File::options().read(true).write(true).open(test.mnt.join("big")).expect("open");
+            let stop = AtomicBool::new(false);
+            let writes = std::thread::scope(|scope| {
+                let restless = scope.spawn(|| restless(&test.mnt, &stop));
+                let writing = scope.spawn(|| {
+                    let mut writes = 0u64;
+                    while !stop.load(Ordering::Relaxed) {
+                        let at = writes * 77_777 % (40 << 20);
+                        open.write_all_at(&writes.to_le_bytes(), at).expect("write");
+                        writes += 1;
+                    }
+                    writes
+                });
+                order(&test, &["replace", leg], Some(&new));
+                change_tree(&test.mnt);
+                let mut degraded = 0;
+                wait_for("the new leg to be complete", || {
+                    let status = test.status();
+                    let state = &status["state"];
+                    degraded += u32::from(state == "degraded");
+                    status["legs"][usize::from(leg == "B")]["path"].as_str() == new.to_str()
+                });
+                // For an instant, with nothing to copy.
+                assert!(degraded <= 1, "it was degraded");
+                order(&test, &["wait"], None);
+                stop.store(true, Ordering::Relaxed);
+                restless.join().expect("nobody notices");
+                writing.join().expect("nobody notices")
+            });
+            assert!(writes > 0);
+            let shown = status_of(&test, leg);
+            assert_eq!((shown["state"].as_str(), shown["path"].as_str()), (Some("in_sync"), new.to_str()));
+            assert!(shown["replacement"].is_null(), "{shown}");
+            work(&test.mnt, "after", 30);
+            drop(open);
+            let old = moved_on(&mut test, leg, &new);
+            test.umount_and_compare();
+            assert!(!old.join("after").exists() && old.join("big").exists());
+            test.mount();
+            test.umount_and_compare();
+            let now = moved_on(&mut test, leg, &old);
+            refused(&run(&mut test.mount_command()), "has been replaced");
+            moved_on(&mut test, leg, &now);
+        }
+    }
+}
+
+#[test]
+fn a_kill_or_an_unmount_while_a_leg_that_serves_is_replaced_loses_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let mut random = Random::announced();
+    for round in 0..10 {
+        let leg = LEGS[round % 2];
+        let mut test = TestMirror::on("replaceservingkill", Filesystem::Plain, "");
+        make_tree(&test.mnt, 40);
+        fs::write(test.mnt.join("big"), vec![3; 8 << 20]).expect("write");
+        let new = test.scratch().dir("new");
+        let pid = test.pid();
+        let stop = AtomicBool::new(false);
+        let acknowledged = std::thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                let mut done = 0u32;
+                while !stop.load(Ordering::Relaxed)
+                    && fs::write(test.mnt.join(format!("done{done}")), done.to_string()).is_ok()
+                {
+                    done += 1;
+                }
+                done
+            });
+            order(&test, &["replace", leg], Some(&new));
+            std::thread::sleep(Duration::from_micros(random.below(400_000)));
+            if round < 8 {
+                common::process::kill_hard(pid);
+                return writing.join().expect("it ends");
+            }
+            stop.store(true, Ordering::Relaxed);
+            let done = writing.join().expect("it ends");
+            test.umount();
+            done
+        });
+        detach(&test);
+        wait_for("the daemon to end", || common::process::is_gone(pid));
+        let with_old = run(&mut test.mount_command());
+        let before = with_old.status.success();
+        println!("round {round}: {}", if before { "before" } else { "after" });
+        if before {
+            test.wait_until_resynced();
+            has_all(&test.mnt, acknowledged);
+            test.umount_and_compare();
+            let old = moved_on(&mut test, leg, &new);
+            refused(&run(&mut test.mount_command()), "is not in use");
+            moved_on(&mut test, leg, &old);
+            test.mount();
+            // With what was copied so far.
+            order(&test, &["replace", leg], Some(&new));
+            order(&test, &["wait"], None);
+        } else {
+            refused(&with_old, "has been replaced");
+        }
+        moved_on(&mut test, leg, &new);
+        if !before {
+            test.mount();
+            test.wait_until_resynced();
+        }
+        has_all(&test.mnt, acknowledged);
+        test.umount_and_compare();
+    }
+}
+
+fn has_all(mnt: &Path, acknowledged: u32) {
+    for number in 0..acknowledged {
+        let found = fs::read_to_string(mnt.join(format!("done{number}"))).expect("it was acknowledged");
+        assert_eq!(found, number.to_string());
+    }
+}
+
+#[test]
+fn a_new_disk_that_fills_up_is_told_of_and_both_legs_are_as_they_were() {
+    if !can_mount() {
+        return;
+    }
+    let mut test = TestMirror::on("replaceservingfull", Filesystem::Xfs, "");
+    // What shares its space on the legs does not on the new one.
+    fs::write(test.mnt.join("big"), vec![3; 16 << 20]).expect("write");
+    for number in 0..12 {
+        fs::copy(test.mnt.join("big"), test.mnt.join(format!("copy{number}"))).expect("copy");
+    }
+    let new = test.scratch().join("new");
+    Filesystem::Tmpfs.make(&new, Path::new(""), 160);
+    order(&test, &["replace", "B"], Some(&new));
+    let text = refused(&verb(&test, &["wait"], None), "has not taken the place of leg B");
+    assert!(text.contains("No space left on device"), "{text}");
+    let shown = status_of(&test, "B");
+    assert_eq!((shown["state"].as_str(), shown["path"].as_str()), (Some("in_sync"), test.b.to_str()));
+    assert!(shown["replacement"]["failed"].is_string(), "{shown}");
+    // Another one may try.
+    let larger = test.scratch().dir("larger");
+    order(&test, &["replace", "B"], Some(&larger));
+    order(&test, &["wait"], None);
+    moved_on(&mut test, "B", &larger);
+    test.umount_and_compare();
+}
+
+#[test]
+fn the_leg_that_is_replaced_may_die_meanwhile() {
+    if !can_mount() {
+        return;
+    }
+    for leg in LEGS {
+        let mut test = TestMirror::on("replaceservingdies", Filesystem::Xfs, "");
+        make_tree(&test.mnt, 40);
+        fs::write(test.mnt.join("big"), vec![3; 96 << 20]).expect("write");
+        let new = test.scratch().dir("new");
+        order(&test, &["replace", leg], Some(&new));
+        let text = said(&verb(&test, &["re-add", leg], None));
+        assert!(text.contains("is being filled") || text.contains("is not away"), "{text}");
+        let dying = place(&mut test, leg).clone();
+        shut_down_filesystem(&dying).expect("shutdown");
+        work(&test.mnt, "meanwhile", 100);
+        File::open(test.mnt.join("deep")).and_then(|dir| dir.sync_all()).expect("fsync");
+        order(&test, &["wait"], None);
+        let shown = status_of(&test, leg);
+        assert_eq!((shown["state"].as_str(), shown["path"].as_str()), (Some("in_sync"), new.to_str()));
+        moved_on(&mut test, leg, &new);
+        test.umount_and_compare();
     }
 }

@@ -215,8 +215,8 @@ fn an_unmount_ends_it_and_leaves_both_legs_as_they_were() {
         };
         let failed = world.replace_serving_with(&mirror, leg, hook).unwrap_err();
         assert!(failed.contains("unmounted"), "{failed}");
-        world.assert_equal();
         world.unmount(mirror);
+        world.assert_equal();
         assert!(world.mount().is_equal(), "unmounted clean");
     }
 }
