@@ -15,7 +15,7 @@ use super::entries::look_up;
 use super::pairs::Child;
 use super::plan::Object;
 use super::{Sides, gone_is_none};
-use crate::bitmap::{self, Bitmap};
+use crate::bitmap::{self, Bitmap, Kinds};
 use crate::legs::{Identity, Kind, Leg, name_hash};
 
 /// The objects with what they are on the target, as far as it has them.
@@ -36,19 +36,26 @@ pub(super) fn bind<L: Leg>(
     let mut places = Places::new(sides, &objects);
     let mut taken: HashSet<Identity> =
         objects.iter().map(|object| object.ids[target]).filter(Identity::is_known).collect();
-    for certain in [true, false] {
+    for (certain, living) in [(true, true), (true, false), (false, true), (false, false)] {
         for object in &mut objects {
             if has_place(object).is_none_or(|place| place.certain != certain) {
                 continue;
             }
-            let found = places.counterpart(&object.ids[sides.source], &object.ids[target])?;
+            let found = match living {
+                true => places.counterpart(&object.ids[sides.source], &object.ids[target])?,
+                false => places.left_over(object, &object.ids[target])?,
+            };
             // One object is the counterpart of one; of two that may be it, the certain one.
             let found = found.filter(|found| taken.insert(*found));
-            for &slot in found.iter().flat_map(|_| &object.slots) {
-                bitmap.rebind(host, slot, target, found.unwrap_or(Identity::UNKNOWN))?;
+            let Some(found) = found else { continue };
+            for &slot in &object.slots {
+                bitmap.rebind(host, slot, target, found)?;
             }
-            object.ids[target] = found.unwrap_or(Identity::UNKNOWN);
+            object.ids[target] = found;
         }
+    }
+    for object in objects.iter_mut().filter(|object| has_place(object).is_some()) {
+        object.ids[target] = Identity::UNKNOWN;
     }
     Ok(objects)
 }
@@ -81,6 +88,17 @@ impl<'s, L: Leg> Places<'s, L> {
         let Some(s_node) = sides.find(sides.source, s)? else { return Ok(None) };
         let kind = sides.s.stat(&s_node)?.kind;
         Ok((kind == found.stat.kind).then_some(found.identity))
+    }
+
+    /// What the target has at this place for a directory that the source has no more. It is not what has its name
+    /// on the source now: that one may be empty, and then nothing else tells that what is in this one has to go.
+    fn left_over(&mut self, object: &Object, at: &Identity) -> io::Result<Option<Identity>> {
+        let Sides { source, .. } = self.sides;
+        if !object.kinds.contains(Kinds::ENTRIES) || self.sides.find(source, &object.ids[source])?.is_some() {
+            return Ok(None);
+        }
+        let found = self.child_at(at)?;
+        Ok(found.filter(|found| found.stat.kind == Kind::Directory).map(|found| found.identity))
     }
 
     fn child_at(&mut self, at: &Identity) -> io::Result<Option<Child>> {

@@ -117,7 +117,7 @@ impl Client {
             Mix::Everything => self.rng.below(32),
             Mix::SharedFiles => 25 + self.rng.below(5),
             Mix::Renames => *self.rng.pick(&[4, 10, 10]),
-            Mix::Renewals => *self.rng.pick(&[0, 4, 7, 9, 10, 10, 13, 17, 24, 30, 32, 32, 32, 32]),
+            Mix::Renewals => *self.rng.pick(&[0, 4, 7, 9, 10, 10, 13, 17, 30, 32, 32, 32, 32]),
         };
         match what {
             0..=3 => self.create_file(),

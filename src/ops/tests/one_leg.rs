@@ -60,6 +60,34 @@ fn what_moved_while_a_leg_was_away_is_found_there_though_the_privilege_has_chang
     }
 }
 
+/// Nothing marks the new directory itself, for it was only made.
+#[test]
+fn a_directory_that_took_the_name_of_another_while_a_leg_was_away_holds_nothing_of_that() {
+    for (leg, known) in LegId::ALL.into_iter().flat_map(|leg| [(leg, false), (leg, true)]) {
+        let world = World::new();
+        let mirror = world.mount();
+        let mode = Make::Directory { mode: 0o755 };
+        let old = mirror.make(Ino::ROOT, OsStr::new("d"), mode, NOBODY).unwrap().attr.ino;
+        mirror.make(old, OsStr::new("f"), Make::File { mode: 0o600 }, NOBODY).unwrap();
+        sweep(&mirror);
+        let mirror = if known {
+            mirror.take_out(leg).unwrap();
+            mirror.let_go(leg);
+            mirror
+        } else {
+            world.unmount(mirror);
+            world.mount_those(&[leg.other()])
+        };
+        let old = mirror.lookup(Ino::ROOT, OsStr::new("d")).unwrap().attr.ino;
+        mirror.unlink(old, OsStr::new("f")).unwrap();
+        mirror.rmdir(Ino::ROOT, OsStr::new("d")).unwrap();
+        mirror.make(Ino::ROOT, OsStr::new("d"), mode, NOBODY).unwrap();
+        world.bring_back(&mirror, leg);
+        sweep(&mirror);
+        world.assert_equal();
+    }
+}
+
 #[test]
 fn a_leg_that_cannot_tell_of_its_room_does_not_hide_that_of_the_other() {
     let world = World::new();
