@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::covers::Covers;
 use super::failover::Turning;
+use super::freed::Freed;
 use super::health::{Health, Lost};
 use super::not_equal::NotEqual;
 use super::{Invalidate, LegState, Mirror, MirrorState, Neither, News, ReadErrors, gate::Gate};
@@ -180,6 +181,7 @@ impl<L: Leg> Mirror<L> {
             invalidate: OnceLock::new(),
             herald: OnceLock::new(),
             covers: Covers::new(),
+            freed: Freed::new(),
             legs: legs.map(|leg| RwLock::new(Rank::Leaf, leg)),
             bitmap,
             options,

@@ -12,6 +12,7 @@ use super::places;
 use super::plan::{Object, earlier, gather, settle};
 use super::progress::Progress;
 use super::spans::Spans;
+use super::strays::Strays;
 use super::{Outcome, Resync, ResyncHost, Scope, Sides, metadata};
 use crate::bitmap::{self, Bitmap, ChunkIndex, Kinds, Markable, Needs, SlotIndex, Span, Want, WriteIntent};
 use crate::error::errno;
@@ -38,6 +39,8 @@ pub(super) struct Run<'r, L: Leg> {
     pub progress: &'r Progress,
     pub pairs: Pairs,
     pub parked: Parked<L>,
+    /// What is parked and may be what is missing, once that was asked for.
+    pub strays: Option<Strays>,
     pub copier: Copier<'r>,
     /// Everything is compared: what is made needs no slots, and `root` covers it all.
     pub everything: bool,
@@ -107,6 +110,7 @@ impl<'r, L: Leg> Run<'r, L> {
             progress,
             pairs: Pairs::default(),
             parked: Parked::open(sides.t)?,
+            strays: None,
             copier: Copier::new(progress),
             everything: false,
             at_once: false,
@@ -384,7 +388,8 @@ impl<'r, L: Leg> Run<'r, L> {
 
     fn mark(&self, ids: PerLeg<Identity>, kinds: Kinds, span: Span) -> io::Result<Option<SlotIndex>> {
         let object = Marked { ids, hint: AtomicU64::new(0) };
-        self.bitmap.mark_for_resync(self.host, &Want { object: &object, kinds, span, slot: Needs::Own, moves: None })
+        self.bitmap
+            .mark_for_resync(self.host, &Want { object: &object, kinds, span, slot: Needs::Own, moves: None })
     }
 
     /// The intent under which a directory's names are changed.

@@ -11,8 +11,8 @@ use std::sync::atomic::AtomicU64;
 use uuid::Uuid;
 
 use crate::bitmap::{
-    self, Bitmap, ChunkSize, Copies, CopyId, Expect, IdleSlot, Kinds, Markable, Needs, PageIndex, PageStore, Span,
-    Want, WriteIntent,
+    self, Bitmap, ChunkSize, Copies, CopyId, Expect, IdleSlot, Kinds, Markable, Needs, PageIndex, PageStore,
+    Span, Want, WriteIntent,
 };
 use crate::legs::*;
 use crate::resync::*;
