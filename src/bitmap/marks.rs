@@ -516,6 +516,13 @@ impl Bitmap {
         if state.table.entry(index).slot.as_ref().is_some_and(covers) { marked } else { 0 }
     }
 
+    /// Words for the slots that the object has: several perhaps since a crash.
+    pub fn words_of(&self, object: &dyn Markable) -> io::Result<Vec<u64>> {
+        let identities = object.identities()?;
+        let state = self.state.lock();
+        Ok(state.table.slots_of(&identities).map(|(index, _)| state.table.hint(index)).collect())
+    }
+
     /// The latest births so far, on the legs that tell them: before anything is marked.
     pub fn note_births(&self, births: PerLeg<Option<Timestamp>>) {
         self.state.lock().table.note_births(births);
@@ -601,11 +608,18 @@ impl State {
     /// The slot that covers the object since its birth, if that will do.
     fn covered(&self, want: &Want<'_>) -> Option<SlotIndex> {
         match want.slot {
-            Needs::Any | Needs::OwnOrCover if self.hinted(want).is_none() => {
+            Needs::Any | Needs::OwnOrCover | Needs::OwnOrNames if self.hinted(want).is_none() => {
                 self.table.by_cover(want.object.cover())
             }
             _ => None,
         }
+    }
+
+    /// Whether its directory's own slot, which has just been held, tells enough of it.
+    fn told_by_names(&self, want: &Want<'_>, dir: &Want<'_>) -> bool {
+        want.slot == Needs::OwnOrNames
+            && self.hinted(want).is_none()
+            && self.hinted(dir).is_some_and(|dir| self.table.tells_names(dir))
     }
 
     fn hinted(&self, want: &Want<'_>) -> Option<SlotIndex> {
@@ -624,8 +638,12 @@ impl State {
                 continue;
             }
             if let Some(index) = self.covered(want) {
-                self.spared += u64::from(want.slot == Needs::OwnOrCover);
+                self.spared += u64::from(want.slot != Needs::Any);
                 self.table.hold(index, held);
+                continue;
+            }
+            if self.told_by_names(want, &wants[0]) {
+                self.spared += 1;
                 continue;
             }
             let outlives = want.slot != Needs::Any && self.table.by_hint(want.object.cover()).is_some();

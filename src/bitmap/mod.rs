@@ -169,6 +169,9 @@ pub enum Needs {
     /// It gets another name in its directory, in place of the one it has: as [`Needs::Any`] if it is covered, and
     /// else one of its own.
     OwnOrCover,
+    /// The same, of a file of which a resync may make a copy, and the name is one that nobody else has had since the
+    /// slot of its directory was taken, the first of the wants: if it is clean, that one will do, too.
+    OwnOrNames,
     /// None: it loses its last name, and the slot of its directory tells that.
     None,
 }

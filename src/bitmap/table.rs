@@ -388,6 +388,13 @@ impl Table {
         }
     }
 
+    /// Whether it is known who has had the names in this slot's directory since the last sync that cleared it or
+    /// ended a resync.
+    pub fn tells_names(&self, index: SlotIndex) -> bool {
+        let entry = self.entry(index);
+        entry.gives_cover && !self.waits(entry)
+    }
+
     /// The slot behind a hint, if it may stand for what it covers by birth.
     pub fn by_cover(&self, cover: u64) -> Option<SlotIndex> {
         self.by_hint(cover).filter(|&index| self.entry(index).gives_cover)

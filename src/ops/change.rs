@@ -42,6 +42,9 @@ pub(super) enum Part<'a> {
     /// The object as something that gets another name in its directory in place of the one it has, while the legs
     /// are alike.
     Renamed,
+    /// The same of a small file with one name, and its new name has been nobody else's since the slot of the directory
+    /// was taken.
+    RenamedFree,
     /// The object as something that loses its last name to another one.
     Replaced,
     /// These bytes, and the length and times that go with them. An end of `u64::MAX` is the end of
@@ -81,6 +84,11 @@ impl<'a, L: Leg> Touch<'a, L> {
         Touch { object, part: Part::Renamed }
     }
 
+    /// The same of one whose new name has been nobody else's.
+    pub fn renamed_free(object: &'a Arc<Object<L>>) -> Self {
+        Touch { object, part: Part::RenamedFree }
+    }
+
     /// An object whose last name becomes another one's.
     pub fn replaced(object: &'a Arc<Object<L>>) -> Self {
         Touch { object, part: Part::Replaced }
@@ -101,7 +109,9 @@ impl Part<'_> {
     fn kinds(&self) -> Kinds {
         match self {
             Part::Name(_) | Part::Lost(_) => Kinds::ENTRIES,
-            Part::Metadata | Part::Moved | Part::Renamed | Part::Replaced => Kinds::METADATA,
+            Part::Metadata | Part::Moved | Part::Renamed | Part::RenamedFree | Part::Replaced => {
+                Kinds::METADATA
+            }
             Part::Data(_) => Kinds::METADATA | Kinds::DATA,
         }
     }
@@ -216,10 +226,11 @@ impl<L: Leg> Mirror<L> {
         let slot = match touch.part {
             Part::Moved => Needs::Own,
             Part::Renamed => Needs::OwnOrCover,
+            Part::RenamedFree => Needs::OwnOrNames,
             Part::Replaced => Needs::None,
             _ => Needs::Any,
         };
-        let moves = matches!(touch.part, Part::Moved | Part::Renamed);
+        let moves = matches!(touch.part, Part::Moved | Part::Renamed | Part::RenamedFree);
         let leaves_cover = moves && self.bitmap.is_covered(touch.object.cover.load(Ordering::Acquire));
         if leaves_cover || self.health.is_degraded() && !self.is_certain(touch.object) {
             match touch.object.kind {

@@ -102,5 +102,6 @@ impl<L: Leg> Mirror<L> {
     pub(super) fn forget_uncovered(&self) {
         let uncovered = self.covers.uncovered(|cover| !self.bitmap.is_covered(cover));
         uncovered.into_iter().for_each(|object| self.table.reap(Some(object)));
+        self.freed.forget(|slot| !self.bitmap.is_covered(slot));
     }
 }

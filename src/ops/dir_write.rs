@@ -6,7 +6,8 @@
 //!   `covers`);
 //! - what moves, gets one more name, or loses one of several: itself, so that its identities on both
 //!   legs are known together and it is moved or linked again, never copied (O7). Not a file that is covered and stays
-//!   in its directory: all of it is compared anyway, under whichever name each leg has it.
+//!   in its directory: all of it is compared anyway, under whichever name each leg has it. Nor a small clean one there
+//!   whose new name leaves no doubt (see `freed`).
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -182,6 +183,7 @@ impl<L: Leg> Mirror<L> {
         } else {
             self.change_all([Touch::lost(&dir, name)], act)
         };
+        self.note_holder(&dir, name, &object);
         removed.inspect_err(|_| self.stayed(&object, &dir, name))?;
         self.left(&object, keeps_a_name, &dir, name);
         drop(unchanged);
@@ -284,7 +286,7 @@ impl<L: Leg> Mirror<L> {
         let from_nodes = self.nodes(&from)?;
         let to_nodes = self.nodes(&to)?;
 
-        let (moving, _) = self.look_up(&from, name, 0)?;
+        let (moving, found) = self.look_up(&from, name, 0)?;
         self.pin(&moving)?;
         let there = match self.look_up(&to, new_name, 0) {
             Ok(there) => Some(there),
@@ -310,10 +312,13 @@ impl<L: Leg> Mirror<L> {
         let stays = alike && Arc::ptr_eq(&from, &to) && mode != RenameMode::Exchange;
         // A resync may have to make it anew under its new name, which is too much of what holds others.
         let moved = match stays && moving.kind != Kind::Directory {
+            true if there.is_none() && self.may_be_copied(&to, new_name, &moving, &found)? => {
+                Touch::renamed_free(&moving)
+            }
             true => Touch::renamed(&moving),
             false => Touch::moved(&moving),
         };
-        match target {
+        let changed = match target {
             Some((target, keeps_a_name)) => {
                 let (to_name, target_is) = match mode {
                     RenameMode::Replace if keeps_a_name || !alike => {
@@ -323,12 +328,14 @@ impl<L: Leg> Mirror<L> {
                     _ => (Touch::name(&to, new_name), Touch::moved(target)),
                 };
                 self.change_all([Touch::name(&from, name), to_name, moved, target_is], act)
-                    .inspect_err(|_| self.stayed(target, &to, new_name))?;
+                    .inspect_err(|_| self.stayed(target, &to, new_name))
             }
-            None => {
-                self.change_all([Touch::name(&from, name), Touch::name(&to, new_name), moved], act)?;
-            }
-        }
+            None => self.change_all([Touch::name(&from, name), Touch::name(&to, new_name), moved], act),
+        };
+        // The new one also if it was refused: a leg may have had it for a moment.
+        self.note_holder(&from, name, &moving);
+        self.note_holder(&to, new_name, &moving);
+        changed?;
 
         match target {
             // Two names of one object: rename(2) leaves both and does nothing.

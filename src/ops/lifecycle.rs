@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::covers::Covers;
 use super::failover::Turning;
+use super::freed::Freed;
 use super::health::{Health, Lost};
 use super::not_equal::NotEqual;
 use super::replacement::Noting;
@@ -186,6 +187,7 @@ impl<L: Leg> Mirror<L> {
             noting: Noting::new(),
             sweeping: Mutex::new(Rank::Sweep, ()),
             told: AtomicBool::new(false),
+            freed: Freed::new(),
             legs: legs.map(|leg| RwLock::new(Rank::Leaf, leg)),
             bitmap,
             options,

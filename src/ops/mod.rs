@@ -25,6 +25,8 @@
 //! | `read_errors` | counting that (pure) |
 //! | `news` | what is told when the state changes |
 //! | `not_equal` | why a resync did not end with equal legs, in words |
+//! | `covers` | what needs no slot of its own since it was born |
+//! | `freed` | which names have been somebody's, so that a clean file may be renamed without a slot |
 //! | `gate` | changes wait until the namespace is resynced |
 //! | `sweep` | settling times, syncing, clearing bits |
 //! | `lifecycle` | start, resync behind the mount, shutdown |
@@ -38,6 +40,7 @@ mod dir_read;
 mod dir_write;
 mod failover;
 mod file;
+mod freed;
 mod gate;
 mod health;
 mod inode_read;
@@ -114,6 +117,7 @@ pub struct Mirror<L: Leg> {
     sweeping: Mutex<()>,
     /// What the next resync makes equal has been told of already.
     told: AtomicBool,
+    freed: freed::Freed,
 }
 
 /// On whose behalf a request is made.

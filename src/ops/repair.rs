@@ -36,8 +36,8 @@ impl<L: Leg> Mirror<L> {
             let identities = self.identities(touch.object)?;
             match &touch.part {
                 Part::Name(name) | Part::Lost(name) => names.push(Name { dir: identities, name }),
-                Part::Metadata | Part::Moved | Part::Renamed | Part::Replaced => {
-                    objects.push((identities, None))
+                Part::Metadata | Part::Moved | Part::Renamed | Part::RenamedFree | Part::Replaced => {
+                    objects.push((identities, None));
                 }
                 Part::Data(bytes) => objects.push((identities, Some(bytes.clone()))),
             }

@@ -106,7 +106,9 @@ impl<L: Leg> Mirror<L> {
             }
             let part = match &touch.part {
                 Part::Name(name) | Part::Lost(name) => resync::Part::Name(name),
-                Part::Metadata | Part::Moved | Part::Renamed | Part::Replaced => resync::Part::Metadata,
+                Part::Metadata | Part::Moved | Part::Renamed | Part::RenamedFree | Part::Replaced => {
+                    resync::Part::Metadata
+                }
                 Part::Data(bytes) => resync::Part::Data(bytes.clone()),
             };
             match self.identity_on(touch.object, from) {

@@ -71,6 +71,18 @@ impl<L: Leg> Parked<L> {
         Ok(())
     }
 
+    /// All names under which something is parked.
+    pub fn all(&self) -> Vec<OsString> {
+        let mut all: Vec<OsString> = self.taken.iter().cloned().collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Whether this object is parked still.
+    pub fn holds(&self, ino: u64) -> bool {
+        self.names.get(&ino).is_some_and(|names| !names.is_empty())
+    }
+
     /// Deletes all that is parked, with all that is in it.
     pub fn delete_all(&mut self, leg: &L, intent: &WriteIntent<'_>) -> io::Result<()> {
         self.names.clear();

@@ -22,7 +22,7 @@ use crate::legs::{Identity, Keeps, Kind, Leg, LegId, PerLeg, Stat, Timestamp};
 /// Files up to this many bytes are copied under the name's own intent; longer ones get a slot, and
 /// their data follows behind the mount.
 /// Short in tests, which then need not fill a megabyte for each crash.
-pub(super) const SMALL: u64 = if cfg!(test) { 8 << 10 } else { 1 << 20 };
+pub const SMALL: u64 = if cfg!(test) { 8 << 10 } else { 1 << 20 };
 
 /// The object a name stands for; `None` if there is none.
 pub(super) fn look_up<L: Leg>(leg: &L, dir: &L::Node, name: &OsStr) -> io::Result<Option<Child>> {
@@ -231,6 +231,7 @@ impl<L: Leg> Run<'_, L> {
                 let by_number = self.rehearses.is_some() && wanted.identity.handle.is_none();
                 if self.everything || born || by_number { self.look_into(intent, &wanted) } else { Ok(()) }
             }
+            None if self.take_stray(intent, &s_node, &wanted, (td, name))? => Ok(()),
             None => {
                 self.build(intent, &s_node, &wanted, name, batch)?;
                 // Its next name must find it, so it cannot wait for the others.

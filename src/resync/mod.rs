@@ -24,7 +24,7 @@
 //! A name that is in the source's directory and not in the target's belongs to an object that was moved
 //! (it has a slot, so its counterpart is known and is moved too, whatever its size), or to one that
 //! the target does not have there (it was born after what the target remembers, or the target remembers
-//! its removal, or it was born since and renamed): that one is built. It has one name, or a slot: link(2) and the removal of one
+//! its removal, or it was renamed within its directory without a slot): that one is found by its looks, or built. It has one name, or a slot: link(2) and the removal of one
 //! name of several mark the object.
 //!
 //! While a leg was away, a directory's slot may have come to stand for all that lies in it
@@ -50,7 +50,8 @@
 //! object that is not found ends the resync; what is still to be compared when changes are let in is held open.
 //!
 //! - `plan`, `pairs`, `spans` are pure: what is there to do, what is what, which bytes;
-//! - `entries` parks and places, `build` makes what is missing, `areas` keeps `incoming/` and `parked/`;
+//! - `entries` parks and places, `strays` finds again what was renamed without a slot, `build` makes what is missing,
+//!   `areas` keeps `incoming/` and `parked/`;
 //! - `metadata` and `copy` make one object equal; `data` is the phase behind the mount;
 //! - `forms` lets slots of a mount with another privilege be found;
 //! - `trouble` finds out which leg gave an error, and for what;
@@ -74,6 +75,7 @@ mod repair;
 mod rewrite;
 mod run;
 mod spans;
+mod strays;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -90,6 +92,7 @@ use crate::legs::{Identity, Keeps, Leg, LegId, PerLeg, RenameMode};
 use crate::sync::{Mutex, Rank};
 
 use data::Pending;
+pub use entries::SMALL;
 pub use forms::renew;
 pub use progress::{Progress, ProgressReport};
 pub use rehearsal::{Broken, Pace, Rehearsal, RehearsalHost};

@@ -15,6 +15,7 @@ use super::plan::{Object, earliest, gather, settle};
 use super::progress::Progress;
 use super::rehearsal::Rehearses;
 use super::spans::Spans;
+use super::strays::Strays;
 use super::touched::Part;
 use super::{Outcome, Resync, ResyncHost, Scope, Sides, gone_is_none, metadata};
 use crate::bitmap::{self, Bitmap, ChunkIndex, Kinds, Markable, Needs, SlotIndex, Span, Want, WriteIntent};
@@ -42,6 +43,8 @@ pub(super) struct Run<'r, L: Leg> {
     pub progress: &'r Progress,
     pub pairs: Pairs,
     pub parked: Parked<L>,
+    /// What is parked and may be what is missing, once that was asked for.
+    pub strays: Option<Strays>,
     pub copier: Copier<'r>,
     /// Everything is compared: what is made needs no slots, and `root` covers it all.
     pub everything: bool,
@@ -120,6 +123,7 @@ impl<'r, L: Leg> Run<'r, L> {
             progress,
             pairs: Pairs::default(),
             parked: Parked::open(sides.t)?,
+            strays: None,
             copier: Copier::new(progress),
             everything: false,
             at_once: false,

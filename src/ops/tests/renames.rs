@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::world::{CALLER, NOBODY, World, sweep};
 use crate::inode::Ino;
-use crate::legs::simulated::SimLeg;
+use crate::legs::simulated::{Call, SimLeg};
 use crate::legs::{LegId, Make, RenameMode, Timestamp};
 use crate::ops::{Mirror, SetAttr, SetTime};
 
@@ -143,7 +143,9 @@ fn a_new_file_in_place_of_one_that_has_another_name_is_not_written_to_that() {
 #[test]
 fn a_new_directory_in_place_of_an_old_one_is_looked_into() {
     is_recovered(
-        |mirror, dir| drop(mkdir(mirror, dir, "e")),
+        |mirror, dir| {
+            mkdir(mirror, dir, "e");
+        },
         |mirror, dir| {
             mirror.rmdir(dir, OsStr::new("e")).unwrap();
             file(mirror, mkdir(mirror, dir, "e"), "f", b"text");
@@ -154,7 +156,9 @@ fn a_new_directory_in_place_of_an_old_one_is_looked_into() {
 #[test]
 fn a_new_file_that_was_renamed_may_move_on() {
     is_recovered(
-        |mirror, _| drop(mkdir(mirror, Ino::ROOT, "elsewhere")),
+        |mirror, _| {
+            mkdir(mirror, Ino::ROOT, "elsewhere");
+        },
         |mirror, dir| {
             let elsewhere = mirror.lookup(Ino::ROOT, OsStr::new("elsewhere")).unwrap().attr.ino;
             file(mirror, dir, ".tmp", b"text");
@@ -165,4 +169,173 @@ fn a_new_file_that_was_renamed_may_move_on() {
             file(mirror, dir, "f", b"more");
         },
     );
+}
+
+/// Two clean files that look alike, and that anything born from now on is younger than.
+fn alike(mirror: &Mirror<SimLeg>, dir: Ino) {
+    file(mirror, dir, "f", b"one.");
+    file(mirror, dir, "g", b"two.");
+}
+
+#[test]
+fn a_thousand_clean_files_are_renamed_and_back_for_the_mark_of_their_directory() {
+    let world = World::new();
+    let (mirror, dir) = clean(&world, |mirror, dir| {
+        (0..1000).for_each(|number| file(mirror, dir, &format!("f{number}"), b"text"));
+    });
+    let before = mirror.bitmap_stats();
+    (0..1000).for_each(|number| rename(&mirror, dir, &format!("f{number}"), &format!("g{number}")));
+    (0..1000).for_each(|number| rename(&mirror, dir, &format!("g{number}"), &format!("f{number}")));
+    let after = mirror.bitmap_stats();
+    assert!(after.flushes <= before.flushes + 2, "{} flushes", after.flushes - before.flushes);
+    assert_eq!((after.dirty_slots, after.spared), (1, before.spared + 2000));
+    world.unmount(mirror);
+    world.assert_equal();
+}
+
+#[test]
+fn a_clean_file_under_a_new_name_is_made_equal() {
+    is_recovered(alike, |mirror, dir| {
+        rename(mirror, dir, "f", "i");
+        rename(mirror, dir, "g", "h");
+        file(mirror, dir, "f", b"more");
+        rename(mirror, dir, "h", "k");
+        assert_eq!(mirror.bitmap_stats().dirty_slots, 1);
+    });
+}
+
+/// One leg may have the one file under the name, and the other leg the other.
+#[test]
+fn a_name_that_was_another_files_is_given_with_a_mark() {
+    let given_up: [fn(&Mirror<SimLeg>, Ino); 4] = [
+        |mirror, dir| mirror.unlink(dir, OsStr::new("f")).unwrap(),
+        |mirror, dir| rename(mirror, dir, "f", "h"),
+        |mirror, dir| {
+            mirror.unlink(dir, OsStr::new("f")).unwrap();
+            let known = mirror.known_objects();
+            mirror.forget(dir, 1);
+            assert_eq!(mirror.known_objects(), known - 1, "the kernel has forgotten the directory");
+            assert_eq!(mirror.lookup(Ino::ROOT, OsStr::new("d")).unwrap().attr.ino, dir);
+        },
+        |mirror, dir| {
+            file(mirror, dir, ".tmp", b"new!");
+            rename(mirror, dir, ".tmp", "f");
+            mirror.unlink(dir, OsStr::new("f")).unwrap();
+        },
+    ];
+    for give_up in given_up {
+        is_recovered(alike, |mirror, dir| {
+            give_up(mirror, dir);
+            rename(mirror, dir, "g", "f");
+        });
+    }
+    is_recovered(alike, |mirror, dir| rename(mirror, dir, "g", "f"));
+}
+
+/// It was refused by one leg, so the other one has had the name for a moment.
+#[test]
+fn a_name_that_was_given_back_is_given_with_a_mark() {
+    for leg in LegId::ALL {
+        for seed in 0..CUTS {
+            let world = World::new();
+            let (mirror, dir) = clean(&world, alike);
+            world.fail(leg, Call::Rename, libc::ENOSPC);
+            let (from, to) = (OsStr::new("f"), OsStr::new("h"));
+            mirror.rename(dir, from, dir, to, RenameMode::Replace).unwrap_err();
+            world.heal();
+            rename(&mirror, dir, "g", "h");
+            world.cut_power(mirror, seed);
+            let mirror = world.mount();
+            mirror.resync();
+            world.unmount(mirror);
+            assert_eq!(world.tree(LegId::A), world.tree(LegId::B), "seed {seed}");
+        }
+    }
+}
+
+/// What is done to its names under the slot of the directory above is not known, nor when it has got its own.
+#[test]
+fn names_in_a_directory_that_was_covered_tell_nothing() {
+    for (seed, moves) in (0..CUTS).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let world = World::new();
+        let (mirror, dir) = clean(&world, alike);
+        let new = mkdir(&mirror, Ino::ROOT, "new");
+        for name in ["f", "g"].map(OsStr::new) {
+            mirror.rename(dir, name, new, name, RenameMode::Replace).unwrap();
+        }
+        for _ in 0..5 {
+            // The root's slot is in use all the time; all others are cleared.
+            file(&mirror, Ino::ROOT, "busy", b"....");
+            mirror.unlink(Ino::ROOT, OsStr::new("busy")).unwrap();
+            mirror.sweep();
+        }
+        assert_eq!(mirror.bitmap_stats().dirty_slots, 1);
+        mirror.unlink(new, OsStr::new("f")).unwrap();
+        if moves {
+            rename(&mirror, Ino::ROOT, "new", "moved");
+        }
+        rename(&mirror, new, "g", "f");
+        world.cut_power(mirror, seed);
+        let mirror = world.mount();
+        mirror.resync();
+        world.unmount(mirror);
+        assert_eq!(world.tree(LegId::A), world.tree(LegId::B), "seed {seed}");
+    }
+}
+
+/// What the source cannot read of a clean file is not lost by a rename.
+#[test]
+fn what_was_renamed_and_cannot_be_read_is_kept() {
+    let world = World::new();
+    let mirror = world.mount();
+    file(&mirror, Ino::ROOT, "f", b"one.");
+    file(&mirror, Ino::ROOT, "younger", b"....");
+    sweep(&mirror);
+    rename(&mirror, Ino::ROOT, "f", "h");
+    assert_eq!(mirror.bitmap_stats().spared, 1);
+    world.kill(mirror);
+    world.rename(LegId::B, "h", "f");
+    world.spoil(LegId::A, "h", 0..4);
+    let mirror = world.mount();
+    mirror.resync();
+    drop(mirror);
+    assert!(world.tree(LegId::B).values().any(|text| text.ends_with("one.")));
+}
+
+#[test]
+fn a_clean_file_with_two_names_is_renamed_with_a_mark() {
+    is_recovered(
+        |mirror, dir| {
+            file(mirror, dir, "f", b"one.");
+            let found = mirror.lookup(dir, OsStr::new("f")).unwrap();
+            mirror.link(found.attr.ino, Ino::ROOT, OsStr::new("other")).unwrap();
+        },
+        |mirror, dir| rename(mirror, dir, "f", "h"),
+    );
+}
+
+/// As for covers: what was put together while a leg was away is told object by object until it is cleared.
+#[test]
+fn a_slot_from_before_a_leg_was_away_tells_no_names() {
+    for leg in LegId::ALL {
+        let world = World::new();
+        let (mirror, dir) = clean(&world, alike);
+        file(&mirror, dir, "new", b"text");
+        world.fail(leg, Call::Attributes, libc::EIO);
+        let found = mirror.lookup(dir, OsStr::new("new")).unwrap();
+        let mode = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+        mirror.setattr(found.attr.ino, &mode, None, CALLER).unwrap();
+        world.heal();
+        rename(&mirror, dir, "f", "h");
+        assert_eq!(mirror.bitmap_stats().spared, 0, "a leg is away");
+        mirror.let_go(leg);
+        world.bring_back(&mirror, leg);
+        rename(&mirror, dir, "g", "i");
+        assert_eq!(mirror.bitmap_stats().spared, 0);
+        sweep(&mirror);
+        rename(&mirror, dir, "i", "g");
+        assert_eq!(mirror.bitmap_stats().spared, 1);
+        world.unmount(mirror);
+        world.assert_equal();
+    }
 }

@@ -316,6 +316,12 @@ impl World {
         self.disks[leg].coarse_births(ticks);
     }
 
+    /// Gives a file of the root another name behind the mirror's back.
+    pub fn rename(&self, leg: LegId, from: &str, to: &str) {
+        let place = |name: &str| (crate::legs::simulated::image::ROOT, name.into());
+        self.disks[leg].lock().apply(Change::Rename { from: place(from), to: place(to) });
+    }
+
     /// Removes a file of the root behind the mirror's back.
     pub fn take_away(&self, leg: LegId, name: &str) {
         let place = (ROOT, name.into());
