@@ -84,6 +84,7 @@ make_filesystem() {
     case $type in
     ext4) mkfs.ext4 -q -F "$image" ;;
     xfs) mkfs.xfs -q -f "$image" ;;
+    btrfs) mkfs.btrfs -q -f "$image" ;;
     *) die "no such filesystem here: $type" ;;
     esac
     mount -o loop "$image" "$dir"
