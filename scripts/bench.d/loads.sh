@@ -28,9 +28,17 @@ warm_data() {
     have_data
     cat "$dir/data" >/dev/null
 }
-# cold: what is read next comes from the disks. Dropping needs everything written back.
+# settle: everything is on the disks. Of the peers' own filesystems only, not of all the machine.
+settle() {
+    local place places=()
+    for place in "$work"/{a,b,c,f,g,mnt/btrfs}; do
+        ! mounted_at "$place" || places+=("$place")
+    done
+    sync --file-system "${places[@]}"
+}
+# cold: what is read next comes from the disks. What is not written back cannot be dropped.
 cold() {
-    sync
+    settle
     echo 3 >/proc/sys/vm/drop_caches
 }
 cold_data() {
