@@ -51,7 +51,7 @@ begin_tracing() {
 # end_tracing LOAD OPERATIONS: strace's table has a line per call: % seconds usecs calls [errors] name.
 end_tracing() {
     stop_tracing
-    printf '%s\toperations\t%s\n' "$1" "$2" >>"$results/counts"
+    printf '%s\t%s\t%s\n' "$1" operations "$2" "$1" traced 1 >>"$results/counts"
     awk -v load="$1" -v OFS='\t' '$1 ~ /^[0-9.]+$/ && $NF != "total" { print load, $NF, $4 }' "$work/strace" \
         >>"$results/syscalls"
 }

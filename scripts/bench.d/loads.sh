@@ -7,6 +7,9 @@
 # an archive and a repository of $archived files. What a load needs from another one it makes when it
 # is missing, so that each load can be run alone.
 
+# limited COMMAND...: what has not ended after a quarter of an hour never will.
+limited() { timeout 900 "$@"; }
+
 # fio_load READ-OR-WRITE ARGUMENTS...: fio on one file of $size MiB. Its terse output, version 3, tells
 # KiB and milliseconds of reads from field 6 on, of writes from field 47 on.
 fio_load() {
@@ -16,7 +19,7 @@ fio_load() {
     *" --bs=1M "*) block=1024 ;;
     *) block=4 ;;
     esac
-    fio --name=bench --directory="$dir" --filename=data --size="${size}M" --ioengine=psync --fallocate=none \
+    limited fio --name=bench --directory="$dir" --filename=data --size="${size}M" --ioengine=psync --fallocate=none \
         --randseed=1 --group_reporting --output-format=terse --terse-version=3 "$@" |
         awk -F';' -v first="$([ "$direction" = read ] && echo 6 || echo 47)" -v block="$block" \
             'NF > 100 { print $first / block, $(first + 3) / 1000 }'
@@ -70,7 +73,7 @@ run_fsync() { timed write --rw=randwrite --bs=4k --fsync=1; }
 prepare_fsync4() { have_data; }
 run_fsync4() { timed write --rw=randwrite --bs=4k --fsync=1 --numjobs=4; }
 
-meta() { "$metaload" "$1" "$dir" "$files"; }
+meta() { limited "$metaload" "$1" "$dir" "$files"; }
 have_empty() { [ -e "$dir/empty/dir0/file0" ] || run_create >/dev/null; }
 have_small() { [ -e "$dir/small/dir0/file0" ] || run_small >/dev/null; }
 # warm LOAD: a round that is not counted.
@@ -126,12 +129,12 @@ make_sources() {
 }
 
 have_clone() { [ -e "$dir/clone/.git/index" ] || run_gitclone >/dev/null; }
-git_status() { git -C "$dir/clone" status --porcelain; }
+git_status() { limited git -C "$dir/clone" status --porcelain; }
 
 prepare_untar() { rm -rf "$dir/untar"; mkdir "$dir/untar"; }
-run_untar() { timed_command "$archived" tar -C "$dir/untar" -xf "$work/sources/$archived.tar"; }
+run_untar() { timed_command "$archived" limited tar -C "$dir/untar" -xf "$work/sources/$archived.tar"; }
 prepare_gitclone() { rm -rf "$dir/clone"; }
-run_gitclone() { timed_command "$archived" git clone -q "file://$work/sources/$archived" "$dir/clone"; }
+run_gitclone() { timed_command "$archived" limited git clone -q "file://$work/sources/$archived" "$dir/clone"; }
 prepare_gitstatus() { have_clone; git_status >/dev/null; }
 run_gitstatus() { timed_command "$archived" git_status; }
 
@@ -143,6 +146,6 @@ insert_rows() {
     local row
     for ((row = 0; row < transactions; row++)); do
         echo "insert into t (content) values ('$row');"
-    done | sqlite3 "$dir/db"
+    done | limited sqlite3 "$dir/db"
 }
 run_sqlite() { timed_command "$transactions" insert_rows; }

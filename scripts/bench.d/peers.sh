@@ -99,12 +99,8 @@ volume management
     option ping-timeout 0
 end-volume
 END
-    unshare --net --mount --pid --fork --kill-child --mount-proc sh -c "
-        mount -t tmpfs none /run &&
-        mount --bind '$place/lib' /var/lib/glusterd && mount --bind '$place/log' /var/log/glusterfs &&
-        ip link set lo up && ip address add $gluster_address/32 dev lo &&
-        exec glusterd -N -f '$place/glusterd.vol' -p /run/glusterd.pid -l /var/log/glusterfs/glusterd.log" \
-        </dev/null >"$place/said" 2>&1 &
+    unshare --net --mount --pid --fork --kill-child --mount-proc scripts/bench.d/glusterd-alone.sh \
+        "$work" "$gluster_address" </dev/null >"$place/said" 2>&1 &
     echo $! >"$place/pid"
     for tries in $(seq 100); do
         gluster_cli volume list >/dev/null 2>&1 && break

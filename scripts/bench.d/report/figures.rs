@@ -81,17 +81,19 @@ pub fn cost<'run>(run: &'run Run, load: &Load) -> Option<Cost<'run>> {
 
 /// System calls that wait, allocate or talk to the kernel's FUSE device, and touch no leg. The daemon
 /// writes to legs with offsets, never with `writev`.
-const NOT_ON_LEGS: [&str; 22] = [
+const NOT_ON_LEGS: &[&str] = &[
     "brk",
     "capget",
     "capset",
     "clone3",
     "exit",
+    "exit_group",
     "futex",
     "getegid",
     "geteuid",
     "getrandom",
     "gettid",
+    "getuid",
     "madvise",
     "mmap",
     "mprotect",
@@ -99,18 +101,22 @@ const NOT_ON_LEGS: [&str; 22] = [
     "read",
     "restart_syscall",
     "rseq",
+    "rt_sigprocmask",
     "sched_yield",
     "set_robust_list",
+    "sigaltstack",
     "umask",
     "unshare",
     "writev",
 ];
 
-/// For each operation of a load: the system calls on the legs.
+/// For each operation of a load: the system calls on the legs. Nothing where they were not traced.
 pub fn on_legs<'run>(run: &'run Run, load: &Load) -> Option<Vec<(&'run str, f64)>> {
-    let operations = *run.counts.get(&load.name)?.get("operations")?;
-    let calls = run.syscalls.get(&load.name)?;
-    let on_legs = calls.iter().filter(|(name, _)| !NOT_ON_LEGS.contains(&name.as_str()));
+    let counts = run.counts.get(&load.name)?;
+    counts.get("traced")?;
+    let calls = run.syscalls.get(&load.name).into_iter().flatten();
+    let on_legs = calls.filter(|(name, _)| !NOT_ON_LEGS.contains(&name.as_str()));
+    let operations = counts.get("operations").copied().unwrap_or(0.0);
     Some(often_first(on_legs.map(|(name, count)| (name.as_str(), *count)), operations))
 }
 
@@ -195,6 +201,12 @@ mod tests {
     fn what_touches_no_leg_is_left_out() {
         let mut run = of("create | op/s | create |", [1.0, 1.0], &[]);
         run.counts.insert("create".to_owned(), [("operations".to_owned(), 10.0)].into());
+        assert_eq!(on_legs(&run, &run.loads[0]), None);
+        run.counts.insert(
+            "create".to_owned(),
+            [("operations".to_owned(), 10.0), ("traced".to_owned(), 1.0)].into(),
+        );
+        assert_eq!(on_legs(&run, &run.loads[0]), Some(vec![]));
         let calls = [("openat2", 20.0), ("futex", 500.0), ("writev", 30.0), ("statx", 40.0)];
         run.syscalls.insert("create".to_owned(), calls.map(|(name, count)| (name.to_owned(), count)).into());
         assert_eq!(on_legs(&run, &run.loads[0]), Some(vec![("statx", 4.0), ("openat2", 2.0)]));
