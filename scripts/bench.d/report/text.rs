@@ -40,7 +40,12 @@ fn facts(run: &Run) -> String {
     let judged = figures::judged(run);
     if !judged.is_empty() {
         let reached = judged.iter().filter(|(_, _, reached)| *reached).count();
-        let _ = writeln!(out, "- goals: {reached} of {} reached", judged.len());
+        let all: usize = run.loads.iter().map(|load| load.goals.len()).sum();
+        let _ = write!(out, "- goals: {reached} of {} reached", judged.len());
+        out += &match all - judged.len() {
+            0 => "\n".to_owned(),
+            others => format!("; of {others} the other one was not measured\n"),
+        };
     }
     out
 }
@@ -177,7 +182,7 @@ mod tests {
         );
         let text = report(&run);
         assert!(text.contains("| 0.72: 0.9 **missed**, 0.6 reached "), "{text}");
-        assert!(text.contains("- goals: 1 of 2 reached\n"), "{text}");
+        assert!(text.contains("- goals: 1 of 2 reached; of 1 the other one was not measured\n"), "{text}");
     }
 
     #[test]
