@@ -64,10 +64,11 @@ take_away() {
     [ -n "$(mounts_below "$dir")" ] || rm -rf "$dir"
 }
 
-# wait_until_gone PID: true once the process has ended, false after ten seconds.
+# wait_until_gone PID [SECONDS]: true once the process has ended, false after ten seconds or as many as
+# are given.
 wait_until_gone() {
     local tries
-    for tries in $(seq 100); do
+    for tries in $(seq $((${2:-10} * 10))); do
         case "$(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null)" in
         '' | Z | X) return 0 ;;
         esac
@@ -84,6 +85,7 @@ make_filesystem() {
     case $type in
     ext4) mkfs.ext4 -q -F "$image" ;;
     xfs) mkfs.xfs -q -f "$image" ;;
+    btrfs) mkfs.btrfs -q -f "$image" ;;
     *) die "no such filesystem here: $type" ;;
     esac
     mount -o loop "$image" "$dir"
@@ -95,12 +97,12 @@ mirror_pid() {
     "$MIRRORFS" status "$1" --json | tr -d ' \n' | sed -n 's/.*"pid":\([0-9]*\).*/\1/p'
 }
 
-# umount_mirror MOUNTPOINT: unmounts and waits until the daemon has put everything on the legs.
+# umount_mirror MOUNTPOINT [SECONDS]: unmounts and waits until the daemon has put everything on the legs.
 umount_mirror() {
     local pid
     pid=$(mirror_pid "$1")
     umount "$1"
-    wait_until_gone "$pid" || die "the daemon $pid has not ended after umount $1"
+    wait_until_gone "$pid" "${2:-10}" || die "the daemon $pid has not ended after umount $1"
 }
 
 # built PROFILE PROGRAM: where cargo puts a program of that profile (debug or release).

@@ -1,22 +1,25 @@
-//! One metadata load on one directory, for scripts/bench: prints how many operations a second were
-//! done.
+//! One metadata load on one directory, for scripts/bench: prints how many operations were done and
+//! how many seconds they took.
 //!
 //! Usage: metaload LOAD DIR FILES, where LOAD is
 //! - `create`: makes FILES empty files, a thousand a directory;
 //! - `small`: the same with 100 bytes in each, in other directories;
-//! - `stat`: one stat of each of them, after a round that is not counted;
-//! - `readdir`: lists all the directories, after a round that is not counted; counts entries;
-//! - `rename`: gives each of them another name in its directory, and back;
-//! - `unlink`: removes the empty ones and their directories, and those of `small` uncounted.
+//! - `stat`: one stat of each of the empty ones;
+//! - `readdir`: lists all their directories; counts entries;
+//! - `liststat`: the same with a stat of each name, as `ls -l` does it;
+//! - `readsmall`: opens, reads and closes each file of `small`;
+//! - `rename`: gives each of the empty ones another name in its directory, and back;
+//! - `unlink`: removes them and their directories.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 const A_DIRECTORY: u64 = 1000;
-/// Where `small` makes its files.
+/// Where `small` makes its files, and `create` its own.
 const SMALL: &str = "small";
+const EMPTY: &str = "empty";
 
 fn directory(root: &Path, number: u64) -> PathBuf {
     root.join(format!("dir{number}"))
@@ -41,7 +44,7 @@ fn make(root: &Path, files: u64, content: &[u8]) -> io::Result<u64> {
 }
 
 fn create(root: &Path, files: u64) -> io::Result<u64> {
-    make(root, files, &[])
+    make(&root.join(EMPTY), files, &[])
 }
 
 fn small(root: &Path, files: u64) -> io::Result<u64> {
@@ -49,64 +52,78 @@ fn small(root: &Path, files: u64) -> io::Result<u64> {
 }
 
 fn stat(root: &Path, files: u64) -> io::Result<u64> {
-    for path in paths(root, files) {
+    for path in paths(&root.join(EMPTY), files) {
         fs::symlink_metadata(path)?;
     }
     Ok(files)
 }
 
-fn readdir(root: &Path, files: u64) -> io::Result<u64> {
+fn list(root: &Path, files: u64, each: fn(&fs::DirEntry) -> io::Result<()>) -> io::Result<u64> {
     let mut entries = 0;
-    for dir in directories(root, files) {
+    for dir in directories(&root.join(EMPTY), files) {
         for entry in fs::read_dir(dir)? {
-            entry?;
+            each(&entry?)?;
             entries += 1;
         }
     }
     Ok(entries)
 }
 
+fn readdir(root: &Path, files: u64) -> io::Result<u64> {
+    list(root, files, |_| Ok(()))
+}
+
+fn liststat(root: &Path, files: u64) -> io::Result<u64> {
+    list(root, files, |entry| entry.metadata().map(drop))
+}
+
+fn readsmall(root: &Path, files: u64) -> io::Result<u64> {
+    let mut content = Vec::new();
+    for path in paths(&root.join(SMALL), files) {
+        content.clear();
+        File::open(path)?.read_to_end(&mut content)?;
+    }
+    Ok(files)
+}
+
 fn rename(root: &Path, files: u64) -> io::Result<u64> {
+    let root = root.join(EMPTY);
     let other = |path: &Path| path.with_extension("moved");
-    for path in paths(root, files) {
+    for path in paths(&root, files) {
         fs::rename(&path, other(&path))?;
     }
-    for path in paths(root, files) {
+    for path in paths(&root, files) {
         fs::rename(other(&path), &path)?;
     }
     Ok(2 * files)
 }
 
 fn unlink(root: &Path, files: u64) -> io::Result<u64> {
-    for path in paths(root, files) {
+    let root = root.join(EMPTY);
+    for path in paths(&root, files) {
         fs::remove_file(path)?;
     }
-    for dir in directories(root, files) {
+    for dir in directories(&root, files) {
         fs::remove_dir(dir)?;
     }
     Ok(files)
 }
 
-fn run(load: &str, root: &Path, files: u64) -> io::Result<f64> {
-    let (operation, warm_up): (fn(&Path, u64) -> io::Result<u64>, bool) = match load {
-        "create" => (create, false),
-        "small" => (small, false),
-        "stat" => (stat, true),
-        "readdir" => (readdir, true),
-        "rename" => (rename, false),
-        "unlink" => (unlink, false),
+fn run(load: &str, root: &Path, files: u64) -> io::Result<(u64, f64)> {
+    let operation: fn(&Path, u64) -> io::Result<u64> = match load {
+        "create" => create,
+        "small" => small,
+        "stat" => stat,
+        "readdir" => readdir,
+        "liststat" => liststat,
+        "readsmall" => readsmall,
+        "rename" => rename,
+        "unlink" => unlink,
         _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("no load is named {load}"))),
     };
-    if warm_up {
-        operation(root, files)?;
-    }
     let start = Instant::now();
     let done = operation(root, files)?;
-    let rate = done as f64 / start.elapsed().as_secs_f64();
-    if load == "unlink" {
-        fs::remove_dir_all(root.join(SMALL))?;
-    }
-    Ok(rate)
+    Ok((done, start.elapsed().as_secs_f64()))
 }
 
 fn main() {
@@ -119,7 +136,7 @@ fn main() {
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "usage: metaload LOAD DIR FILES")),
     };
     match result {
-        Ok(rate) => println!("{rate:.0}"),
+        Ok((done, seconds)) => println!("{done} {seconds:.6}"),
         Err(error) => {
             eprintln!("metaload: {error}");
             std::process::exit(1);
