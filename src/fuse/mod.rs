@@ -4,7 +4,7 @@
 //! ```text
 //!   /dev/fuse -> fuser's event loops (serve) -> one method a request (filesystem) -> ops::Mirror
 //!                                               on which thread (loops)
-//!                                               types and errno (convert)
+//!                                               types and errno (convert), counts (requests)
 //!   ops::Mirror -> Invalidate (caches) -> /dev/fuse
 //! ```
 //!
@@ -41,6 +41,8 @@ mod caches;
 mod convert;
 mod filesystem;
 mod loops;
+mod requests;
 mod serve;
 
+pub use requests::Requests;
 pub use serve::{abort_on_panic, serve};
