@@ -35,9 +35,6 @@ use crate::sys::process::groups_of;
 /// keeps what others have cached coherent, allows shared mappings, and sends the fsync of O_SYNC.
 const FILE_OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE;
 
-/// The kernel may keep the listing, and drops it when it makes, renames or removes a name in it.
-const DIRECTORY_OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_CACHE_DIR);
-
 /// Most bytes of one copy request: the reply counts in 32 bits.
 const MAX_COPY: u64 = 1 << 30;
 
@@ -380,16 +377,17 @@ impl<L: Leg> Filesystem for Translation<L> {
         self.answer(move |mirror| answer::empty(reply, mirror.fsync(fh(handle), data_only)));
     }
 
-    fn opendir(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    // The kernel opens directories by itself from then on. It keeps listings, and drops one when it makes, renames or
+    // removes a name in it, or is told to.
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         self.requests.count(Asked::Opendir);
-        let number = ino(number);
-        self.answer(move |mirror| answer::opened(reply, mirror.opendir(number), DIRECTORY_OPENED));
+        reply.error(Errno::ENOSYS);
     }
 
-    fn readdir(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         self.requests.count(Asked::Readdir);
         self.answer(move |mirror| {
-            let read = mirror.readdir(fh(handle), offset, &mut |item| {
+            let read = mirror.readdir(ino(number), offset, &mut |item| {
                 reply.add(INodeNo(item.ino.0), item.next_offset, file_type(item.kind), &item.name)
             });
             match read {
@@ -402,14 +400,14 @@ impl<L: Leg> Filesystem for Translation<L> {
     fn readdirplus(
         &self,
         _: &Request,
-        _: INodeNo,
-        handle: FileHandle,
+        number: INodeNo,
+        _: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         self.requests.count(Asked::Readdirplus);
         self.answer(move |mirror| {
-            let read = mirror.readdirplus(fh(handle), offset, &mut |item, found| {
+            let read = mirror.readdirplus(ino(number), offset, &mut |item, found| {
                 let (attr, generation) = match found {
                     Some(found) => (file_attr(&found.attr), found.generation),
                     // The kernel takes only number and kind of these two, and counts no lookup.
@@ -423,14 +421,6 @@ impl<L: Leg> Filesystem for Translation<L> {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(errno(&error)),
             }
-        });
-    }
-
-    fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        self.requests.count(Asked::Releasedir);
-        self.answer(move |mirror| {
-            mirror.releasedir(fh(handle));
-            reply.ok();
         });
     }
 

@@ -34,7 +34,8 @@
 //!
 //! # ENOSYS
 //! means "never ask this again" to the kernel. It is said on purpose for flush (nothing to do in a
-//! write-through mirror), access, bmap and poll, and never passed on from a leg.
+//! write-through mirror), opendir (a listing that the kernel has costs no request), access, bmap and poll, and
+//! never passed on from a leg.
 
 mod answer;
 mod caches;

@@ -41,7 +41,6 @@ kinds! {
     Opendir "opendir",
     Readdir "readdir",
     Readdirplus "readdirplus",
-    Releasedir "releasedir",
     Fsyncdir "fsyncdir",
     Statfs "statfs",
     Setxattr "setxattr",

@@ -42,13 +42,14 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_READDIRPLUS_AUTO)
     .union(InitFlags::FUSE_CACHE_SYMLINKS)
     .union(InitFlags::FUSE_EXPLICIT_INVAL_DATA)
-    .union(InitFlags::FUSE_POSIX_ACL)
-    .union(InitFlags::FUSE_DONT_MASK)
-    .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
+    .union(NEEDED);
 
-/// Without these the mirror would do something wrong: umasks and ACLs, suid bits that outlive a write.
-const NEEDED: InitFlags =
-    InitFlags::FUSE_POSIX_ACL.union(InitFlags::FUSE_DONT_MASK).union(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
+/// Without these the mirror would do something wrong: umasks and ACLs, suid bits that outlive a write, no
+/// directory that could be opened.
+const NEEDED: InitFlags = InitFlags::FUSE_POSIX_ACL
+    .union(InitFlags::FUSE_DONT_MASK)
+    .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2)
+    .union(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
 
 /// Serves the mount behind `device` until it is unmounted, with `threads` event loops that answer requests
 /// and one that hands them over when all of these are busy. What comes is counted in `requests`.

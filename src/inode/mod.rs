@@ -1,4 +1,4 @@
-//! The objects that the kernel knows, and the files and directories it has open.
+//! The objects that the kernel knows, and the files it has open.
 //!
 //! An object is known by its inode number on the source leg, never by a path. The kernel counts its
 //! lookups; the table drops an object when the kernel has forgotten it and nothing here needs it.
@@ -8,7 +8,7 @@ mod object;
 mod pins;
 mod table;
 
-pub use handles::{Fh, Handles, OpenDir, OpenFile};
+pub use handles::{Fh, Handles, OpenFile};
 pub use object::{Names, Object};
 pub use pins::Pins;
 pub use table::Table;
