@@ -4,12 +4,13 @@
 //! lookups; the table drops an object when the kernel has forgotten it and nothing here needs it.
 
 mod handles;
+mod kept;
 mod object;
 mod pins;
 mod table;
 
 pub use handles::{Fh, Handles, OpenFile};
-pub use object::{Names, Object};
+pub use object::{NameIn, Names, Object};
 pub use pins::Pins;
 pub use table::Table;
 
