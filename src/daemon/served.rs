@@ -42,6 +42,7 @@ pub struct Served {
     this: Weak<Served>,
     pub(super) mirror: Arc<Mirror<BackingLeg>>,
     pub(super) mountpoint: PathBuf,
+    requests: Arc<fuse::Requests>,
     pub(super) auto_readd: bool,
     /// For `re-add` without a path, and for who waits for a leg to come back.
     pub(super) places: Mutex<PerLeg<LegPlace>>,
@@ -69,6 +70,7 @@ impl Served {
             this: this.clone(),
             mirror,
             mountpoint: request.mountpoint.clone(),
+            requests: Arc::default(),
             auto_readd: request.options.auto_readd,
             places: Mutex::new(request.legs.clone()),
             held: Held::new(owners, calls, waits.clone()),
@@ -351,7 +353,7 @@ impl Service for Served {
                 self.events.tell(Event { name: Name::DegradedArray, leg: Some(leg), detail });
             }
         }
-        fuse::serve(self.mirror.clone(), device, EVENT_LOOPS, mounted)
+        fuse::serve(self.mirror.clone(), device, EVENT_LOOPS, self.requests.clone(), mounted)
     }
 
     fn command(&self, verb: &str, request: &Request) -> Option<Result<Value>> {
@@ -395,6 +397,7 @@ impl Service for Served {
                 clears: stats.clears,
                 resync_bytes_read: progress.bytes_read,
                 resync_bytes_written: progress.bytes_written,
+                requests: self.requests.by_kind(),
             },
             resync: Resync {
                 // From the mount on: who asks before the resync's thread runs must not hear that all is done.

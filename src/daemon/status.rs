@@ -1,6 +1,8 @@
 //! What a mirror says about itself: the answer to `mirrorfs status --json`. Scripts read these
 //! keys: they may grow in number, but none changes its meaning without a new [`FORMAT`].
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The version of the JSON report.
@@ -136,7 +138,7 @@ pub struct Dirty {
 }
 
 /// Counted since the mount.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Counters {
     pub marks: u64,
@@ -144,6 +146,9 @@ pub struct Counters {
     pub clears: u64,
     pub resync_bytes_read: u64,
     pub resync_bytes_written: u64,
+    /// What the kernel asked the daemon, by kind (`lookup`, `write`): all kinds, those that never came with 0.
+    #[serde(default)]
+    pub requests: BTreeMap<String, u64>,
 }
 
 /// The resync's progress. The totals are of this mount's resync, also when it is done.
@@ -197,6 +202,7 @@ mod tests {
             "/counters/clears",
             "/counters/resync_bytes_read",
             "/counters/resync_bytes_written",
+            "/counters/requests",
             "/resync/active",
             "/resync/done_bytes",
             "/resync/total_bytes",
@@ -218,5 +224,7 @@ mod tests {
         let expected =
             Leg { id: "A".to_owned(), path: "/a".to_owned(), state: LegState::Faulted, ..Leg::default() };
         assert_eq!(leg, expected);
+        let counters = r#"{"marks":1,"flushes":2,"clears":3,"resync_bytes_read":4,"resync_bytes_written":5}"#;
+        assert!(serde_json::from_str::<Counters>(counters).unwrap().requests.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! One method a request: decode, call, reply.
+//! One method a request: count, decode, call, reply.
 //!
 //! Nothing is decided here but what belongs to the protocol. The arguments that fuser gives and the
 //! mirror does not need (node id beside a handle, lock owners) are dropped.
@@ -22,6 +22,7 @@ use fuser::{
 use super::answer::{self, FOR_GOOD};
 use super::convert::{self, bare_attr, errno, file_attr, file_type, permissions};
 use super::loops::Loops;
+use super::requests::{Asked, Requests};
 use super::serve::agree;
 use crate::inode::{Fh, Ino};
 use crate::legs::{Creator, Kind, Leg, Make};
@@ -33,9 +34,6 @@ use crate::sys::process::groups_of;
 /// Also for O_DIRECT: such I/O passes the page cache by without FOPEN_DIRECT_IO, and then the kernel
 /// keeps what others have cached coherent, allows shared mappings, and sends the fsync of O_SYNC.
 const FILE_OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE;
-
-/// The kernel may keep the listing, and drops it when it makes, renames or removes a name in it.
-const DIRECTORY_OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_CACHE_DIR);
 
 /// Most bytes of one copy request: the reply counts in 32 bits.
 const MAX_COPY: u64 = 1 << 30;
@@ -64,11 +62,12 @@ fn aligned_room(buffer: &mut Vec<u8>, size: usize) -> &mut [u8] {
 pub(super) struct Translation<L: Leg> {
     mirror: Arc<Mirror<L>>,
     loops: Arc<Loops>,
+    requests: Arc<Requests>,
 }
 
 impl<L: Leg> Translation<L> {
-    pub(super) fn new(mirror: Arc<Mirror<L>>, loops: Arc<Loops>) -> Self {
-        Translation { mirror, loops }
+    pub(super) fn new(mirror: Arc<Mirror<L>>, loops: Arc<Loops>, requests: Arc<Requests>) -> Self {
+        Translation { mirror, loops, requests }
     }
 
     /// Answers a request: on this thread, unless that is the last event loop which is free.
@@ -130,6 +129,7 @@ impl<L: Leg> Filesystem for Translation<L> {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.requests.count(Asked::Lookup);
         let (parent, name) = (ino(parent), name.to_owned());
         self.answer(move |mirror| match mirror.lookup(parent, &name) {
             // Number 0 with a lifetime: the kernel remembers that there is no such name.
@@ -142,10 +142,12 @@ impl<L: Leg> Filesystem for Translation<L> {
 
     // BATCH_FORGET comes here, too: fuser takes it apart, and does not name the type to do it with.
     fn forget(&self, _: &Request, number: INodeNo, count: u64) {
+        self.requests.count(Asked::Forget);
         self.mirror.forget(ino(number), count);
     }
 
     fn getattr(&self, _: &Request, number: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+        self.requests.count(Asked::Getattr);
         let (number, handle) = (ino(number), handle.map(fh));
         self.answer(move |mirror| answer::attributes(reply, mirror.getattr(number, handle)));
     }
@@ -168,6 +170,7 @@ impl<L: Leg> Filesystem for Translation<L> {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        self.requests.count(Asked::Setattr);
         let set = SetAttr {
             mode: mode.map(permissions),
             uid,
@@ -183,6 +186,7 @@ impl<L: Leg> Filesystem for Translation<L> {
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
+        self.requests.count(Asked::Readlink);
         let number = ino(number);
         self.answer(move |mirror| match mirror.readlink(number) {
             Ok(target) => reply.data(target.as_bytes()),
@@ -200,6 +204,7 @@ impl<L: Leg> Filesystem for Translation<L> {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        self.requests.count(Asked::Mknod);
         let Some(what) = convert::make_node(mode, rdev) else { return reply.error(Errno::EINVAL) };
         let (parent, name, creator) = (ino(parent), name.to_owned(), creator(request, umask));
         self.answer(move |mirror| answer::entry(reply, mirror.make(parent, &name, what, creator)));
@@ -214,12 +219,14 @@ impl<L: Leg> Filesystem for Translation<L> {
         umask: u32,
         reply: ReplyEntry,
     ) {
+        self.requests.count(Asked::Mkdir);
         let what = Make::Directory { mode: permissions(mode) };
         let (parent, name, creator) = (ino(parent), name.to_owned(), creator(request, umask));
         self.answer(move |mirror| answer::entry(reply, mirror.make(parent, &name, what, creator)));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        self.requests.count(Asked::Symlink);
         let (parent, name, creator) = (ino(parent), name.to_owned(), creator(request, 0));
         let target = target.as_os_str().to_owned();
         self.answer(move |mirror| {
@@ -228,16 +235,19 @@ impl<L: Leg> Filesystem for Translation<L> {
     }
 
     fn link(&self, _: &Request, number: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.requests.count(Asked::Link);
         let (number, parent, name) = (ino(number), ino(parent), name.to_owned());
         self.answer(move |mirror| answer::entry(reply, mirror.link(number, parent, &name)));
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.requests.count(Asked::Unlink);
         let (parent, name) = (ino(parent), name.to_owned());
         self.answer(move |mirror| answer::empty(reply, mirror.unlink(parent, &name)));
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.requests.count(Asked::Rmdir);
         let (parent, name) = (ino(parent), name.to_owned());
         self.answer(move |mirror| answer::empty(reply, mirror.rmdir(parent, &name)));
     }
@@ -252,6 +262,7 @@ impl<L: Leg> Filesystem for Translation<L> {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        self.requests.count(Asked::Rename);
         let Some(mode) = convert::rename_mode(flags) else { return reply.error(Errno::EINVAL) };
         let (parent, name, new_parent, new_name) =
             (ino(parent), name.to_owned(), ino(new_parent), new_name.to_owned());
@@ -270,6 +281,7 @@ impl<L: Leg> Filesystem for Translation<L> {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        self.requests.count(Asked::Create);
         let (parent, name, creator) = (ino(parent), name.to_owned(), creator(request, umask));
         self.answer(move |mirror| match mirror.create(parent, &name, permissions(mode), creator, flags) {
             Ok((found, handle)) => reply.created(
@@ -284,6 +296,7 @@ impl<L: Leg> Filesystem for Translation<L> {
     }
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.requests.count(Asked::Open);
         let (number, caller) = (ino(number), caller(request));
         self.answer(move |mirror| answer::opened(reply, mirror.open(number, flags.0, caller), FILE_OPENED));
     }
@@ -299,6 +312,7 @@ impl<L: Leg> Filesystem for Translation<L> {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        self.requests.count(Asked::Read);
         self.answer(move |mirror| {
             READ_BUFFER.with_borrow_mut(|buffer| {
                 let room = aligned_room(buffer, size as usize);
@@ -322,6 +336,7 @@ impl<L: Leg> Filesystem for Translation<L> {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        self.requests.count(Asked::Write);
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         match self.loops.stay() {
             Some(_staying) => answer::written(reply, self.mirror.write(fh(handle), data, offset, kill)),
@@ -336,6 +351,7 @@ impl<L: Leg> Filesystem for Translation<L> {
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        self.requests.count(Asked::Flush);
         reply.error(Errno::ENOSYS);
     }
 
@@ -349,6 +365,7 @@ impl<L: Leg> Filesystem for Translation<L> {
         _: bool,
         reply: ReplyEmpty,
     ) {
+        self.requests.count(Asked::Release);
         self.answer(move |mirror| {
             mirror.release(fh(handle));
             reply.ok();
@@ -356,17 +373,21 @@ impl<L: Leg> Filesystem for Translation<L> {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, handle: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        self.requests.count(Asked::Fsync);
         self.answer(move |mirror| answer::empty(reply, mirror.fsync(fh(handle), data_only)));
     }
 
-    fn opendir(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let number = ino(number);
-        self.answer(move |mirror| answer::opened(reply, mirror.opendir(number), DIRECTORY_OPENED));
+    // The kernel opens directories by itself from then on. It keeps listings, and drops one when it makes, renames or
+    // removes a name in it, or is told to.
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.requests.count(Asked::Opendir);
+        reply.error(Errno::ENOSYS);
     }
 
-    fn readdir(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        self.requests.count(Asked::Readdir);
         self.answer(move |mirror| {
-            let read = mirror.readdir(fh(handle), offset, &mut |item| {
+            let read = mirror.readdir(ino(number), offset, &mut |item| {
                 reply.add(INodeNo(item.ino.0), item.next_offset, file_type(item.kind), &item.name)
             });
             match read {
@@ -379,13 +400,14 @@ impl<L: Leg> Filesystem for Translation<L> {
     fn readdirplus(
         &self,
         _: &Request,
-        _: INodeNo,
-        handle: FileHandle,
+        number: INodeNo,
+        _: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        self.requests.count(Asked::Readdirplus);
         self.answer(move |mirror| {
-            let read = mirror.readdirplus(fh(handle), offset, &mut |item, found| {
+            let read = mirror.readdirplus(ino(number), offset, &mut |item, found| {
                 let (attr, generation) = match found {
                     Some(found) => (file_attr(&found.attr), found.generation),
                     // The kernel takes only number and kind of these two, and counts no lookup.
@@ -402,19 +424,14 @@ impl<L: Leg> Filesystem for Translation<L> {
         });
     }
 
-    fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        self.answer(move |mirror| {
-            mirror.releasedir(fh(handle));
-            reply.ok();
-        });
-    }
-
     fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.requests.count(Asked::Fsyncdir);
         let number = ino(number);
         self.answer(move |mirror| answer::empty(reply, mirror.fsyncdir(number)));
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.requests.count(Asked::Statfs);
         self.answer(move |mirror| match mirror.statfs() {
             Ok(space) => reply.statfs(
                 space.blocks,
@@ -440,6 +457,7 @@ impl<L: Leg> Filesystem for Translation<L> {
         _: u32,
         reply: ReplyEmpty,
     ) {
+        self.requests.count(Asked::Setxattr);
         let (number, name, value) = (ino(number), name.to_owned(), value.to_owned());
         let who = Who::of(request);
         self.answer(move |mirror| {
@@ -448,6 +466,7 @@ impl<L: Leg> Filesystem for Translation<L> {
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.requests.count(Asked::Getxattr);
         let (number, name) = (ino(number), name.to_owned());
         self.answer(move |mirror| match mirror.getxattr(number, &name) {
             // Legs without ACLs have none. The kernel asks for them whenever it checks a permission,
@@ -462,6 +481,7 @@ impl<L: Leg> Filesystem for Translation<L> {
     }
 
     fn listxattr(&self, request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        self.requests.count(Asked::Listxattr);
         let (number, is_root) = (ino(number), request.uid() == 0);
         self.answer(move |mirror| {
             let names = mirror.listxattr(number).map(|mut names| {
@@ -474,15 +494,18 @@ impl<L: Leg> Filesystem for Translation<L> {
     }
 
     fn removexattr(&self, _: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.requests.count(Asked::Removexattr);
         let (number, name) = (ino(number), name.to_owned());
         self.answer(move |mirror| answer::empty(reply, mirror.removexattr(number, &name)));
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        self.requests.count(Asked::Access);
         reply.error(Errno::ENOSYS);
     }
 
     fn bmap(&self, _: &Request, _: INodeNo, _: u32, _: u64, reply: ReplyBmap) {
+        self.requests.count(Asked::Bmap);
         reply.error(Errno::ENOSYS);
     }
 
@@ -496,6 +519,7 @@ impl<L: Leg> Filesystem for Translation<L> {
         _: PollFlags,
         reply: ReplyPoll,
     ) {
+        self.requests.count(Asked::Poll);
         reply.error(Errno::ENOSYS);
     }
 
@@ -510,6 +534,7 @@ impl<L: Leg> Filesystem for Translation<L> {
         _: u32,
         reply: ReplyIoctl,
     ) {
+        self.requests.count(Asked::Ioctl);
         reply.error(Errno::ENOTTY);
     }
 
@@ -523,6 +548,7 @@ impl<L: Leg> Filesystem for Translation<L> {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        self.requests.count(Asked::Fallocate);
         let kill = kills_privileges(request);
         self.answer(move |mirror| {
             answer::empty(reply, mirror.fallocate(fh(handle), mode, offset, len, kill));
@@ -538,6 +564,7 @@ impl<L: Leg> Filesystem for Translation<L> {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        self.requests.count(Asked::Lseek);
         let Some(what) = convert::seek(whence) else { return reply.error(Errno::EINVAL) };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
         self.answer(move |mirror| match mirror.seek(fh(handle), offset, what) {
@@ -560,6 +587,7 @@ impl<L: Leg> Filesystem for Translation<L> {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        self.requests.count(Asked::CopyFileRange);
         let (from, to) = ((fh(from), from_offset), (fh(to), to_offset));
         let len = len.min(MAX_COPY);
         let kill = kills_privileges(request);

@@ -4,7 +4,7 @@
 //! ```text
 //!   /dev/fuse -> fuser's event loops (serve) -> one method a request (filesystem) -> ops::Mirror
 //!                                               on which thread (loops)
-//!                                               types and errno (convert)
+//!                                               types and errno (convert), counts (requests)
 //!   ops::Mirror -> Invalidate (caches) -> /dev/fuse
 //! ```
 //!
@@ -34,13 +34,16 @@
 //!
 //! # ENOSYS
 //! means "never ask this again" to the kernel. It is said on purpose for flush (nothing to do in a
-//! write-through mirror), access, bmap and poll, and never passed on from a leg.
+//! write-through mirror), opendir (a listing that the kernel has costs no request), access, bmap and poll, and
+//! never passed on from a leg.
 
 mod answer;
 mod caches;
 mod convert;
 mod filesystem;
 mod loops;
+mod requests;
 mod serve;
 
+pub use requests::Requests;
 pub use serve::{abort_on_panic, serve};

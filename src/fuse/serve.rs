@@ -13,6 +13,7 @@ use fuser::{Config, InitFlags, KernelConfig, Session, SessionACL};
 use super::caches::Caches;
 use super::filesystem::Translation;
 use super::loops::Loops;
+use super::requests::Requests;
 use crate::legs::Leg;
 use crate::legs::timed::Couriers;
 use crate::ops::{Invalidate, Mirror};
@@ -41,16 +42,17 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_READDIRPLUS_AUTO)
     .union(InitFlags::FUSE_CACHE_SYMLINKS)
     .union(InitFlags::FUSE_EXPLICIT_INVAL_DATA)
-    .union(InitFlags::FUSE_POSIX_ACL)
-    .union(InitFlags::FUSE_DONT_MASK)
-    .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
+    .union(NEEDED);
 
-/// Without these the mirror would do something wrong: umasks and ACLs, suid bits that outlive a write.
-const NEEDED: InitFlags =
-    InitFlags::FUSE_POSIX_ACL.union(InitFlags::FUSE_DONT_MASK).union(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
+/// Without these the mirror would do something wrong: umasks and ACLs, suid bits that outlive a write, no
+/// directory that could be opened.
+const NEEDED: InitFlags = InitFlags::FUSE_POSIX_ACL
+    .union(InitFlags::FUSE_DONT_MASK)
+    .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2)
+    .union(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
 
 /// Serves the mount behind `device` until it is unmounted, with `threads` event loops that answer requests
-/// and one that hands them over when all of these are busy.
+/// and one that hands them over when all of these are busy. What comes is counted in `requests`.
 ///
 /// `mounted` is called once, when the kernel and the mirror have agreed on how they talk and before
 /// the first request is answered.
@@ -62,6 +64,7 @@ pub fn serve<L: Leg>(
     mirror: Arc<Mirror<L>>,
     device: OwnedFd,
     threads: NonZeroUsize,
+    requests: Arc<Requests>,
     mounted: &mut dyn FnMut(),
 ) -> io::Result<()> {
     let mut config = Config::default();
@@ -70,8 +73,8 @@ pub fn serve<L: Leg>(
     // refuse what the kernel asks for in nobody's name.
     config.acl = SessionACL::All;
     let loops = Arc::new(Loops::new(threads.get(), Couriers::start()?));
-    let session =
-        Session::from_fd(Translation::new(mirror.clone(), loops.clone()), device, SessionACL::All, config)?;
+    let translation = Translation::new(mirror.clone(), loops.clone(), requests);
+    let session = Session::from_fd(translation, device, SessionACL::All, config)?;
     let (caches, sender) = Caches::start(session.notifier())?;
     let caches = Arc::new(caches);
     mirror.set_invalidate(caches.clone() as Arc<dyn Invalidate>);

@@ -1,4 +1,4 @@
-//! Open files and directories, by the number the kernel has for them.
+//! Open files, by the number the kernel has for them. Directories are not opened here: see `ops/dir_read`.
 
 use std::collections::HashMap;
 use std::io;
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Object;
 use crate::error::errno;
-use crate::legs::{Entry, Leg, LegId, OpenMode, PerLeg};
+use crate::legs::{Leg, LegId, OpenMode, PerLeg};
 use crate::sync::{Mutex, Rank, RwLock};
 
-/// Number of an open file or directory, as the kernel knows it.
+/// Number of an open file, as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fh(pub u64);
 
@@ -54,39 +54,9 @@ impl<L: Leg> Drop for OpenFile<L> {
     }
 }
 
-/// A directory that a program has open.
-pub struct OpenDir<L: Leg> {
-    /// What is open.
-    pub object: Arc<Object<L>>,
-    /// The names as they were when the reading began, whatever is made or removed meanwhile.
-    pub listing: Mutex<Option<Arc<Vec<Entry>>>>,
-    /// Where the reading goes on: an offset, and its place in the listing.
-    pub reached: Mutex<(u64, usize)>,
-}
-
-impl<L: Leg> OpenDir<L> {
-    /// A directory opened and not read yet. Counts among the object's `opens` as long as it lives.
-    pub fn new(object: Arc<Object<L>>) -> Self {
-        object.opens.fetch_add(1, Ordering::Relaxed);
-        let (listing, reached) = (Mutex::new(Rank::Leaf, None), Mutex::new(Rank::Leaf, (0, 0)));
-        OpenDir { object, listing, reached }
-    }
-}
-
-impl<L: Leg> Drop for OpenDir<L> {
-    fn drop(&mut self) {
-        self.object.opens.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-enum Open<L: Leg> {
-    File(Arc<OpenFile<L>>),
-    Dir(Arc<OpenDir<L>>),
-}
-
 /// All that is open.
 pub struct Handles<L: Leg> {
-    open: RwLock<HashMap<Fh, Open<L>>>,
+    open: RwLock<HashMap<Fh, Arc<OpenFile<L>>>>,
     next: AtomicU64,
 }
 
@@ -97,64 +67,33 @@ impl<L: Leg> Default for Handles<L> {
 }
 
 impl<L: Leg> Handles<L> {
-    fn add(&self, open: Open<L>) -> Fh {
-        let fh = Fh(self.next.fetch_add(1, Ordering::Relaxed));
-        self.open.write().insert(fh, open);
-        fh
-    }
-
     /// Gives an open file its number.
     pub fn add_file(&self, file: OpenFile<L>) -> Fh {
-        self.add(Open::File(Arc::new(file)))
-    }
-
-    /// Gives an open directory its number.
-    pub fn add_dir(&self, dir: OpenDir<L>) -> Fh {
-        self.add(Open::Dir(Arc::new(dir)))
+        let fh = Fh(self.next.fetch_add(1, Ordering::Relaxed));
+        self.open.write().insert(fh, Arc::new(file));
+        fh
     }
 
     /// The open file with this number; EBADF if there is none.
     pub fn file(&self, fh: Fh) -> io::Result<Arc<OpenFile<L>>> {
-        match self.open.read().get(&fh) {
-            Some(Open::File(file)) => Ok(file.clone()),
-            _ => Err(errno(libc::EBADF)),
-        }
-    }
-
-    /// The open directory with this number; EBADF if there is none.
-    pub fn dir(&self, fh: Fh) -> io::Result<Arc<OpenDir<L>>> {
-        match self.open.read().get(&fh) {
-            Some(Open::Dir(dir)) => Ok(dir.clone()),
-            _ => Err(errno(libc::EBADF)),
-        }
+        self.open.read().get(&fh).cloned().ok_or_else(|| errno(libc::EBADF))
     }
 
     /// What is open on `leg` is of no use any more. It is the caller's to close.
     pub fn take_leg(&self, leg: LegId) -> Vec<Arc<L::File>> {
-        let open = self.open.read();
-        let files = open.values().filter_map(|open| match open {
-            Open::File(file) => file.forget(leg),
-            Open::Dir(_) => None,
-        });
-        files.collect()
+        self.open.read().values().filter_map(|file| file.forget(leg)).collect()
     }
 
     /// The object is another inode on `leg` now: what was open there is the caller's to close.
     pub fn forget(&self, object: &Arc<Object<L>>, leg: LegId) -> Vec<Arc<L::File>> {
         let open = self.open.read();
-        let files = open.values().filter_map(|open| match open {
-            Open::File(file) if Arc::ptr_eq(&file.object, object) => file.forget(leg),
-            _ => None,
-        });
-        files.collect()
+        let of_object = open.values().filter(|file| Arc::ptr_eq(&file.object, object));
+        of_object.filter_map(|file| file.forget(leg)).collect()
     }
 
     /// Takes the number back and returns what was open; whoever still uses it keeps it alive.
     pub fn remove(&self, fh: Fh) -> Option<Arc<Object<L>>> {
         let removed = self.open.write().remove(&fh)?;
-        Some(match &removed {
-            Open::File(file) => file.object.clone(),
-            Open::Dir(dir) => dir.object.clone(),
-        })
+        Some(removed.object.clone())
     }
 }

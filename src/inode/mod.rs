@@ -1,15 +1,16 @@
-//! The objects that the kernel knows, and the files and directories it has open.
+//! The objects that the kernel knows, and the files it has open.
 //!
 //! An object is known by its inode number on the source leg, never by a path. The kernel counts its
 //! lookups; the table drops an object when the kernel has forgotten it and nothing here needs it.
 
 mod handles;
+mod kept;
 mod object;
 mod pins;
 mod table;
 
-pub use handles::{Fh, Handles, OpenDir, OpenFile};
-pub use object::{Names, Object};
+pub use handles::{Fh, Handles, OpenFile};
+pub use object::{NameIn, Names, Object};
 pub use pins::Pins;
 pub use table::Table;
 

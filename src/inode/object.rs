@@ -1,11 +1,12 @@
 //! One object as the mirror knows it.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use super::Ino;
-use crate::legs::{Identity, Kind, Leg, PerLeg};
+use super::kept::Kept;
+use crate::legs::{Identity, Kind, Leg, LegId, PerLeg};
 use crate::sync::{Mutex, Rank, RwLock};
 
 /// A file, directory, symlink or special file that the kernel knows.
@@ -24,7 +25,7 @@ pub struct Object<L: Leg> {
     pub(super) names: Mutex<Names<L>>,
     /// The kernel's lookup count; changed under the table's lock.
     pub(super) lookups: AtomicU64,
-    /// Open files or directories of it.
+    /// Open files of it.
     pub opens: AtomicU32,
     /// Known to have no suid, sgid or capabilities that a write would have to take away.
     pub unprivileged: AtomicBool,
@@ -43,20 +44,22 @@ pub struct Object<L: Leg> {
     pub cover: AtomicU64,
 }
 
+/// A directory, and a name in it.
+pub type NameIn<L> = (Arc<Object<L>>, Box<OsStr>);
+
 /// How an object is found on each leg.
 pub struct Names<L: Leg> {
-    /// What names it across a crash, as far as it is known. Known on the source.
-    pub identities: PerLeg<Option<Identity>>,
+    identities: PerLeg<Kept>,
     /// A directory it lies in, and its name there; none for the root and when the last name is gone.
-    pub place: Option<(Arc<Object<L>>, OsString)>,
+    pub place: Option<NameIn<L>>,
     /// Its last name is gone: its number may come back with another object behind it.
     pub gone: bool,
     /// Made while a leg was away: that leg has no such object.
     pub born_alone: bool,
     /// The leg has no such object: it lost its last name before that leg came back.
     pub absent: PerLeg<bool>,
-    /// Held open because it cannot be found otherwise: its last name is gone, or it is being renamed.
-    pub pinned: PerLeg<Option<L::Node>>,
+    /// What is held open because it cannot be found otherwise: its last name is gone, or it is being renamed.
+    pinned: Option<Box<PerLeg<Option<L::Node>>>>,
 }
 
 impl<L: Leg> Object<L> {
@@ -65,10 +68,10 @@ impl<L: Leg> Object<L> {
         generation: u64,
         kind: Kind,
         identities: PerLeg<Option<Identity>>,
-        place: Option<(Arc<Object<L>>, OsString)>,
+        place: Option<NameIn<L>>,
     ) -> Self {
-        let (absent, pinned) = (PerLeg::new(false, false), PerLeg::new(None, None));
-        let names = Names { identities, place, gone: false, born_alone: false, absent, pinned };
+        let (identities, absent) = (identities.map(Kept::new), PerLeg::new(false, false));
+        let names = Names { identities, place, gone: false, born_alone: false, absent, pinned: None };
         Object {
             ino,
             generation,
@@ -89,5 +92,53 @@ impl<L: Leg> Object<L> {
     /// Looks at or changes how the object is found. No I/O inside.
     pub fn with_names<T>(&self, look: impl FnOnce(&mut Names<L>) -> T) -> T {
         look(&mut self.names.lock())
+    }
+}
+
+impl<L: Leg> Names<L> {
+    /// What names it on `leg` across a crash, as far as it is known. Known on the source.
+    pub fn identity(&self, leg: LegId) -> Option<Identity> {
+        self.identities[leg].get()
+    }
+
+    /// The same on both legs.
+    pub fn identities(&self) -> PerLeg<Option<Identity>> {
+        self.identities.as_ref().map(Kept::get)
+    }
+
+    /// From now on it is named so on `leg`.
+    pub fn identify(&mut self, leg: LegId, identity: Option<Identity>) {
+        self.identities[leg] = Kept::new(identity);
+    }
+
+    /// What is held open of it on `leg`.
+    pub fn pinned(&self, leg: LegId) -> Option<&L::Node> {
+        self.pinned.as_ref()?[leg].as_ref()
+    }
+
+    /// Holds it open on `leg`.
+    pub fn pin(&mut self, leg: LegId, node: L::Node) {
+        self.pinned.get_or_insert_with(|| Box::new(PerLeg::new(None, None)))[leg] = Some(node);
+    }
+
+    /// What was held open of it, for the caller to let go of.
+    pub fn unpin_all(&mut self) -> Option<Box<PerLeg<Option<L::Node>>>> {
+        self.pinned.take()
+    }
+
+    /// The same on `leg`.
+    pub fn unpin(&mut self, leg: LegId) -> Option<L::Node> {
+        self.pinned.as_mut()?[leg].take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::legs::directory::DirectoryLeg;
+
+    #[test]
+    fn an_object_takes_no_more_room_than_docs_performance_says() {
+        assert!(size_of::<Object<DirectoryLeg>>() <= 192, "{} bytes", size_of::<Object<DirectoryLeg>>());
     }
 }

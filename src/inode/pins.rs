@@ -1,5 +1,6 @@
-//! A bounded cache of pinned directories, so that a path of hot directories is not reopened at
-//! every request. Files are not kept: a pinned file would hold its space after its last unlink.
+//! A bounded cache of what is kept for a directory: the pinned directory itself, so that a path of hot directories is
+//! not reopened at every request, or its listing. Files are not kept: a pinned file would hold its space after its
+//! last unlink.
 //!
 //! Two generations: what is used moves to the young one; when that is full, the old one is dropped
 //! and the young one becomes old. Bounded, and no list to maintain.
@@ -71,6 +72,15 @@ impl<N: Clone> Pins<N> {
         })
     }
 
+    /// Drops what has not been used since the last call but one.
+    pub fn age(&self) {
+        let mut generations = self.generations.lock();
+        let young = std::mem::take(&mut generations[0]);
+        let dropped = std::mem::replace(&mut generations[1], young);
+        drop(generations);
+        drop(dropped);
+    }
+
     /// Adds to the young generation; returns what falls out, to be closed without the lock.
     fn add(generations: &mut [HashMap<Key, N>; 2], half: usize, key: Key, node: N) -> HashMap<Key, N> {
         let mut dropped = HashMap::new();
@@ -98,6 +108,18 @@ mod tests {
             assert!(held <= 8, "{held} held");
         }
         assert_eq!(pins.get(2, 0, LegId::A), None, "the ones not used go");
+    }
+
+    #[test]
+    fn what_is_used_does_not_grow_old() {
+        let pins = Pins::new(8);
+        pins.put(1, 0, LegId::A, 1);
+        pins.put(2, 0, LegId::A, 2);
+        for _ in 0..3 {
+            pins.age();
+            assert_eq!(pins.get(1, 0, LegId::A), Some(1));
+        }
+        assert_eq!(pins.get(2, 0, LegId::A), None);
     }
 
     #[test]

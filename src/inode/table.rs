@@ -77,9 +77,10 @@ impl<L: Leg> Table<L> {
         object.lookups.fetch_add(lookups, Ordering::Relaxed);
         let replaced = object.with_names(|names| {
             for leg in LegId::ALL {
-                names.identities[leg] = identities[leg].or(names.identities[leg]);
+                let known = identities[leg].or(names.identity(leg));
+                names.identify(leg, known);
             }
-            names.place.replace((place.0.clone(), place.1.to_owned()))
+            names.place.replace((place.0.clone(), place.1.into()))
         });
         drop(state);
         self.reap(replaced.map(|(dir, _)| dir));
@@ -156,7 +157,7 @@ impl<L: Leg> Table<L> {
         let mut state = self.state.lock();
         (state.source, state.turning) = (to, true);
         let living = |object: &&Arc<Object<L>>| object.with_names(|names| !names.gone);
-        let unknown = |object: &&Arc<Object<L>>| object.with_names(|names| names.identities[to].is_none());
+        let unknown = |object: &&Arc<Object<L>>| object.with_names(|names| names.identity(to).is_none());
         state.objects.values().filter(living).filter(unknown).cloned().collect()
     }
 
@@ -165,7 +166,7 @@ impl<L: Leg> Table<L> {
         let mut state = self.state.lock();
         let source = state.source;
         let shown = state.objects.values().filter_map(|object| {
-            let identity = object.with_names(|names| names.identities[source].filter(|_| !names.gone))?;
+            let identity = object.with_names(|names| names.identity(source).filter(|_| !names.gone))?;
             Some((identity.ino, object.ino))
         });
         state.shown = Some(shown.collect());
@@ -178,7 +179,7 @@ impl<L: Leg> Table<L> {
         let objects: Vec<_> = self.state.lock().objects.values().cloned().collect();
         for object in objects {
             object.with_names(|names| {
-                names.identities[leg] = (object.ino == Ino::ROOT).then_some(root);
+                names.identify(leg, (object.ino == Ino::ROOT).then_some(root));
                 names.absent[leg] = names.gone;
                 names.born_alone = false;
             });
@@ -188,7 +189,7 @@ impl<L: Leg> Table<L> {
     /// What is held open on a leg; the caller's to let go of.
     pub fn take_leg(&self, leg: LegId) -> Vec<L::Node> {
         let objects: Vec<_> = self.state.lock().objects.values().cloned().collect();
-        objects.iter().filter_map(|object| object.with_names(|names| names.pinned[leg].take())).collect()
+        objects.iter().filter_map(|object| object.with_names(|names| names.unpin(leg))).collect()
     }
 
     /// The kernel gives `count` lookups back.
@@ -214,7 +215,7 @@ impl<L: Leg> Table<L> {
                 return;
             }
             state.objects.remove(&one.ino);
-            let identity = one.with_names(|names| names.identities[state.source]);
+            let identity = one.with_names(|names| names.identity(state.source));
             if let (Some(shown), Some(identity)) = (&mut state.shown, identity)
                 && shown.get(&identity.ino) == Some(&one.ino)
             {
@@ -239,7 +240,7 @@ impl<L: Leg> Object<L> {
     /// Whether this is the object with that identity on `leg`.
     fn is(&self, leg: LegId, identity: &Identity) -> bool {
         self.with_names(|names| {
-            names.identities[leg].is_some_and(|known| known.is_same(identity)) && !names.gone
+            names.identity(leg).is_some_and(|known| known.is_same(identity)) && !names.gone
         })
     }
 }

@@ -1,15 +1,17 @@
 //! Reading directories: lookup and listing, from the source.
 //!
-//! An offset in a listing is made of the name before it, not of its number: the kernel may have the first part
-//! in its cache, from a listing that somebody else has read, and ask for the rest of one that it has not begun
-//! here. Then the leg is read, and the name is looked for.
+//! The kernel does not tell when a directory is opened or closed (`opendir` is answered with ENOSYS): so it lists
+//! what it has in its cache without asking. A request to list names a directory and an offset, and has to be
+//! answered right whatever was answered before. So an offset is made of the name before it, and names are listed in
+//! the order of their offsets: what stands behind an offset does not depend on what has been made or removed
+//! meanwhile, nor on the leg that is asked.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::sync::Arc;
 
 use super::{Found, Mirror};
-use crate::inode::{Fh, Ino, Object, OpenDir};
+use crate::inode::{Ino, Object};
 use crate::legs::{Entry, Kind, Leg, name_hash};
 
 /// One entry of a listing.
@@ -41,27 +43,15 @@ impl<L: Leg> Mirror<L> {
         self.table.forget(ino, count);
     }
 
-    /// Opens a directory to list it.
-    pub fn opendir(&self, ino: Ino) -> io::Result<Fh> {
-        let object = self.directory(ino)?;
-        Ok(self.handles.add_dir(OpenDir::new(object)))
-    }
-
-    /// Closes a directory.
-    pub fn releasedir(&self, fh: Fh) {
-        self.release(fh);
-    }
-
     /// Lists from `offset` on (0 is the start) until `add` says that it is full, and did not take the entry.
-    /// Offsets stay good while the directory is open, whatever happens in it; a listing from 0 sees it anew.
-    pub fn readdir(&self, fh: Fh, offset: u64, add: &mut dyn FnMut(&DirItem) -> bool) -> io::Result<()> {
-        let dir = self.handles.dir(fh)?;
-        let (listing, start) = self.listing(&dir, offset)?;
-        for (at, item) in self.items(&dir.object, &listing).enumerate().skip(start) {
+    /// A name that is there all the time is listed once; a listing from 0 sees the directory anew.
+    pub fn readdir(&self, ino: Ino, offset: u64, add: &mut dyn FnMut(&DirItem) -> bool) -> io::Result<()> {
+        let dir = self.directory(ino)?;
+        let listing = self.listing(&dir, offset)?;
+        for item in self.items(&dir, &listing, offset) {
             if add(&item) {
                 break;
             }
-            *dir.reached.lock() = (item.next_offset, at + 1);
         }
         Ok(())
     }
@@ -70,50 +60,52 @@ impl<L: Leg> Mirror<L> {
     /// one lookup; `.`, `..` and what vanished since the listing was read come without.
     pub fn readdirplus(
         &self,
-        fh: Fh,
+        ino: Ino,
         offset: u64,
         add: &mut dyn FnMut(&DirItem, Option<&Found>) -> bool,
     ) -> io::Result<()> {
-        let dir = self.handles.dir(fh)?;
-        let (listing, start) = self.listing(&dir, offset)?;
-        for (at, item) in self.items(&dir.object, &listing).enumerate().skip(start) {
+        let dir = self.directory(ino)?;
+        let listing = self.listing(&dir, offset)?;
+        for item in self.items(&dir, &listing, offset) {
             let dots = item.next_offset <= DOTS;
-            let found = if dots { None } else { self.lookup(dir.object.ino, &item.name).ok() };
+            let found = if dots { None } else { self.lookup(ino, &item.name).ok() };
             if add(&item, found.as_ref()) {
                 if let Some(found) = found {
                     self.forget(found.attr.ino, 1);
                 }
                 break;
             }
-            *dir.reached.lock() = (item.next_offset, at + 1);
         }
         Ok(())
     }
 
-    /// The names, and which is the first to be listed, `.` and `..` counted.
-    fn listing(&self, dir: &OpenDir<L>, offset: u64) -> io::Result<(Arc<Vec<Entry>>, usize)> {
-        let known = dir.listing.lock().clone().filter(|_| offset != 0);
-        if let Some(listing) = known {
-            let reached = *dir.reached.lock();
-            let start = if reached.0 == offset { Some(reached.1) } else { place_of(&listing, offset) };
-            if let Some(start) = start {
-                return Ok((listing, start));
+    /// The names of a directory. As they were at the last start of a listing, if there is more of that to come:
+    /// who has begun later than that has started it anew.
+    fn listing(&self, dir: &Arc<Object<L>>, offset: u64) -> io::Result<Arc<Listing>> {
+        let (ino, generation) = (dir.ino.0, dir.generation);
+        let kept = if offset == 0 { None } else { self.listings.get(ino, generation, self.source()) };
+        if let Some(listing) = kept {
+            if listing.after(offset).is_empty() {
+                self.listings.forget(ino, generation);
             }
+            return Ok(listing);
         }
-        let _reading = dir.object.lock.read();
-        let listed = self.reading(|source| self.leg(source)?.read_dir(&self.node(&dir.object, source)?))?;
-        let listing = Arc::new(listed);
-        *dir.listing.lock() = Some(listing.clone());
-        // FAIL-SAFE: the name is gone that the first part ended with. Rather list a name twice than leave one out.
-        let start = place_of(&listing, offset).unwrap_or(DOTS as usize);
-        Ok((listing, start))
+        let _reading = dir.lock.read();
+        let (source, entries) =
+            self.reading(|source| Ok((source, self.leg(source)?.read_dir(&self.node(dir, source)?)?)))?;
+        let listing = Arc::new(Listing::new(entries));
+        if !listing.after(offset).is_empty() {
+            self.listings.put(ino, generation, source, listing.clone());
+        }
+        Ok(listing)
     }
 
     fn items<'a>(
         &'a self,
-        dir: &'a Arc<Object<L>>,
-        listing: &'a [Entry],
-    ) -> impl Iterator<Item = DirItem> + 'a {
+        dir: &Object<L>,
+        listing: &'a Listing,
+        offset: u64,
+    ) -> impl Iterator<Item = DirItem> + use<'a, L> {
         let parent = dir.with_names(|names| names.place.as_ref().map_or(dir.ino, |(parent, _)| parent.ino));
         let dots = [(dir.ino, "."), (parent, "..")].into_iter().enumerate().map(|(i, (ino, name))| DirItem {
             ino,
@@ -121,13 +113,36 @@ impl<L: Leg> Mirror<L> {
             name: name.into(),
             next_offset: i as u64 + 1,
         });
-        let entries = listing.iter().map(|entry| DirItem {
+        let entries = listing.after(offset).iter().map(|(next_offset, entry)| DirItem {
             ino: self.table.shown(entry.ino),
             kind: entry.kind,
             name: entry.name.clone(),
-            next_offset: offset_after(&entry.name),
+            next_offset: *next_offset,
         });
-        dots.chain(entries)
+        dots.skip(offset.min(DOTS) as usize).chain(entries)
+    }
+}
+
+/// The names of a directory, each with the offset behind it, in that order.
+pub(super) struct Listing(Vec<(u64, Entry)>);
+
+impl Listing {
+    fn new(entries: Vec<Entry>) -> Listing {
+        let mut listed: Vec<_> =
+            entries.into_iter().map(|entry| (offset_after(&entry.name), entry)).collect();
+        listed.sort_unstable_by(|one, other| (one.0, &one.1.name).cmp(&(other.0, &other.1.name)));
+        // Two names of one hash: the second goes on from the next offset, or it could not be reached.
+        let mut least = 0;
+        for (offset, _) in &mut listed {
+            *offset = (*offset).max(least);
+            least = *offset + 1;
+        }
+        Listing(listed)
+    }
+
+    /// What stands behind an offset.
+    fn after(&self, offset: u64) -> &[(u64, Entry)] {
+        &self.0[self.0.partition_point(|(at, _)| *at <= offset)..]
     }
 }
 
@@ -136,12 +151,34 @@ fn offset_after(name: &OsStr) -> u64 {
     DOTS + 1 + (name_hash(name) >> 2)
 }
 
-/// How many entries of a listing stand before `offset`, `.` and `..` counted. Of two names of one offset the first
-/// counts.
-fn place_of(listing: &[Entry], offset: u64) -> Option<usize> {
-    if offset <= DOTS {
-        return Some(offset as usize);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str) -> Entry {
+        Entry { name: name.into(), ino: 7, kind: Kind::File }
     }
-    let before = listing.iter().position(|entry| offset_after(&entry.name) == offset)?;
-    Some(DOTS as usize + before + 1)
+
+    #[test]
+    fn the_order_is_the_offsets_whatever_the_leg_s() {
+        let names = ["a", "b", "c", "d"];
+        let forwards = Listing::new(names.iter().map(|name| entry(name)).collect());
+        let backwards = Listing::new(names.iter().rev().map(|name| entry(name)).collect());
+        let listed = |listing: &Listing| -> Vec<(u64, OsString)> {
+            listing.after(0).iter().map(|(offset, entry)| (*offset, entry.name.clone())).collect()
+        };
+        assert_eq!(listed(&forwards), listed(&backwards));
+        assert!(forwards.0.iter().all(|(offset, _)| *offset > DOTS && *offset < 1 << 63));
+    }
+
+    #[test]
+    fn two_names_of_one_hash_are_both_reached() {
+        // Of FNV-1a with 64 bits.
+        let names = ["8yn0iYCKYHlIj4-BwPqk", "GReLUrM4wMqfg9yzV3KQ"];
+        assert_eq!(name_hash(OsStr::new(names[0])), name_hash(OsStr::new(names[1])));
+        let listing = Listing::new(names.iter().map(|name| entry(name)).collect());
+        let first = listing.after(0)[0].0;
+        assert_eq!((listing.after(0).len(), listing.after(first).len()), (2, 1));
+        assert!(listing.after(first + 1).is_empty());
+    }
 }

@@ -211,7 +211,7 @@ impl<L: Leg> Mirror<L> {
         for leg in LegId::ALL.into_iter().filter(|&leg| self.health.in_service(leg)) {
             let there = self.leg(leg).and_then(|it| it.lookup(&self.node(dir, leg)?, name));
             let Ok((now, _)) = there else { continue };
-            match object.with_names(|names| names.identities[leg]) {
+            match object.with_names(|names| names.identity(leg)) {
                 Some(before) if before.is_same(&now) => {}
                 _ if leg == source => self.replaced(object, dir, name),
                 before => self.renewed(object, leg, before, now),
@@ -223,9 +223,9 @@ impl<L: Leg> Mirror<L> {
     /// The object's lock is held.
     fn renewed(&self, object: &Arc<Object<L>>, leg: LegId, before: Option<Identity>, now: Identity) {
         let old = object.with_names(|names| {
-            let old = names.identities;
-            names.identities[leg] = Some(now);
-            (old, names.pinned[leg].take())
+            let old = names.identities();
+            names.identify(leg, Some(now));
+            (old, names.unpin(leg))
         });
         self.pins.forget(object.ino.0, object.generation);
         let closed = self.handles.forget(object, leg);

@@ -20,6 +20,9 @@ use crate::resync::{self, Limits, Outcome, Progress, Resync, ResyncHost, Scope};
 use crate::superblock::{FoundSide, Plan, Superblock, Superblocks, Work};
 use crate::sync::{Condvar, Mutex, Rank, RwLock};
 
+/// Listings kept at most until they have been read to the end.
+const LISTINGS: usize = 64;
+
 /// What a mirror is put together from: two legs that are locked, read and judged to belong together, or
 /// one that is judged fit to go on alone.
 pub struct Parts<L: Leg> {
@@ -167,6 +170,7 @@ impl<L: Leg> Mirror<L> {
             table: Table::new(plan.source, Numbering::new(of_source.ino), roots),
             handles: Handles::default(),
             pins: Pins::new(options.pinned_directories),
+            listings: Pins::new(LISTINGS),
             gate: Gate::new(!work || options.read_only),
             inside: RwLock::new(Rank::Gate, ()),
             turning: Turning::new(),
@@ -306,7 +310,11 @@ impl<L: Leg> Mirror<L> {
     /// Sweeps, and mends what cannot be read, until the mirror is shut down.
     pub fn sweep_until_stopped(&self) {
         loop {
-            match self.stop.wait(self.options.sweep_interval) {
+            let woken = self.stop.wait(self.options.sweep_interval);
+            if matches!(woken, Woken::InTime) {
+                self.listings.age();
+            }
+            match woken {
                 Woken::ToStop => return,
                 _ if self.options.read_only => {}
                 Woken::Nudged => self.mend(),

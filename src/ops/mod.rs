@@ -86,6 +86,8 @@ pub struct Mirror<L: Leg> {
     table: Table<L>,
     handles: Handles<L>,
     pins: Pins<L::Node>,
+    /// What is being listed.
+    listings: Pins<Arc<dir_read::Listing>>,
     gate: gate::Gate,
     /// Held to read by each change from before its mark until its reply; to write by who lets a leg in.
     inside: RwLock<()>,

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{Attr, Found, Mirror};
 use crate::bitmap::{Kinds, Markable};
 use crate::error::errno;
-use crate::inode::{Ino, Object};
+use crate::inode::{Ino, NameIn, Object};
 use crate::legs::{Identity, Kind, Leg, LegId, PerLeg, Stat};
 
 impl<L: Leg> Mirror<L> {
@@ -58,7 +58,7 @@ impl<L: Leg> Mirror<L> {
     fn find(&self, object: &Arc<Object<L>>, leg: LegId) -> io::Result<L::Node> {
         loop {
             let (pinned, identity, place) = object
-                .with_names(|names| (names.pinned[leg].clone(), names.identities[leg], names.place.clone()));
+                .with_names(|names| (names.pinned(leg).cloned(), names.identity(leg), names.place.clone()));
             if let Some(node) = pinned {
                 return Ok(node);
             }
@@ -70,8 +70,8 @@ impl<L: Leg> Mirror<L> {
             // A rename may have moved it between the look at its place and the look into the
             // directory. Before it does, it pins or identifies what it moves.
             let moved = object.with_names(|names| {
-                let known = names.identities[leg].is_some_and(|identity| identity.opens());
-                names.pinned[leg].is_some() || known || !same_place(&names.place, &place)
+                let known = names.identity(leg).is_some_and(|identity| identity.opens());
+                names.pinned(leg).is_some() || known || !same_place(&names.place, &place)
             });
             match found {
                 Ok(node) if !moved => {
@@ -88,11 +88,11 @@ impl<L: Leg> Mirror<L> {
     fn learn(&self, object: &Object<L>, leg: LegId, node: &L::Node) -> io::Result<()> {
         let here = self.leg(leg)?;
         let identity = here.identity(node)?;
-        object.with_names(|names| match names.identities[leg] {
+        object.with_names(|names| match names.identity(leg) {
             // Where numbers do not last, the place tells more: whoever moves an object pins it first.
             Some(known) if !known.is_same(&identity) && here.identities_last() => Err(errno(libc::ESTALE)),
             _ => {
-                names.identities[leg] = Some(identity);
+                names.identify(leg, Some(identity));
                 Ok(())
             }
         })
@@ -103,7 +103,7 @@ impl<L: Leg> Mirror<L> {
     pub(super) fn identities(&self, object: &Arc<Object<L>>) -> io::Result<PerLeg<Identity>> {
         let here = |leg: LegId| self.health.in_service(leg) && !object.with_names(|names| names.absent[leg]);
         let asked = self.asking_each(here, |leg| self.identity_on(object, leg))?;
-        let known = object.with_names(|names| names.identities);
+        let known = object.with_names(|names| names.identities());
         let all = PerLeg::from_fn(|leg| {
             asked[leg].or(known[leg]).unwrap_or_else(|| self.place_on(object, leg.other()))
         });
@@ -116,11 +116,11 @@ impl<L: Leg> Mirror<L> {
 
     /// What names the object on one leg, known from now on.
     pub(super) fn identity_on(&self, object: &Arc<Object<L>>, leg: LegId) -> io::Result<Identity> {
-        if let Some(known) = object.with_names(|names| names.identities[leg]) {
+        if let Some(known) = object.with_names(|names| names.identity(leg)) {
             return Ok(known);
         }
         let identity = self.leg(leg)?.identity(&self.node(object, leg)?)?;
-        object.with_names(|names| names.identities[leg] = Some(identity));
+        object.with_names(|names| names.identify(leg, Some(identity)));
         Ok(identity)
     }
 
@@ -129,13 +129,13 @@ impl<L: Leg> Mirror<L> {
     /// Whoever moves an object marks it first, so at its first mark it still is where the other leg has it.
     fn place_on(&self, object: &Arc<Object<L>>, here: LegId) -> Identity {
         if object.ino == Ino::ROOT {
-            let of_root = object.with_names(|names| names.identities[here]);
+            let of_root = object.with_names(|names| names.identity(here));
             return of_root.map_or(Identity::UNKNOWN, |of_root| Identity::at_root(&of_root));
         }
         let Some((dir, name)) = object.with_names(|names| names.place.clone()) else {
             return Identity::UNKNOWN;
         };
-        let of_dir = dir.with_names(|names| names.identities[here]);
+        let of_dir = dir.with_names(|names| names.identity(here));
         of_dir.map_or(Identity::UNKNOWN, |of_dir| Identity::at_place(&of_dir, &name, self.is_certain(object)))
     }
 
@@ -145,10 +145,10 @@ impl<L: Leg> Mirror<L> {
     /// says where that leg has it: the bitmap goes by that first.
     pub(super) fn directory_alone(&self, dir: &Identity) -> Option<PerLeg<Identity>> {
         let here = self.source();
-        let is_it = |object: &Arc<Object<L>>| object.with_names(|names| names.identities[here] == Some(*dir));
+        let is_it = |object: &Arc<Object<L>>| object.with_names(|names| names.identity(here) == Some(*dir));
         let there = match self.table.by_number(dir.ino).filter(is_it) {
             Some(object) => {
-                let known = object.with_names(|names| names.identities[here.other()]);
+                let known = object.with_names(|names| names.identity(here.other()));
                 known.unwrap_or_else(|| self.place_on(&object, here))
             }
             None if dir.opens() => self.place_of_unknown(dir, here).ok()?,
@@ -175,7 +175,7 @@ impl<L: Leg> Mirror<L> {
     pub(super) fn is_certain(&self, object: &Arc<Object<L>>) -> bool {
         let source = self.source();
         let (known, born_alone, place) = object.with_names(|names| {
-            let known = names.identities[source.other()].is_some() || names.absent[source.other()];
+            let known = names.identity(source.other()).is_some() || names.absent[source.other()];
             (known, names.born_alone, names.place.clone())
         });
         if known || born_alone || object.ino == Ino::ROOT {
@@ -184,7 +184,7 @@ impl<L: Leg> Mirror<L> {
         let (Some(since), Some((dir, _))) = (self.health.alone_since(), place) else { return false };
         let born = self.stat_on(object, source).ok().and_then(|stat| stat.btime);
         let mut of_dir = PerLeg::new(Identity::UNKNOWN, Identity::UNKNOWN);
-        match dir.with_names(|names| names.identities[source]) {
+        match dir.with_names(|names| names.identity(source)) {
             Some(identity) => of_dir[source] = identity,
             None => return false,
         }
@@ -197,8 +197,7 @@ impl<L: Leg> Mirror<L> {
     /// a pinned node. [`placed`](Self::placed) ends it.
     pub(super) fn pin(&self, object: &Arc<Object<L>>) -> io::Result<()> {
         let by_place = |leg: LegId| {
-            object
-                .with_names(|names| !names.absent[leg] && !names.identities[leg].is_some_and(|id| id.opens()))
+            object.with_names(|names| !names.absent[leg] && !names.identity(leg).is_some_and(|id| id.opens()))
         };
         self.pin_where(object, by_place)
     }
@@ -213,7 +212,7 @@ impl<L: Leg> Mirror<L> {
         object.with_names(|names| {
             for leg in LegId::ALL {
                 if let Some(node) = &nodes[leg] {
-                    names.pinned[leg] = Some(node.clone());
+                    names.pin(leg, node.clone());
                 }
             }
         });
@@ -222,17 +221,16 @@ impl<L: Leg> Mirror<L> {
 
     /// The object is at this place now, and found there again.
     pub(super) fn placed(&self, object: &Object<L>, dir: &Arc<Object<L>>, name: &OsStr) {
-        let left = object.with_names(|names| {
-            let pins = std::mem::replace(&mut names.pinned, PerLeg::new(None, None));
-            (names.place.replace((dir.clone(), name.to_owned())), pins)
-        });
+        let left =
+            object.with_names(|names| (names.place.replace((dir.clone(), name.into())), names.unpin_all()));
         self.table.reap(left.0.map(|(dir, _)| dir));
     }
 
     /// The object is no longer at this place; it may have others that are not known.
     pub(super) fn displaced(&self, object: &Object<L>, dir: &Object<L>, name: &OsStr) {
         let left = object.with_names(|names| {
-            let here = matches!(&names.place, Some((at, known)) if std::ptr::eq(&**at, dir) && known == name);
+            let here =
+                matches!(&names.place, Some((at, known)) if std::ptr::eq(&**at, dir) && **known == *name);
             if here { names.place.take() } else { None }
         });
         self.table.reap(left.map(|(dir, _)| dir));
@@ -279,10 +277,7 @@ impl<L: Leg> Mirror<L> {
     }
 }
 
-fn same_place<L: Leg>(
-    a: &Option<(Arc<Object<L>>, std::ffi::OsString)>,
-    b: &Option<(Arc<Object<L>>, std::ffi::OsString)>,
-) -> bool {
+fn same_place<L: Leg>(a: &Option<NameIn<L>>, b: &Option<NameIn<L>>) -> bool {
     match (a, b) {
         (Some((dir_a, name_a)), Some((dir_b, name_b))) => Arc::ptr_eq(dir_a, dir_b) && name_a == name_b,
         (None, None) => true,
@@ -322,6 +317,6 @@ impl<L: Leg> Markable for Marked<'_, L> {
     fn directory(&self) -> Option<Identity> {
         let source = self.mirror.source();
         let dir = self.object.with_names(|names| names.place.as_ref().map(|(dir, _)| dir.clone()))?;
-        dir.with_names(|names| names.identities[source])
+        dir.with_names(|names| names.identity(source))
     }
 }

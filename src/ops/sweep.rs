@@ -81,7 +81,7 @@ impl<L: Leg> Mirror<L> {
         };
         settle(slot.identities)?;
         covered.into_iter().try_for_each(|object| {
-            let known = object.with_names(|names| names.identities);
+            let known = object.with_names(|names| names.identities());
             let settled = settle(known.map(|identity| identity.unwrap_or(Identity::UNKNOWN)));
             // It may have lost its last name meanwhile.
             self.table.reap(Some(object));

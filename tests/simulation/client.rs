@@ -631,13 +631,10 @@ impl Client {
         let mut seen = Vec::new();
         let prefix = format!("c{}-", self.number);
         let listed = self.with(&dir, |ino| {
-            let fh = self.mirror.opendir(ino)?;
-            let listed = self.mirror.readdir(fh, 0, &mut |item| {
+            self.mirror.readdir(ino, 0, &mut |item| {
                 seen.push(item.name.to_string_lossy().into_owned());
                 false
-            });
-            self.mirror.releasedir(fh);
-            listed
+            })
         });
         if let Err(error) = listed {
             return self.expect::<()>(Err(error), libc::EIO);
