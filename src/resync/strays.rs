@@ -49,7 +49,9 @@ impl<L: Leg> Run<'_, L> {
         wanted: &Child,
         to: (&L::Node, &OsStr),
     ) -> io::Result<bool> {
-        if self.at_once || self.everything || !may_stray(&wanted.stat) {
+        // What has a slot was not renamed so, and its slot would have to be told.
+        let told = self.known(&wanted.identity).is_some();
+        if told || self.at_once || self.everything || !may_stray(&wanted.stat) {
             return Ok(false);
         }
         let Some(stray) = self.find_stray(wanted)? else { return Ok(false) };
