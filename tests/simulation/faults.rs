@@ -130,6 +130,18 @@ fn legs_that_are_not_there_at_a_mount_come_back_or_are_replaced() {
     assert!(replaced > 50, "only {replaced} legs were replaced");
 }
 
+/// What one leg calls by a name the other one may have called so as well, before it went.
+#[test]
+fn names_that_are_given_anew_while_a_leg_is_away_are_those_of_the_new_ones() {
+    for seed in 0..300 {
+        let crowded = (seed % 2 == 0).then_some(4 + (seed % 9) as usize);
+        let setup = Setup { without: true, crowded, mounts: 5, ..Setup::of_births(800_000 + seed) };
+        if let Err(what) = run(setup) {
+            panic!("seed {}: {what}", setup.seed);
+        }
+    }
+}
+
 /// Room for few slots while a leg is away, so that directories' slots come to stand for what lies in them.
 fn crowded(seed: u64) -> Setup {
     let slots = Some(4 + (seed % 9) as usize);
