@@ -25,7 +25,7 @@ pub mod control;
 pub mod events;
 pub mod fusermount;
 pub mod hardening;
-mod held;
+pub mod held;
 pub mod legplace;
 pub mod logging;
 pub mod mountinfo;

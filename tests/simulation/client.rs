@@ -6,7 +6,6 @@ use std::io;
 use std::sync::Arc;
 
 use mirrorfs::inode::{Fh, Ino};
-use mirrorfs::legs::simulated::SimLeg;
 use mirrorfs::legs::{Creator, Kind, Make, RenameMode};
 use mirrorfs::ops::{Caller, Mirror, MirrorState, SetAttr};
 use mirrorfs::sim::rng::Rng;
@@ -15,6 +14,7 @@ use mirrorfs::sync::{Mutex, MutexGuard, Rank};
 use crate::check::uniform;
 use crate::model::{GRAIN, History, ObjectId, Op, Tag, grains};
 use crate::shared::SharedFiles;
+use crate::world::TestLeg;
 
 /// Directories that all clients use; they stay.
 pub const SHARED_DIRS: [&str; 4] = ["", "/d0", "/d1", "/d2"];
@@ -70,7 +70,7 @@ pub enum Mix {
 pub struct Client {
     pub mix: Mix,
     pub number: usize,
-    pub mirror: Arc<Mirror<SimLeg>>,
+    pub mirror: Arc<Mirror<TestLeg>>,
     pub memory: Arc<Memory>,
     pub rng: Rng,
     /// Files it has open, also without a name.
@@ -88,7 +88,7 @@ pub enum Go {
 impl Client {
     pub fn new(
         number: usize,
-        mirror: Arc<Mirror<SimLeg>>,
+        mirror: Arc<Mirror<TestLeg>>,
         memory: Arc<Memory>,
         mix: Mix,
         rng: Rng,
