@@ -326,6 +326,21 @@ pub fn now() -> std::time::Instant {
     std::time::Instant::now()
 }
 
+/// Lets `time` pass; on simulated threads that is simulated too.
+pub fn sleep(time: std::time::Duration) {
+    #[cfg(feature = "simulation")]
+    if turns::is_simulated() {
+        let (nobody, end) = (Condvar::new(), now() + time);
+        let lock = Mutex::new(Rank::Leaf, ());
+        let mut asleep = lock.lock();
+        while now() < end {
+            nobody.wait_for(&mut asleep, time);
+        }
+        return;
+    }
+    std::thread::sleep(time);
+}
+
 /// Runs both, at the same time where that helps, and returns both results.
 ///
 /// For what blocks on a device: fsync on the two legs, the two copies of a bitmap page. Page-cache

@@ -26,7 +26,7 @@ pub mod events;
 mod filling;
 pub mod fusermount;
 pub mod hardening;
-mod held;
+pub mod held;
 pub mod legplace;
 pub mod logging;
 pub mod mountinfo;

@@ -86,14 +86,17 @@ impl<L: Leg> Mirror<L> {
         directory.measure();
         // What it calls an object is not what it was called when that was marked.
         let lasting = directory.identities_last() && self.leg(leg.other())?.identities_last();
-        let compare_all = compare_all || (!lasting && self.bitmap.stats().dirty_slots > 0);
+        let is_dirty = self.bitmap.stats().dirty_slots > 0;
+        let compare_all = compare_all || (!lasting && is_dirty);
+        // Nor is it that of what is called so now.
+        let numbered_anew = !directory.identities_last() && is_dirty;
         *self.legs[leg].write() = Some(directory);
         self.table.forget_leg(leg, root);
         if compare_all {
             self.bitmap.set_compare_all(self)?;
         }
         self.bitmap.set_away(None);
-        match is_new {
+        match is_new || numbered_anew {
             true => self.bitmap.start_over(self, leg)?,
             false => self.bitmap.need_all(self)?,
         }

@@ -127,14 +127,17 @@ impl<L: Leg> Mirror<L> {
         }
         if !options.read_only {
             legs.iter().filter_map(|(_, leg)| leg.as_ref()).for_each(|leg| leg.measure());
-            let lasting = legs.iter().all(|(_, leg)| leg.as_ref().is_none_or(|leg| leg.identities_last()));
-            if !lasting && !bitmap.unresynced().is_empty() && !bitmap.compare_all() {
+            let is_fleeting = |leg: &LegId| legs[*leg].as_ref().is_some_and(|leg| !leg.identities_last());
+            if let Some(leg) = LegId::ALL.into_iter().find(is_fleeting)
+                && !bitmap.unresynced().is_empty()
+            {
                 // ORDER: before anything is marked or made equal: what this mount calls an object says nothing about
-                // a slot that another one has made, so a crash from here on must find this again.
+                // a slot that another one has made, so a crash from here on must find this again. And the slot must
+                // not be taken for that of whatever has the number now, which would be given another object's times.
                 log::warn!(
                     "a leg is on a FUSE filesystem, where what is dirty is not found again: everything is compared"
                 );
-                bitmap.set_compare_all(&BeforeMount)?;
+                bitmap.start_over(&BeforeMount, leg)?;
             }
         }
         if let Some(source) = legs[plan.source].as_ref().filter(|_| !options.read_only) {

@@ -57,6 +57,10 @@ pub enum Rule {
     EitherBirth,
     /// O1: what leaves a directory whose slot stood for it is marked itself before.
     MovedIsWhole,
+    /// A leg is taken in only when nothing is under way on it.
+    TakenWhenQuiet,
+    /// A call is under way until the courier is back, whether or not somebody waits for it.
+    CountedUntilBack,
 }
 
 impl Plan {

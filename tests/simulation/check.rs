@@ -38,8 +38,11 @@ pub fn owner(path: &str) -> Option<usize> {
     path.rsplit('/').next()?.strip_prefix('c')?.split_once('-')?.0.parse().ok()
 }
 
+/// Grains, or what is wrong with them.
+pub type Found = Result<Grains, String>;
+
 /// The tags in a file's data; an error if a grain holds parts of several writes.
-pub fn read_grains(content: &Content) -> Result<Grains, String> {
+pub fn read_grains(content: &Content) -> Found {
     let mut grains = Grains::new();
     for (offset, sector) in content.sectors() {
         for (at, bytes) in sector.chunks(GRAIN as usize).enumerate() {

@@ -15,6 +15,7 @@ use mirrorfs::sync::{Mutex, MutexGuard, Rank};
 use crate::check::uniform;
 use crate::model::{GRAIN, History, ObjectId, Op, Tag, grains};
 use crate::shared::SharedFiles;
+use crate::world::TestLeg;
 
 /// Directories that all clients use; they stay.
 pub const SHARED_DIRS: [&str; 4] = ["", "/d0", "/d1", "/d2"];
@@ -72,7 +73,7 @@ pub enum Mix {
 pub struct Client {
     pub mix: Mix,
     pub number: usize,
-    pub mirror: Arc<Mirror<SimLeg>>,
+    pub mirror: Arc<Mirror<TestLeg>>,
     pub memory: Arc<Memory>,
     pub rng: Rng,
     /// Files it has open, also without a name.
@@ -90,7 +91,7 @@ pub enum Go {
 impl Client {
     pub fn new(
         number: usize,
-        mirror: Arc<Mirror<SimLeg>>,
+        mirror: Arc<Mirror<TestLeg>>,
         memory: Arc<Memory>,
         mix: Mix,
         rng: Rng,

@@ -1,13 +1,14 @@
 //! A leg that fails a call, or is full: the mirror says so on the other leg first (O8), clears nothing
 //! any more (O4), and the next mount makes the legs equal from the one that did not fail.
 
-use mirrorfs::legs::LegId;
-use mirrorfs::legs::simulated::Call;
+use mirrorfs::legs::simulated::{Call, Flaw};
+use mirrorfs::legs::{LegId, PerLeg};
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sim::scheduler::Rule;
 
 use crate::client::Mix;
-use crate::run::{Setup, run};
+use crate::number_from;
+use crate::run::{Counts, Setup, run};
 use crate::world::{Broken, Fault};
 
 const CHANGES: [Call; 9] = [
@@ -188,4 +189,98 @@ fn what_leaves_a_covered_directory_without_all_of_it_being_marked_is_found() {
         Some(format!("seed {seed}: {found}"))
     });
     println!("{}", found.expect("O1"));
+}
+
+/// All of these runs, or what is wrong with the first few of them.
+fn all_of(setups: impl Iterator<Item = Setup>) -> Counts {
+    let _ = env_logger::builder().format_timestamp(None).try_init();
+    let (mut total, mut wrong) = (Counts::default(), Vec::new());
+    for setup in setups {
+        match run(setup) {
+            Ok(counts) => {
+                total.late += counts.late;
+                total.replaced += counts.replaced;
+                total.kills += counts.kills;
+                total.power_cuts += counts.power_cuts;
+                total.given_up += counts.given_up;
+                total.taken_in += counts.taken_in;
+            }
+            Err(what) => wrong.push(format!("seed {}: {what}", setup.seed)),
+        }
+    }
+    assert!(wrong.is_empty(), "{} runs failed: {}", wrong.len(), wrong[..wrong.len().min(8)].join("\n"));
+    total
+}
+
+/// How many runs, if not as many as usual.
+fn share(usual: u64) -> u64 {
+    number_from("MIRRORFS_SIM_RUNS").unwrap_or(usual)
+}
+
+/// The first of these runs in which something is found when it is broken so, and nothing when it is not.
+fn first_found(setups: impl Iterator<Item = Setup>, broken: Broken) -> Option<String> {
+    setups.filter_map(|sound| Some((sound, run(Setup { broken, ..sound }).err()?))).find_map(
+        |(sound, found)| {
+            run(sound).ok()?;
+            Some(format!("{broken:?}: seed {}: {found}", sound.seed))
+        },
+    )
+}
+
+/// On the legs named numbers do not last, as on FUSE filesystems.
+fn fleeting(legs: &'static [LegId], runs: u64) -> impl Iterator<Item = Setup> {
+    (850_000..850_000 + runs).map(|seed| {
+        let fleeting = PerLeg::from_fn(|leg| legs.contains(&leg).then_some(0));
+        Setup { fleeting, without: seed % 2 == 0, ..Setup::of_seed(seed) }
+    })
+}
+
+#[test]
+fn legs_whose_numbers_do_not_last_become_equal() {
+    for legs in [&[LegId::A][..], &[LegId::B], &LegId::ALL] {
+        all_of(fleeting(legs, share(40)));
+    }
+}
+
+#[test]
+fn a_leg_that_says_its_numbers_last_and_they_do_not_is_found() {
+    for legs in [&[LegId::A][..], &[LegId::B]] {
+        let mut broken = Broken::nothing();
+        legs.iter().for_each(|&leg| broken.legs[leg] = Flaw::SeemsToLast);
+        println!("{}", first_found(fleeting(legs, 2000), broken).expect("it is found"));
+    }
+}
+
+#[test]
+fn legs_that_are_taken_out_and_in_and_replaced_at_random_become_equal() {
+    let setup = |seed| Setup { verbs: true, without: seed % 2 == 0, mounts: 4, ..Setup::of_seed(seed) };
+    let Counts { replaced, kills, power_cuts, .. } = all_of((900_000..900_000 + share(100)).map(setup));
+    assert!(replaced > 20 && kills > 50 && power_cuts > 50, "{replaced}, {kills}, {power_cuts}");
+}
+
+fn hanging(runs: u64) -> impl Iterator<Item = Setup> {
+    (800_000..800_000 + runs).map(|seed| Setup { hanging: true, mounts: 4, ..Setup::of_seed(seed) })
+}
+
+/// In a mount that does not crash one change hangs for long.
+fn late_changes(runs: u64) -> impl Iterator<Item = Setup> {
+    hanging(runs).map(|setup| Setup { late_change: true, first_crash: Some(u64::MAX), mounts: 1, ..setup })
+}
+
+/// What hangs does what it was told late, after everything that was done meanwhile: nobody waits for it too long,
+/// and it harms nothing.
+#[test]
+fn a_leg_that_hangs_is_left_behind_and_what_it_does_late_harms_nothing() {
+    all_of(late_changes(share(30)));
+    let Counts { late, given_up, taken_in, .. } = all_of(hanging(share(100)));
+    println!("{late} calls hung, {given_up} legs were given up, {taken_in} were taken in again");
+    assert!(late > 40 && given_up > 10 && taken_in > 3, "{late}, {given_up}, {taken_in}");
+}
+
+#[test]
+fn guards_against_what_a_leg_does_late_are_found_when_they_are_broken() {
+    for rule in [Rule::TakenWhenQuiet, Rule::CountedUntilBack] {
+        let broken = Broken { rule: Some(rule), ..Broken::nothing() };
+        println!("{}", first_found(late_changes(2000), broken).unwrap_or_else(|| panic!("{rule:?}")));
+    }
 }

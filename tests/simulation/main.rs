@@ -5,17 +5,21 @@
 //!   client   random operations, checked as they go; model, shared: what they may find afterwards
 //!   check    disks against the model, leg against leg; reads: what a resync may look at
 //!   run      one seed from beginning to end
+//!   hanging  a leg that answers late, and the daemon's part in that
+//!   histories: legs mounted without each other, or put back from an old image
 //!   broken   each order rule broken on purpose is found
 //! ```
 //!
 //! `MIRRORFS_SIM_SEED` and `MIRRORFS_SIM_SECONDS` choose where to begin and how long to go on
-//! (`scripts/simulate` sets them). A failure prints the line that replays it; with `RUST_LOG=trace`
+//! (`scripts/simulate` sets them). `MIRRORFS_SIM_RUNS` is for the tests that say how many runs are theirs. A failure prints the line that replays it; with `RUST_LOG=trace`
 //! the replay tells every change of a leg.
 
 mod broken;
 mod check;
 mod client;
 mod faults;
+mod hanging;
+mod histories;
 mod mending;
 mod model;
 mod reads;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use mirrorfs::inode::{Fh, Ino};
 use mirrorfs::legs::LegId;
-use mirrorfs::legs::simulated::SimLeg;
 use mirrorfs::ops::{Herald, Mirror, News};
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sim::scheduler::{self, End, Plan};
@@ -14,7 +13,7 @@ use mirrorfs::sync::{Mutex, Rank};
 use crate::check::{self, Verdict};
 use crate::client::{CREATOR, ROOT_CALLER};
 use crate::model::Crash;
-use crate::world::{Broken, World};
+use crate::world::{Broken, TestLeg, World};
 
 const NAME: &str = "f";
 
@@ -48,13 +47,13 @@ fn written(world: &World) -> Verdict {
     write().map_err(|error| format!("writing: {error}"))
 }
 
-fn open(mirror: &Mirror<SimLeg>) -> std::io::Result<Fh> {
+fn open(mirror: &Mirror<TestLeg>) -> std::io::Result<Fh> {
     let found = mirror.lookup(Ino::ROOT, OsStr::new(NAME))?;
     mirror.open(found.attr.ino, libc::O_RDONLY, ROOT_CALLER)
 }
 
 /// Reads all of it; what is read must be what was written.
-fn read(mirror: &Mirror<SimLeg>) -> std::io::Result<()> {
+fn read(mirror: &Mirror<TestLeg>) -> std::io::Result<()> {
     let fh = open(mirror)?;
     let mut found = vec![0; 140_000];
     let read = mirror.read(fh, &mut found, 0)?;

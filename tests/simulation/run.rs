@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mirrorfs::inode::Ino;
-use mirrorfs::legs::simulated::SimLeg;
-use mirrorfs::legs::{LegId, Make};
+use mirrorfs::legs::{LegId, Make, PerLeg};
 use mirrorfs::ops::{LegState, Mirror, MirrorState, SetAttr};
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sim::scheduler::{self, End, Plan, Spawned};
@@ -17,9 +16,10 @@ use mirrorfs::sync::{Mutex, Rank};
 
 use crate::check::{self, Verdict};
 use crate::client::{CREATOR, Client, Memory, Mix, ROOT_CALLER, SHARED_DIRS, SHARED_FILES, SHARED_GRAINS};
+use crate::hanging::{Hanging, Slow};
 use crate::model::{Crash, GRAIN};
 use crate::reads;
-use crate::world::{Broken, Fault, Mounted, World};
+use crate::world::{Broken, Fault, Mounted, TestLeg, World};
 
 /// What a run does.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,14 @@ pub struct Setup {
     pub without: bool,
     /// Sectors of this leg become bad, now and then, in all mounts but the last.
     pub bad_sectors: Option<LegId>,
+    /// Legs are taken out, and in again or replaced, while clients are at work, in all mounts but the last.
+    pub verbs: bool,
+    /// A leg hangs at a call that chance decides, and answers late, in all mounts but the last.
+    pub hanging: bool,
+    /// It is one change that hangs, until long after the leg could have been taken in again.
+    pub late_change: bool,
+    /// Legs on which objects have other numbers in each mount, and one look in so many.
+    pub fleeting: PerLeg<Option<u64>>,
     /// The bitmap has room for so few slots while a leg is away.
     pub crowded: Option<usize>,
     /// The legs' clocks step, and births are coarse.
@@ -44,6 +52,11 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// Whether a leg may do what a sound one does not.
+    fn is_unsound(&self) -> bool {
+        self.faults != [None; 2] || self.bad_sectors.is_some() || self.hanging
+    }
+
     pub fn of_seed(seed: u64) -> Setup {
         Setup {
             seed,
@@ -54,6 +67,10 @@ impl Setup {
             faults: [None; 2],
             without: false,
             bad_sectors: None,
+            verbs: false,
+            hanging: false,
+            late_change: false,
+            fleeting: PerLeg::new(None, None),
             crowded: None,
             clocks: false,
         }
@@ -86,6 +103,12 @@ pub struct Counts {
     pub spared: u64,
     /// Mounts at whose end everything was to be compared.
     pub everything: u64,
+    /// Calls that hung until they were let go.
+    pub late: u64,
+    /// Legs that were given up for that, or after a fault.
+    pub given_up: u64,
+    /// Legs that may hang and were taken in again.
+    pub taken_in: u64,
 }
 
 impl fmt::Display for Counts {
@@ -102,7 +125,9 @@ impl fmt::Display for Counts {
 pub fn run(setup: Setup) -> Result<Counts, String> {
     let mut rng = Rng::new(setup.seed);
     let clients = 1 + rng.below(3) as usize;
-    let world = Arc::new(World::new(!rng.one_in(4), setup.broken, setup.crowded));
+    let mut world = World::new(!rng.one_in(4), setup.broken, setup.crowded);
+    world.fleeting = setup.fleeting;
+    let world = Arc::new(world);
     let memory = Arc::new(Memory::new(clients));
     prepare(&world)?;
     let mut run = Run { setup, rng, world, memory, counts: Counts { runs: 1, ..Counts::default() } };
@@ -115,7 +140,7 @@ pub fn run(setup: Setup) -> Result<Counts, String> {
 }
 
 /// The directories and files that all clients use, made and unmounted cleanly.
-fn prepare(world: &World) -> Verdict {
+pub fn prepare(world: &World) -> Verdict {
     let Mounted { mirror, .. } = world.mount(&[], None)?;
     let make = || -> std::io::Result<()> {
         for dir in SHARED_DIRS.iter().filter(|dir| !dir.is_empty()) {
@@ -149,8 +174,11 @@ struct Run {
 /// What the simulated threads of a mount leave behind.
 #[derive(Default)]
 struct Left {
-    mirror: Option<Arc<Mirror<SimLeg>>>,
+    mirror: Option<Arc<Mirror<TestLeg>>>,
     refused: Option<String>,
+    late: u64,
+    given_up: u64,
+    taken_in: u64,
 }
 
 impl Run {
@@ -177,7 +205,7 @@ impl Run {
             .filter(|_| faults == [None; 2]);
         let use_it = Use {
             missing,
-            comes_back: self.rng.one_in(2),
+            comes_back: self.rng.one_in(2) || self.setup.late_change,
             is_replaced: self.rng.one_in(3),
             faults: faults.into_iter().flatten().collect(),
             mix: self.setup.mix,
@@ -185,6 +213,11 @@ impl Run {
             bad_sectors: self.setup.bad_sectors.filter(|_| !last),
             clocks: self.setup.clocks,
             stop_early: !last && self.rng.one_in(4),
+            verbs: self.setup.verbs && !last,
+            hanging: (self.setup.hanging && !last).then(|| match self.setup.late_change {
+                true => Hanging::one_change(&mut self.rng),
+                false => Hanging::by_chance(&mut self.rng),
+            }),
             rng: self.rng.fork(),
         };
         if self.setup.clocks {
@@ -211,6 +244,9 @@ impl Run {
         if let Some(refused) = left.refused {
             return Err(refused);
         }
+        self.counts.late += left.late;
+        self.counts.given_up += left.given_up;
+        self.counts.taken_in += left.taken_in;
         if let Some(mirror) = &left.mirror {
             let stats = mirror.bitmap_stats();
             self.counts.coarse += u64::from(stats.covered_directories > 0);
@@ -225,10 +261,17 @@ impl Run {
     }
 
     fn after_unmount(&mut self, left: Left, last: bool) -> Verdict {
-        let mirror = left.mirror.ok_or("nothing was mounted")?;
+        let mirror = match left.mirror {
+            Some(mirror) => mirror,
+            None if self.setup.hanging && !last => {
+                self.judge(Crash::Kill, false)?;
+                return self.go_on(Crash::Kill);
+            }
+            None => return Err("nothing was mounted".into()),
+        };
         // A leg that fails while its times are settled leaves bits set, so the mount is no clean one.
         let clean = LegId::ALL.into_iter().all(|leg| self.world.superblock(leg).clean);
-        let excused = (self.setup.faults != [None; 2] || self.setup.bad_sectors.is_some()) && !clean;
+        let excused = self.setup.is_unsound() && !clean;
         let equal = in_step(&mirror) && !excused;
         self.after_fault(&mirror)?;
         drop(mirror);
@@ -244,7 +287,7 @@ impl Run {
     }
 
     /// A leg that failed is recorded as stale on the other, which is then the source (O4, O8).
-    fn after_fault(&self, mirror: &Mirror<SimLeg>) -> Verdict {
+    fn after_fault(&self, mirror: &Mirror<TestLeg>) -> Verdict {
         let is_faulted = |&leg: &LegId| matches!(mirror.leg_state(leg), LegState::Lost(_));
         let Some(leg) = LegId::ALL.into_iter().find(is_faulted) else { return Ok(()) };
         let (survivor, lost) = (self.world.superblock(leg.other()), self.world.superblock(leg));
@@ -269,7 +312,7 @@ impl Run {
             slots => return Err(format!("unmounted cleanly with {slots} dirty slots")),
         }
         // What is called clean is not looked at again: the power may go now.
-        if self.rng.one_in(2) && self.setup.faults == [None; 2] && self.setup.bad_sectors.is_none() {
+        if self.rng.one_in(2) && !self.setup.is_unsound() {
             self.world.survive(Crash::PowerCut, &mut self.rng);
             check::equal(&self.world).map_err(|what| format!("power cut after a clean unmount: {what}"))?;
             self.judge(Crash::Kill, true)?;
@@ -339,7 +382,7 @@ impl Run {
 }
 
 /// Whether both legs have everything.
-fn in_step(mirror: &Mirror<SimLeg>) -> bool {
+fn in_step(mirror: &Mirror<TestLeg>) -> bool {
     mirror.is_equal() && !matches!(mirror.state(), MirrorState::ReadOnly | MirrorState::Degraded)
 }
 
@@ -356,13 +399,26 @@ struct Use {
     bad_sectors: Option<LegId>,
     clocks: bool,
     stop_early: bool,
+    verbs: bool,
+    hanging: Option<Hanging>,
     rng: Rng,
 }
 
 impl Use {
+    /// Whether a leg may do what a sound one does not.
+    fn is_unsound(&self) -> bool {
+        !self.faults.is_empty() || self.bad_sectors.is_some() || self.hanging.is_some()
+    }
+
     fn all(mut self, world: &World, memory: &Arc<Memory>, left: &Mutex<Left>) {
-        let mounted = match world.mount(&self.faults, self.missing) {
+        let slow = self.hanging.map(Slow::new);
+        let mounted = match world.mount_slow(&self.faults, self.missing, slow.as_ref()) {
             Ok(mounted) => mounted,
+            // A leg that does not answer is not mounted.
+            Err(refused) if slow.is_some() && refused.starts_with("mount:") => {
+                slow.iter().for_each(Slow::end);
+                return;
+            }
             Err(refused) => {
                 left.lock().refused = Some(refused);
                 return;
@@ -370,6 +426,7 @@ impl Use {
         };
         let mirror = mounted.mirror.clone();
         left.lock().mirror = Some(mirror.clone());
+        let letting_go = slow.as_ref().map(|slow| slow.begin(&mirror, self.rng.fork()));
         let resync = spawn(&mirror, |mirror| mirror.resync());
         let sweeps = self.rng.below(6);
         let done = Arc::new(AtomicBool::new(false));
@@ -382,7 +439,7 @@ impl Use {
                 }
             }
         });
-        if self.operations == 0 && self.faults.is_empty() && self.missing.is_none() {
+        if self.operations == 0 && !self.is_unsound() && self.missing.is_none() && !self.verbs {
             // Nobody reads but the resync, so what it reads can be judged.
             resync.join();
             sweeper.join();
@@ -395,11 +452,16 @@ impl Use {
             let spoiler = self.bad_sectors.map(|leg| self.spoil(world, &mirror, leg, done.clone()));
             let clients = self.clients(&mirror, memory);
             let clocks = self.clocks.then(|| self.step_clocks(world, done.clone()));
-            let back = self.comes_back.then(|| self.comes_back(world, &mirror));
-            clients.into_iter().for_each(Spawned::join);
-            if let Some(Err(what)) = back {
-                left.lock().refused = Some(what);
+            let failing = self.verbs.then(|| self.takes_out(&mirror));
+            let rounds = if self.verbs { 3 } else { u64::from(self.comes_back) };
+            for _ in 0..rounds {
+                if let Err(what) = self.comes_back(world, &mirror, slow.as_ref()) {
+                    left.lock().refused = Some(what);
+                }
+                self.is_replaced ^= self.verbs;
             }
+            clients.into_iter().for_each(Spawned::join);
+            failing.into_iter().for_each(Spawned::join);
             done.store(true, Ordering::Relaxed);
             sweeper.join();
             spoiler.into_iter().chain(clocks).for_each(Spawned::join);
@@ -411,21 +473,31 @@ impl Use {
         mirror.stop();
         let read_only = mirror.state() == MirrorState::ReadOnly;
         let keeps = read_only || mirror.state() == MirrorState::Degraded;
-        if read_only && self.faults.is_empty() && self.bad_sectors.is_none() {
+        if read_only && !self.is_unsound() {
             left.lock().refused = Some(format!("read-only: {:?}", mirror.reason()));
         }
         let clears = mirror.bitmap_stats().clears;
         (0..4).for_each(|_| mirror.sweep());
-        if let Err(error) = mirror.close() {
+        if let Err(error) = mirror.close()
+            && self.hanging.is_none()
+        {
             left.lock().refused = Some(format!("close: {error}"));
         }
         if keeps && mirror.bitmap_stats().clears != clears {
             left.lock().refused =
                 Some("bits were cleared although a leg is not what it should be (O4)".into());
         }
+        if let (Some(slow), Some(letting_go)) = (slow, letting_go) {
+            let given_up = slow.given_up();
+            slow.end();
+            letting_go.join();
+            let (late, taken_in) = (slow.late(), slow.taken_again());
+            let mut left = left.lock();
+            (left.late, left.given_up, left.taken_in) = (late, given_up, taken_in);
+        }
     }
 
-    fn clients(&mut self, mirror: &Arc<Mirror<SimLeg>>, memory: &Arc<Memory>) -> Vec<Spawned> {
+    fn clients(&mut self, mirror: &Arc<Mirror<TestLeg>>, memory: &Arc<Memory>) -> Vec<Spawned> {
         (0..memory.histories.len())
             .map(|number| {
                 let client = Client::new(number, mirror.clone(), memory.clone(), self.mix, self.rng.fork());
@@ -452,7 +524,7 @@ impl Use {
     fn spoil(
         &mut self,
         world: &World,
-        mirror: &Arc<Mirror<SimLeg>>,
+        mirror: &Arc<Mirror<TestLeg>>,
         leg: LegId,
         done: Arc<AtomicBool>,
     ) -> Spawned {
@@ -488,24 +560,52 @@ impl Use {
         })
     }
 
+    /// Takes legs out by hand every now and then, those that the mirror can do without.
+    fn takes_out(&mut self, mirror: &Arc<Mirror<TestLeg>>) -> Spawned {
+        let mut rng = self.rng.fork();
+        spawn(mirror, move |mirror| {
+            for _ in 0..3 {
+                (0..rng.below(150)).for_each(|_| scheduler::pause());
+                let taken = mirror.take_out(*rng.pick(&LegId::ALL));
+                let number = taken.err().map(|error| error.raw_os_error());
+                assert!(matches!(number, None | Some(Some(libc::EBUSY))), "taken out: {number:?}");
+            }
+        })
+    }
+
     /// Waits until a leg is away, for a while, and takes it in.
-    fn comes_back(&mut self, world: &World, mirror: &Arc<Mirror<SimLeg>>) -> Result<(), String> {
+    fn comes_back(
+        &mut self,
+        world: &World,
+        mirror: &Arc<Mirror<TestLeg>>,
+        slow: Option<&Slow>,
+    ) -> Result<(), String> {
         let is_away = |&leg: &LegId| matches!(mirror.leg_state(leg), LegState::Lost(_));
         for _ in 0..self.rng.below(200) {
             scheduler::pause();
         }
+        if let Some(slow) = slow {
+            slow.wait_until(|| LegId::ALL.iter().any(is_away));
+        }
         let Some(leg) = LegId::ALL.into_iter().find(is_away) else { return Ok(()) };
+        if slow.is_some_and(|slow| !slow.close(mirror, leg)) {
+            return Ok(());
+        }
         let returning = match self.is_replaced {
-            true => world.replacement(leg),
-            false => world.returning(leg)?,
+            true => world.replacement(leg, slow),
+            false => world.returning(leg, slow)?,
         };
+        let directory = returning.directory.clone();
         let taken = mirror.take_in(returning);
         world.settle();
         match taken {
-            Ok(()) => mirror.resync(),
+            Ok(()) => {
+                slow.iter().for_each(|slow| slow.taken_in(mirror, leg, &directory));
+                mirror.resync();
+            }
             // The mirror may have turned read-only, or the machine is about to die.
             Err(error) if error.raw_os_error() == Some(libc::EROFS) => {}
-            Err(error) if !self.faults.is_empty() || self.bad_sectors.is_some() => {
+            Err(error) if self.is_unsound() => {
                 log::debug!("not taken in: {error}");
             }
             Err(error) => return Err(format!("leg {leg} is not taken in: {error}")),
@@ -514,7 +614,7 @@ impl Use {
     }
 }
 
-fn read_at(mirror: &Mirror<SimLeg>, path: &str, offset: u64) -> std::io::Result<()> {
+fn read_at(mirror: &Mirror<TestLeg>, path: &str, offset: u64) -> std::io::Result<()> {
     let mut at = Ino::ROOT;
     let mut looked_up = Vec::new();
     let mut found = Ok(());
@@ -538,7 +638,7 @@ fn read_at(mirror: &Mirror<SimLeg>, path: &str, offset: u64) -> std::io::Result<
     read
 }
 
-fn spawn(mirror: &Arc<Mirror<SimLeg>>, work: impl FnOnce(&Mirror<SimLeg>) + Send + 'static) -> Spawned {
+fn spawn(mirror: &Arc<Mirror<TestLeg>>, work: impl FnOnce(&Mirror<TestLeg>) + Send + 'static) -> Spawned {
     let mirror = mirror.clone();
     scheduler::spawn(move || work(&mirror))
 }

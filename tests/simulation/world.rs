@@ -7,21 +7,26 @@ use std::time::Duration;
 
 use mirrorfs::bitmap::{Bitmap, ChunkSize, Copies, DirtySlot, Expect, PageIndex, PageStore};
 use mirrorfs::legs::simulated::{Call, Flaw, SimDisk, SimLeg};
-use mirrorfs::legs::{LegId, PerLeg, Timestamp};
+use mirrorfs::legs::{LegId, PerLeg, Timed, Timestamp};
 use mirrorfs::ops::{Mirror, Options, Parts, Returning};
 use mirrorfs::resync::Limits;
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sim::scheduler::{self, Moment, Rule};
 use mirrorfs::sim::store::Medium;
 use mirrorfs::superblock::{
-    BitmapPlace, Found, FoundSide, Geometry, SlotFault, Superblock, SuperblockStore, Work, plan, plan_alone,
+    BitmapPlace, DivergentBecause, Found, FoundSide, Geometry, Plan, Refusal, SlotFault, Superblock,
+    SuperblockStore, Work, plan, plan_alone,
 };
 use mirrorfs::sync::{Mutex, Rank};
 
+use crate::hanging::{Slow, in_place};
 use crate::model::Crash;
 
 pub const CHUNK: ChunkSize = ChunkSize::MIN;
 pub const SLOTS: u32 = 64;
+
+/// What is mirrored: as in the daemon, with a simulated leg where that has a directory.
+pub type TestLeg = Timed<SimLeg>;
 
 /// What is broken on purpose, or switched off, in a world.
 #[derive(Clone, Copy, Debug)]
@@ -30,13 +35,48 @@ pub struct Broken {
     pub bitmap_lies: bool,
     /// Flaws of the legs.
     pub legs: PerLeg<Flaw>,
-    /// A rule kept by locks.
+    /// A rule kept by locks, or inside the mirror.
     pub rule: Option<Rule>,
+    /// O2, O8: superblock writes are acknowledged and not durable.
+    pub superblock_lies: bool,
+    /// What the superblocks mean.
+    pub judging: Option<Misjudged>,
+}
+
+/// What the superblocks say is taken for something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misjudged {
+    /// Legs that have diverged for one of which B is stale.
+    Divergent,
+    /// A leg that went on with an old copy of the other one for a stale one.
+    WentOn,
+    /// A leg that is not complete for one that is.
+    Incomplete,
+    /// A leg that is further behind than the bitmap reaches for one that is not.
+    Reach,
+}
+
+impl Misjudged {
+    fn misjudge(self, plan: Result<Plan, Refusal>) -> Result<Plan, Refusal> {
+        let stale = |leg: LegId| Plan { source: leg.other(), work: Work::CompareAll, stale: Some(leg) };
+        match (self, plan) {
+            (Misjudged::Divergent, Err(Refusal::Divergent(_))) => Ok(stale(LegId::B)),
+            (Misjudged::WentOn, Err(Refusal::Divergent(DivergentBecause::WentOn(leg)))) => Ok(stale(leg)),
+            (Misjudged::Incomplete, Err(Refusal::Incomplete(leg))) => {
+                Ok(Plan { source: leg, work: Work::Alone, stale: Some(leg.other()) })
+            }
+            (Misjudged::Reach, Ok(plan)) if plan.work == Work::CompareAll => {
+                Ok(Plan { work: Work::Resync, ..plan })
+            }
+            (_, plan) => plan,
+        }
+    }
 }
 
 impl Broken {
     pub fn nothing() -> Broken {
-        Broken { bitmap_lies: false, legs: PerLeg::new(Flaw::Sound, Flaw::Sound), rule: None }
+        let legs = PerLeg::new(Flaw::Sound, Flaw::Sound);
+        Broken { bitmap_lies: false, legs, rule: None, superblock_lies: false, judging: None }
     }
 }
 
@@ -74,7 +114,7 @@ impl Fault {
 
 /// A disk and what the mirror keeps on it.
 #[derive(Clone)]
-struct Half {
+pub struct Half {
     disk: SimDisk,
     bitmap: Medium,
     superblock: SuperblockFile,
@@ -86,6 +126,12 @@ impl Half {
         let bitmap = Medium::new(Bitmap::create_image(superblock.mirror, SLOTS, CHUNK));
         Half { disk: SimDisk::new(leg), bitmap, superblock: SuperblockFile::new(superblock) }
     }
+
+    /// Another one that holds the same.
+    fn copy(&self) -> Half {
+        let bitmap = Medium::new(self.bitmap.read_all());
+        Half { disk: self.disk.copy(), bitmap, superblock: self.superblock.copy() }
+    }
 }
 
 pub struct World {
@@ -96,6 +142,8 @@ pub struct World {
     /// How many of them became legs.
     replaced: AtomicU64,
     handles: bool,
+    /// Legs on which objects have other numbers in each mount, and one look in so many.
+    pub fleeting: PerLeg<Option<u64>>,
     broken: Broken,
     /// How many slots may be in use while a leg is away, if not as many as usual.
     crowded: Option<usize>,
@@ -103,7 +151,7 @@ pub struct World {
 
 /// A mounted mirror and what is known about it from outside.
 pub struct Mounted {
-    pub mirror: Arc<Mirror<SimLeg>>,
+    pub mirror: Arc<Mirror<TestLeg>>,
     pub legs: PerLeg<Arc<SimLeg>>,
     /// What the bitmap said before anything was resynced.
     pub dirty: Vec<DirtySlot>,
@@ -119,7 +167,15 @@ impl World {
         let superblocks = Superblock::new_pair(geometry);
         let half = |leg| Mutex::new(Rank::Leaf, Half::new(leg, superblocks[leg].clone()));
         let begun = Mutex::new(Rank::Leaf, PerLeg::new(None, None));
-        World { halves: PerLeg::from_fn(half), begun, replaced: AtomicU64::new(0), handles, broken, crowded }
+        World {
+            halves: PerLeg::from_fn(half),
+            begun,
+            replaced: AtomicU64::new(0),
+            handles,
+            fleeting: PerLeg::default(),
+            broken,
+            crowded,
+        }
     }
 
     fn half(&self, leg: LegId) -> Half {
@@ -135,16 +191,37 @@ impl World {
         PerLeg::from_fn(|leg| self.half(leg).superblock.found())
     }
 
-    /// Mounts, as the daemon does, perhaps without a leg.
-    pub fn mount(&self, faults: &[Fault], missing: Option<LegId>) -> Result<Mounted, String> {
+    /// What a mount would do, perhaps without a leg.
+    pub fn plan(&self, missing: Option<LegId>) -> Result<Plan, Refusal> {
         let found = self.found();
         let plan = match missing {
             Some(leg) => plan_alone(leg.other(), &found[leg.other()]),
             None => plan(&found),
         };
-        let plan = plan.map_err(|refusal| format!("refused: {refusal:?}"))?;
+        match self.broken.judging {
+            Some(judging) => judging.misjudge(plan),
+            None => plan,
+        }
+    }
+
+    /// Mounts, as the daemon does, perhaps without a leg.
+    pub fn mount(&self, faults: &[Fault], missing: Option<LegId>) -> Result<Mounted, String> {
+        self.mount_slow(faults, missing, None)
+    }
+
+    /// The same, with legs that may hang.
+    pub fn mount_slow(
+        &self,
+        faults: &[Fault],
+        missing: Option<LegId>,
+        slow: Option<&Slow>,
+    ) -> Result<Mounted, String> {
+        let plan = self.plan(missing).map_err(|refusal| format!("refused: {refusal:?}"))?;
         let is_there = |leg: LegId| missing != Some(leg);
-        let copies = Copies::PerLeg(PerLeg::from_fn(|leg| is_there(leg).then(|| self.bitmap(leg))));
+        let legs = PerLeg::from_fn(|leg| Arc::new(self.leg(leg, faults, slow)));
+        let timed = PerLeg::from_fn(|leg| wait_for(slow, leg, &legs[leg]));
+        let bitmap = |leg| in_time(slow, leg, &timed[leg], self.bitmap(leg));
+        let copies = Copies::PerLeg(PerLeg::from_fn(|leg| is_there(leg).then(|| bitmap(leg))));
         let mirror = self.superblock(LegId::A).mirror;
         let expect =
             Expect { mirror, slots: SLOTS, chunk: CHUNK, file: uuid::Uuid::nil(), stale: plan.stale };
@@ -155,14 +232,14 @@ impl World {
         let dirty = loaded.dirty();
         log::debug!("{plan:?}, without {missing:?}");
         dirty.iter().for_each(|slot| log::trace!("{slot:?}"));
-        let compare_all = loaded.compare_all || plan.work == Work::CompareAll;
+        let fleeting = self.fleeting.iter().any(|(_, fleeting)| fleeting.is_some());
+        let compare_all = loaded.compare_all || plan.work == Work::CompareAll || fleeting;
         let bitmap = Bitmap::new(copies, loaded, plan.source).map_err(|error| format!("bitmap: {error}"))?;
         self.crowded.into_iter().for_each(|slots| bitmap.limit_while_away(slots));
-        let legs = PerLeg::from_fn(|leg| Arc::new(self.leg(leg, faults)));
         let parts = Parts {
-            legs: PerLeg::from_fn(|leg| is_there(leg).then(|| legs[leg].clone())),
+            legs: PerLeg::from_fn(|leg| is_there(leg).then(|| timed[leg].clone())),
             bitmap,
-            superblocks: PerLeg::from_fn(|leg| is_there(leg).then(|| self.side(leg))),
+            superblocks: PerLeg::from_fn(|leg| is_there(leg).then(|| self.side(leg, slow, &timed[leg]))),
             plan,
         };
         let mirror = Mirror::assemble(parts, options()).map_err(|error| format!("mount: {error}"))?;
@@ -170,29 +247,30 @@ impl World {
     }
 
     /// A leg that comes back, sound; an error if the superblocks do not let it.
-    pub fn returning(&self, leg: LegId) -> Result<Returning<SimLeg>, String> {
+    pub fn returning(&self, leg: LegId, slow: Option<&Slow>) -> Result<Returning<TestLeg>, String> {
         let found = self.found();
         let plan = plan(&found).map_err(|refusal| format!("refused: {refusal:?}"))?;
         if plan.stale != Some(leg) {
             return Err(format!("leg {leg} is away, and the superblocks say {plan:?}"));
         }
+        let directory = wait_for(slow, leg, &Arc::new(self.leg(leg, &[], slow)));
         Ok(Returning {
             leg,
-            directory: Arc::new(self.leg(leg, &[])),
-            superblock: self.side(leg),
-            bitmap: Some(self.bitmap(leg)),
+            superblock: self.side(leg, slow, &directory),
+            bitmap: Some(in_time(slow, leg, &directory, self.bitmap(leg))),
+            directory,
             compare_all: plan.work == Work::CompareAll,
             is_new: false,
         })
     }
 
     /// A new disk that is to take a leg's place. [`settle`](Self::settle) it when it has been tried.
-    pub fn replacement(&self, leg: LegId) -> Returning<SimLeg> {
+    pub fn replacement(&self, leg: LegId, slow: Option<&Slow>) -> Returning<TestLeg> {
         let new = Half::new(leg, self.superblock(leg.other()).new_peer());
         self.begun.lock()[leg] = Some(new.clone());
         Returning {
             leg,
-            directory: Arc::new(self.leg_on(leg, new.disk.clone(), &[])),
+            directory: wait_for(slow, leg, &Arc::new(self.leg_on(leg, new.disk.clone(), &[]))),
             superblock: (new.superblock.newest(), Box::new(new.superblock.clone())),
             bitmap: Some(self.bitmap_on(&new)),
             compare_all: true,
@@ -209,9 +287,13 @@ impl World {
         Box::new(BitmapFile(if self.broken.bitmap_lies { medium.lying() } else { medium }))
     }
 
-    fn side(&self, leg: LegId) -> FoundSide {
+    fn side(&self, leg: LegId, slow: Option<&Slow>, timed: &TestLeg) -> FoundSide {
         let superblock = self.half(leg).superblock;
-        (superblock.newest(), Box::new(superblock))
+        let newest = superblock.newest();
+        match slow {
+            Some(slow) => (newest, slow.superblock(leg, Box::new(superblock), timed)),
+            None => (newest, Box::new(superblock)),
+        }
     }
 
     /// Whether a copy of the bitmap says that everything is to be compared.
@@ -220,13 +302,22 @@ impl World {
         LegId::ALL.into_iter().any(|leg| self.half(leg).bitmap.read_all()[FLAGS] & 1 == 1)
     }
 
-    fn leg(&self, id: LegId, faults: &[Fault]) -> SimLeg {
-        self.leg_on(id, self.disk(id), faults)
+    fn leg(&self, id: LegId, faults: &[Fault], slow: Option<&Slow>) -> SimLeg {
+        let leg = self.leg_on(id, self.disk(id), faults);
+        match slow.and_then(|slow| slow.hang(id)) {
+            Some(hang) => leg.hanging(hang),
+            None => leg,
+        }
     }
 
     fn leg_on(&self, id: LegId, disk: SimDisk, faults: &[Fault]) -> SimLeg {
         let leg = SimLeg::new(id, disk).with_flaw(self.broken.legs[id]);
-        let leg = if self.handles { leg } else { leg.without_handles() };
+        let leg = match self.fleeting[id] {
+            // What was given a number before in another mount is another object.
+            Some(forgets_one_in) => leg.fleeting(self.superblock(id).events % 7, forgets_one_in),
+            None if self.handles => leg,
+            None => leg.without_handles(),
+        };
         let mut faults: Vec<Fault> = faults.iter().filter(|fault| fault.leg == id).copied().collect();
         if faults.is_empty() {
             return leg;
@@ -243,6 +334,7 @@ impl World {
                 Crash::Kill => half.disk.survive_kill(),
                 Crash::PowerCut => {
                     half.disk.survive_power_cut(rng);
+                    half.superblock.survive_power_cut(self.broken.superblock_lies);
                     half.bitmap.survive_power_cut();
                 }
             }
@@ -268,6 +360,30 @@ impl World {
         self.replaced.load(Ordering::Relaxed)
     }
 
+    /// An image of a leg as it is now.
+    pub fn back_up(&self, leg: LegId) -> Half {
+        self.half(leg).copy()
+    }
+
+    /// A leg is what it was when this image was made. Its clock goes on.
+    pub fn put_back(&self, leg: LegId, image: &Half) {
+        let half = image.copy();
+        half.disk.go_on_after(&self.disk(leg));
+        *self.halves[leg].lock() = half;
+    }
+
+    /// What `mirrorfs resolve --discard-leg` writes beside the files that it moves aside.
+    pub fn discard(&self, leg: LegId) -> io::Result<()> {
+        let (kept, says) = (self.superblock(leg.other()), self.superblock(leg));
+        let store = self.half(leg).superblock;
+        let write_twice = |next: &Superblock| store.write(next).and_then(|()| store.write(next));
+        let says = if says.is_announced() { says } else { says.announced() };
+        write_twice(&says)?;
+        let ignorant = Bitmap::ignorant_image(kept.mirror, SLOTS, CHUNK, uuid::Uuid::nil());
+        LegId::ALL.into_iter().try_for_each(|leg| Bitmap::forget(&*self.bitmap(leg), &ignorant))?;
+        write_twice(&says.handed_over(&kept))
+    }
+
     /// Which leg a mount would read from.
     pub fn source(&self) -> LegId {
         let found = self.found();
@@ -285,6 +401,19 @@ impl World {
         let mirror = self.superblock(LegId::A).mirror;
         let expect = Expect { mirror, slots: SLOTS, chunk: CHUNK, file: uuid::Uuid::nil(), stale: None };
         copies.load(&expect).dirty().len()
+    }
+}
+
+/// The leg as it is waited for.
+fn wait_for(slow: Option<&Slow>, id: LegId, leg: &Arc<SimLeg>) -> Arc<TestLeg> {
+    slow.map_or_else(|| in_place(leg), |slow| slow.wait_for(id, leg))
+}
+
+/// Its copy of the bitmap likewise.
+fn in_time(slow: Option<&Slow>, id: LegId, leg: &TestLeg, store: Box<dyn PageStore>) -> Box<dyn PageStore> {
+    match slow {
+        Some(slow) => slow.pages(id, leg, store),
+        None => store,
     }
 }
 
@@ -314,21 +443,44 @@ impl PageStore for BitmapFile {
 /// A leg's superblock file: two slots, written in turn. A write in which the machine dies leaves the
 /// slot old, new or damaged.
 #[derive(Clone)]
-struct SuperblockFile(Arc<Mutex<[Option<Superblock>; 2]>>);
+struct SuperblockFile(Arc<Mutex<Slots>>);
+
+struct Slots {
+    now: [Option<Superblock>; 2],
+    /// What there was when the leg was last known to keep what it was given.
+    before: [Option<Superblock>; 2],
+}
 
 impl SuperblockFile {
     fn new(superblock: Superblock) -> SuperblockFile {
         let second = Superblock { sequence: 1, ..superblock.clone() };
-        SuperblockFile(Arc::new(Mutex::new(Rank::Leaf, [Some(superblock), Some(second)])))
+        SuperblockFile::holding([Some(superblock), Some(second)])
+    }
+
+    fn holding(slots: [Option<Superblock>; 2]) -> SuperblockFile {
+        SuperblockFile(Arc::new(Mutex::new(Rank::Leaf, Slots { now: slots.clone(), before: slots })))
+    }
+
+    fn copy(&self) -> SuperblockFile {
+        SuperblockFile::holding(self.0.lock().now.clone())
+    }
+
+    /// The power went. If the leg lies, it has nothing of what was written since the power went before.
+    fn survive_power_cut(&self, lies: bool) {
+        let mut slots = self.0.lock();
+        if lies {
+            slots.now = slots.before.clone();
+        }
+        slots.before = slots.now.clone();
     }
 
     fn newest(&self) -> Superblock {
-        let slots = self.0.lock().clone();
+        let slots = self.0.lock().now.clone();
         slots.into_iter().flatten().max_by_key(|superblock| superblock.sequence).expect("a slot is whole")
     }
 
     fn found(&self) -> Found {
-        let damaged = self.0.lock().iter().any(Option::is_none);
+        let damaged = self.0.lock().now.iter().any(Option::is_none);
         Found::Leg { superblock: self.newest(), damaged_slot: damaged.then_some(SlotFault::Short) }
     }
 }
@@ -336,13 +488,14 @@ impl SuperblockFile {
 impl SuperblockStore for SuperblockFile {
     fn write(&self, superblock: &Superblock) -> io::Result<()> {
         let moment = scheduler::step()?;
+        log::trace!("superblock of {}: {superblock:?}", superblock.role);
         let next = Superblock { sequence: self.newest().sequence + 1, ..superblock.clone() };
         let slot = (next.sequence % 2) as usize;
         let outcome = if moment == Moment::Last { scheduler::choose(3) } else { 1 };
         match outcome {
             0 => {}
-            1 => self.0.lock()[slot] = Some(next),
-            _ => self.0.lock()[slot] = None,
+            1 => self.0.lock().now[slot] = Some(next),
+            _ => self.0.lock().now[slot] = None,
         }
         if moment == Moment::Last {
             scheduler::die();

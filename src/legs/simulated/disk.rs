@@ -24,6 +24,7 @@ use super::content::pieces;
 use super::image::{Body, Change, Id, Image, Object, ROOT, Times};
 use crate::legs::{LegId, Timestamp};
 use crate::sim::rng::Rng;
+use crate::sim::scheduler;
 
 /// Keeps an object that has no name any more.
 #[derive(Debug)]
@@ -50,9 +51,19 @@ pub struct Disk {
     next_generation: u32,
     free: BTreeSet<u64>,
     bad: Bad,
+    fleeting: Option<Fleeting>,
     now: u64,
     /// What births are multiples of.
     birth_grain: u64,
+}
+
+/// Numbers that objects have for one mount only, as on a FUSE filesystem, other objects having had them before.
+struct Fleeting {
+    next: u64,
+    numbers: BTreeMap<Id, u64>,
+    held: BTreeMap<u64, Arc<Pin>>,
+    /// A number is forgotten at one look in so many, where nobody uses the object. 0: never.
+    forgets_one_in: u64,
 }
 
 /// Inode number of a root directory, as on ext4.
@@ -87,9 +98,39 @@ impl Disk {
             next_generation: 1,
             free: BTreeSet::new(),
             bad: Bad::default(),
+            fleeting: None,
             now: clock,
             birth_grain: 1,
         }
+    }
+
+    /// Another disk with what programs see on this one; durable, and nothing of it in use.
+    pub fn copy(&self) -> Disk {
+        Disk {
+            leg: self.leg,
+            base: self.live.clone(),
+            log: Vec::new(),
+            folded: self.logged(),
+            live: self.live.clone(),
+            pins: BTreeMap::new(),
+            next_id: self.next_id,
+            next_ino: self.next_ino,
+            next_generation: self.next_generation,
+            free: self.free.clone(),
+            bad: Bad::default(),
+            fleeting: None,
+            now: self.now,
+        }
+    }
+
+    /// Its clock, in nanoseconds.
+    pub fn clock(&self) -> u64 {
+        self.now
+    }
+
+    /// Its clock is at least this.
+    pub fn go_on_from(&mut self, clock: u64) {
+        self.now = self.now.max(clock);
     }
 
     /// What programs see.
@@ -152,6 +193,52 @@ impl Disk {
     /// EIO if a write of the range would have to read a bad sector first.
     pub fn check_overwritable(&self, id: Id, offset: u64, len: u64) -> std::io::Result<()> {
         self.bad.check_overwritable(id, offset, len)
+    }
+
+    /// From now on objects have other numbers, from 100 and a few on. See [`Fleeting`].
+    pub fn number_anew(&mut self, few: u64, forgets_one_in: u64) {
+        let (next, numbers, held) = (100 + few, BTreeMap::new(), BTreeMap::new());
+        self.fleeting = Some(Fleeting { next, numbers, held, forgets_one_in });
+    }
+
+    /// The number that an object is shown with.
+    pub fn number(&mut self, id: Id) -> u64 {
+        let object = self.live.get(id);
+        let (ino, names) = object.map_or((0, 0), |object| (object.ino, object.names));
+        let in_use = self.pins.get(&id).is_some_and(|pin| pin.strong_count() > 0);
+        let is_directory = object.is_some_and(|object| matches!(object.body, Body::Directory { .. }));
+        let Some(fleeting) = self.fleeting.as_mut().filter(|_| id != ROOT) else { return ino };
+        let may_be_forgotten = fleeting.forgets_one_in > 0 && !in_use && !is_directory && names == 1;
+        let is_forgotten = may_be_forgotten && scheduler::choose(fleeting.forgets_one_in) == 1;
+        match fleeting.numbers.get(&id) {
+            Some(&known) if !is_forgotten => known,
+            _ => {
+                fleeting.next += 1;
+                fleeting.numbers.insert(id, fleeting.next);
+                fleeting.next
+            }
+        }
+    }
+
+    /// What has this number now, where numbers do not last.
+    pub fn numbered(&self, ino: u64) -> Option<Id> {
+        let fleeting = self.fleeting.as_ref()?;
+        if ino == ROOT_INO {
+            return Some(ROOT);
+        }
+        let mut known = fleeting.numbers.iter();
+        known.find(|(_, number)| **number == ino).map(|(&id, _)| id)
+    }
+
+    /// Keeps an object, and so its number, until [`let_go`](Self::let_go).
+    pub fn hold(&mut self, pin: Arc<Pin>) {
+        let number = self.number(pin.0);
+        self.fleeting.iter_mut().for_each(|fleeting| drop(fleeting.held.insert(number, pin.clone())));
+    }
+
+    /// Ends [`hold`](Self::hold).
+    pub fn let_go(&mut self, number: u64) {
+        self.fleeting.iter_mut().for_each(|fleeting| drop(fleeting.held.remove(&number)));
     }
 
     /// Keeps an object while the pin lives.
@@ -245,6 +332,7 @@ impl Disk {
 
     /// The daemon was killed: all stays but what had no name. Nothing is pinned any more.
     pub fn survive_kill(&mut self) {
+        self.fleeting = None;
         self.pins.clear();
         self.free_nameless();
     }
@@ -256,6 +344,7 @@ impl Disk {
         let first = self.live.iter().map(|(_, object)| object.ino).chain(self.free.iter().copied());
         self.free = first.filter(|ino| *ino != ROOT_INO && !used.contains(ino)).collect();
         log::trace!("leg {}: the power went", self.leg);
+        self.fleeting = None;
         self.pins.clear();
         self.log.clear();
         self.bad.survive_power_cut(&image);

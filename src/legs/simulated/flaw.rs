@@ -22,6 +22,10 @@ pub enum Call {
     Write,
     Fallocate,
     Sync,
+    /// A write of its copy of the bitmap.
+    Mark,
+    /// A write of its superblock.
+    Record,
 }
 
 /// Asked before each call; what it returns is the errno that the call fails with, having done nothing.
@@ -42,4 +46,6 @@ pub enum Flaw {
     ClearsEarly,
     /// O7: parking an object deletes it.
     ParkingDeletes,
+    /// A leg whose objects' numbers do not last says that they do.
+    SeemsToLast,
 }

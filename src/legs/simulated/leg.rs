@@ -14,7 +14,7 @@ use super::rules::{
     area_of, by_number, check_rename, delete_tree, directory, existing, file, make, object, stat, vacant,
     written,
 };
-use super::{Call, FaultHook, Flaw, SimDisk, is_state};
+use super::{Call, FaultHook, Flaw, Hang, SimDisk, is_state};
 use crate::bitmap::WriteIntent;
 use crate::error::errno;
 use crate::legs::{
@@ -31,6 +31,8 @@ pub struct SimLeg {
     handles: bool,
     flaw: Flaw,
     faults: Option<Mutex<FaultHook>>,
+    hang: Option<Arc<Hang>>,
+    fleeting: bool,
     /// Acknowledged and not done yet ([`Flaw::WritesLate`]).
     late: Mutex<Vec<Change>>,
     reads: Mutex<Vec<DataRead>>,
@@ -74,6 +76,8 @@ impl SimLeg {
             handles: true,
             flaw: Flaw::Sound,
             faults: None,
+            hang: None,
+            fleeting: false,
             late: Mutex::new(Rank::Leaf, Vec::new()),
             reads: Mutex::new(Rank::Leaf, Vec::new()),
             bytes_written: AtomicU64::new(0),
@@ -87,6 +91,14 @@ impl SimLeg {
         self
     }
 
+    /// Like one on a FUSE filesystem: without handles or birth times, and with numbers that do not last. They begin
+    /// with 100 and `few`, and are forgotten at one look in so many (0: never).
+    pub fn fleeting(mut self, few: u64, forgets_one_in: u64) -> Self {
+        self.disk.lock().number_anew(few, forgets_one_in);
+        (self.fleeting, self.handles) = (true, false);
+        self
+    }
+
     /// With a rule broken.
     pub fn with_flaw(mut self, flaw: Flaw) -> Self {
         self.flaw = flaw;
@@ -96,6 +108,12 @@ impl SimLeg {
     /// With a hook that may fail calls.
     pub fn with_faults(mut self, hook: FaultHook) -> Self {
         self.faults = Some(Mutex::new(Rank::Leaf, hook));
+        self
+    }
+
+    /// With calls that are answered late.
+    pub fn hanging(mut self, hang: Arc<Hang>) -> Self {
+        self.hang = Some(hang);
         self
     }
 
@@ -121,6 +139,7 @@ impl SimLeg {
     /// A call that only looks.
     fn look<T>(&self, call: Call, work: impl FnOnce(&mut Disk) -> io::Result<T>) -> io::Result<T> {
         scheduler::look()?;
+        self.hang.iter().for_each(|hang| hang.pass(call, || ()));
         self.fault(call)?;
         self.do_late_writes();
         work(&mut self.disk.lock())
@@ -128,12 +147,17 @@ impl SimLeg {
 
     /// A call that changes something or makes it durable.
     fn change<T>(&self, call: Call, work: impl FnOnce(&mut Disk) -> io::Result<T>) -> io::Result<T> {
+        let mut work = Some(work);
+        let mut work = || work.take().map(|work| work(&mut self.disk.lock()));
+        if let Some(hang) = &self.hang {
+            hang.pass(call, || drop(work()));
+        }
         let moment = scheduler::step()?;
         self.fault(call)?;
         let undone = moment == Moment::Last && scheduler::choose(2) == 0;
         if !undone {
             self.do_late_writes();
-            let result = work(&mut self.disk.lock());
+            let result = work().expect("if it had been done late, the machine would be gone");
             if moment == Moment::Usual {
                 return result;
             }
@@ -147,12 +171,28 @@ impl SimLeg {
         late.into_iter().for_each(|change| disk.apply(change));
     }
 
-    fn identify(&self, object: &Object) -> Identity {
+    fn identify(&self, disk: &mut Disk, id: Id) -> io::Result<Identity> {
+        if self.fleeting {
+            object(disk.live(), id)?;
+            return Ok(Identity { ino: disk.number(id), handle: None });
+        }
+        Ok(self.identity_of(object(disk.live(), id)?))
+    }
+
+    fn identity_of(&self, object: &Object) -> Identity {
         let mut bytes = object.ino.to_le_bytes().to_vec();
         bytes.extend(object.generation.to_le_bytes());
         let birth = Timestamp { secs: object.generation as i64, nanos: 0 };
         let handle = if self.handles { Handle::new(1, &bytes) } else { Some(Handle::of_birth(birth)) };
         Identity { ino: object.ino, handle }
+    }
+
+    fn show(&self, disk: &mut Disk, id: Id) -> io::Result<Stat> {
+        let shown = stat(disk.live(), id)?;
+        match self.fleeting {
+            true => Ok(Stat { ino: disk.number(id), btime: None, ..shown }),
+            false => Ok(shown),
+        }
     }
 }
 
@@ -172,14 +212,17 @@ impl Leg for SimLeg {
     }
 
     fn identities_last(&self) -> bool {
+        !self.fleeting || self.flaw == Flaw::SeemsToLast
+    }
+
+    fn hold(&self, node: &SimNode) -> bool {
+        self.disk.lock().hold(node.0.clone());
         true
     }
 
-    fn hold(&self, _: &SimNode) -> bool {
-        true
+    fn let_go(&self, identity: &Identity) {
+        self.disk.lock().let_go(identity.ino);
     }
-
-    fn let_go(&self, _: &Identity) {}
 
     fn measure(&self) {}
 
@@ -188,7 +231,7 @@ impl Leg for SimLeg {
     }
 
     fn birth_now(&self) -> io::Result<Option<Timestamp>> {
-        self.look(Call::Stat, |disk| Ok(Some(disk.birth_now())))
+        self.look(Call::Stat, |disk| Ok((!self.fleeting).then(|| disk.birth_now())))
     }
 
     fn find(&self, identity: &Identity) -> io::Result<SimNode> {
@@ -197,6 +240,7 @@ impl Leg for SimLeg {
         }
         self.look(Call::Lookup, |disk| {
             let id = match identity.handle {
+                _ if self.fleeting => disk.numbered(identity.ino),
                 // As DirectoryLeg: a handle it cannot use is passed over, a birth is checked.
                 Some(handle) if handle.opens() != self.handles => {
                     let birth = |object: &Object| {
@@ -208,7 +252,7 @@ impl Leg for SimLeg {
                     disk.live().iter().find(|(_, object)| same(object)).map(|(id, _)| id)
                 }
                 Some(_) => {
-                    let same = |object: &Object| self.identify(object) == *identity;
+                    let same = |object: &Object| self.identity_of(object) == *identity;
                     disk.live().iter().find(|(_, object)| same(object)).map(|(id, _)| id)
                 }
                 None => by_number(disk.live(), identity.ino).ok(),
@@ -223,7 +267,7 @@ impl Leg for SimLeg {
     fn lookup(&self, dir: &SimNode, name: &OsStr) -> io::Result<(Identity, Stat)> {
         self.look(Call::Lookup, |disk| {
             let id = existing(disk.live(), &(dir.id(), name.to_owned()))?;
-            Ok((self.identify(object(disk.live(), id)?), stat(disk.live(), id)?))
+            Ok((self.identify(disk, id)?, self.show(disk, id)?))
         })
     }
 
@@ -247,11 +291,11 @@ impl Leg for SimLeg {
     }
 
     fn identity(&self, node: &SimNode) -> io::Result<Identity> {
-        self.look(Call::Lookup, |disk| Ok(self.identify(object(disk.live(), node.id())?)))
+        self.look(Call::Lookup, |disk| self.identify(disk, node.id()))
     }
 
     fn stat(&self, node: &SimNode) -> io::Result<Stat> {
-        self.look(Call::Stat, |disk| stat(disk.live(), node.id()))
+        self.look(Call::Stat, |disk| self.show(disk, node.id()))
     }
 
     fn stat_file(&self, file: &SimFile) -> io::Result<Stat> {
@@ -269,12 +313,12 @@ impl Leg for SimLeg {
         self.look(Call::ReadDir, |disk| {
             let entries = directory(disk.live(), dir.id())?.entries();
             let shown = entries.filter(|(name, _)| !is_state(dir.id(), name));
-            shown
-                .map(|(name, id)| {
-                    let object = object(disk.live(), id)?;
-                    Ok(Entry { name: name.clone(), ino: object.ino, kind: object.kind() })
-                })
-                .collect()
+            let shown: Vec<(OsString, Id)> = shown.map(|(name, id)| (name.clone(), id)).collect();
+            let entry = |(name, id)| {
+                let Stat { ino, kind, .. } = self.show(disk, id)?;
+                Ok(Entry { name, ino, kind })
+            };
+            shown.into_iter().map(entry).collect()
         })
     }
 
@@ -351,7 +395,7 @@ impl Leg for SimLeg {
     ) -> io::Result<(Identity, Stat)> {
         self.change(Call::Make, |disk| {
             let id = make(disk, dir.id(), name, what, creator)?;
-            Ok((self.identify(object(disk.live(), id)?), stat(disk.live(), id)?))
+            Ok((self.identify(disk, id)?, self.show(disk, id)?))
         })
     }
 
@@ -367,7 +411,7 @@ impl Leg for SimLeg {
         self.change(Call::Make, |disk| {
             let id = make(disk, dir.id(), name, Make::File { mode }, creator)?;
             let file = SimFile { node: SimNode(disk.pin(id)), mode: open };
-            Ok((self.identify(object(disk.live(), id)?), stat(disk.live(), id)?, file))
+            Ok((self.identify(disk, id)?, self.show(disk, id)?, file))
         })
     }
 

@@ -6,6 +6,7 @@
 //!   disk.rs     live image, journal, what a power cut leaves; inode numbers used again
 //!   image.rs    objects and names at one moment; content.rs the data of one file
 //!   bad.rs      sectors that cannot be read until they are written again
+//!   hang.rs     calls that are answered late
 //!   flaw.rs     ways to be told to fail, and ways to break an order rule on purpose
 //! ```
 //!
@@ -15,6 +16,7 @@ mod bad;
 pub mod content;
 pub mod disk;
 mod flaw;
+mod hang;
 pub mod image;
 mod leg;
 mod rules;
@@ -25,6 +27,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 pub use flaw::{Call, FaultHook, Flaw};
+pub use hang::Hang;
 pub use leg::{DataRead, SimFile, SimLeg, SimNode};
 
 use crate::legs::{Area, LegId};
@@ -64,6 +67,18 @@ impl SimDisk {
         }
         disk.sync_all();
         SimDisk(Arc::new(Mutex::new(Rank::Leaf, disk)))
+    }
+
+    /// Another disk that holds what is on this one now, all of it durable.
+    pub fn copy(&self) -> SimDisk {
+        let copy = self.lock().copy();
+        SimDisk(Arc::new(Mutex::new(Rank::Leaf, copy)))
+    }
+
+    /// It is the later one of the two: its clock is not behind the other's.
+    pub fn go_on_after(&self, other: &SimDisk) {
+        let now = other.lock().clock();
+        self.lock().go_on_from(now);
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Disk> {

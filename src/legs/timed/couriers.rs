@@ -58,7 +58,7 @@ impl Couriers {
     }
 
     /// The same, with idle couriers ending after `stay`.
-    pub(super) fn staying(stay: Duration) -> io::Result<Couriers> {
+    pub fn staying(stay: Duration) -> io::Result<Couriers> {
         let (recruiter, wanted) = unbounded();
         std::thread::Builder::new().name("recruiter".to_owned()).spawn(move || recruit(&wanted))?;
         let idle = Mutex::new(Rank::Leaf, Vec::new());
@@ -90,8 +90,7 @@ impl Couriers {
         let idle = self.pool.idle.lock().pop();
         match idle {
             Some(desk) => desk.give(job),
-            // A job that cannot be sent is dropped, which answers it.
-            None => drop(self.pool.recruiter.send((self.pool.clone(), job))),
+            None => self.pool.hire(job),
         }
     }
 
@@ -114,6 +113,19 @@ fn recruit(wanted: &Receiver<(Arc<Pool>, Box<dyn Job>)>) {
 }
 
 impl Pool {
+    /// Has a new courier do a job.
+    fn hire(self: &Arc<Self>, job: Box<dyn Job>) {
+        #[cfg(feature = "simulation")]
+        if crate::sim::scheduler::is_simulated() {
+            let hired = self.clone();
+            self.alive.fetch_add(1, Ordering::AcqRel);
+            crate::sim::scheduler::spawn(move || hired.work(job));
+            return;
+        }
+        // A job that cannot be sent is dropped, which answers it.
+        drop(self.recruiter.send((self.clone(), job)));
+    }
+
     /// A courier's life.
     fn work(&self, first: Box<dyn Job>) {
         let desk = Arc::new(Desk { job: Mutex::new(Rank::Leaf, None), given: Condvar::new() });

@@ -29,6 +29,8 @@ use super::couriers::Couriers;
 use super::errand::{Errand, Waiter};
 use super::watch::Watch;
 use crate::error::errno;
+#[cfg(feature = "simulation")]
+use crate::sim::scheduler;
 use crate::sync::{Mutex, Rank};
 
 /// Parts in which a timeout is waited for.
@@ -193,6 +195,8 @@ impl Patience {
         errand: &Arc<Errand<T>>,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) {
+        #[cfg(feature = "simulation")]
+        let out = (!scheduler::breaks(scheduler::Rule::CountedUntilBack)).then_some(out);
         self.couriers.send(errand.job(move || {
             let _out = out;
             work()

@@ -170,6 +170,11 @@ pub struct Leash(#[allow(dead_code)] Sender<()>);
 pub fn watchdog(watch: Weak<Watch>, patience: Weak<Patience>, timeout: Duration) -> io::Result<Leash> {
     let (leash, ended) = bounded(0);
     let round = timeout / PARTS;
+    #[cfg(feature = "simulation")]
+    if crate::sim::scheduler::is_simulated() {
+        crate::sim::scheduler::spawn(move || guard(&watch, &patience, round, &ended));
+        return Ok(Leash(leash));
+    }
     std::thread::Builder::new()
         .name("watchdog".to_owned())
         .stack_size(128 << 10)
@@ -179,7 +184,7 @@ pub fn watchdog(watch: Weak<Watch>, patience: Weak<Patience>, timeout: Duration)
 
 fn guard(watch: &Weak<Watch>, patience: &Weak<Patience>, round: Duration, ended: &Receiver<()>) {
     let mut ages = Ages::default();
-    while ended.recv_timeout(round) == Err(RecvTimeoutError::Timeout) {
+    while goes_on(ended, round) {
         let (Some(watch), Some(patience)) = (watch.upgrade(), patience.upgrade()) else { return };
         if patience.check().is_err() {
             return;
@@ -193,6 +198,16 @@ fn guard(watch: &Weak<Watch>, patience: &Weak<Patience>, round: Duration, ended:
             }
         }
     }
+}
+
+/// Waits for one round. Whether the leash is still held.
+fn goes_on(ended: &Receiver<()>, round: Duration) -> bool {
+    #[cfg(feature = "simulation")]
+    if crate::sim::scheduler::is_simulated() {
+        crate::sync::sleep(round);
+        return ended.try_recv() == Err(crossbeam_channel::TryRecvError::Empty);
+    }
+    ended.recv_timeout(round) == Err(RecvTimeoutError::Timeout)
 }
 
 /// The probe was not answered; but if the call has come back meanwhile, the leg has only been slow.
