@@ -120,6 +120,7 @@ impl Disk {
             bad: Bad::default(),
             fleeting: None,
             now: self.now,
+            birth_grain: self.birth_grain,
         }
     }
 
