@@ -129,7 +129,7 @@ impl One {
             (Part::Data(bytes), _) => {
                 let start = bytes.start / UNIT * UNIT;
                 let end = bytes.end.checked_next_multiple_of(UNIT).unwrap_or(u64::MAX);
-                self.data.add(Spans::of([start..end]));
+                self.data.add(Spans::of(std::iter::once(start..end)));
                 if self.data.iter().count() > RANGES {
                     self.data = Spans::everything();
                 }
