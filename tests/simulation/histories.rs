@@ -177,8 +177,14 @@ pub fn run(seed: u64, broken: Broken) -> Result<Met, String> {
         let (what, done) = match run.rng.below(8) {
             0..=2 => ("together", run.together(true)),
             3..=5 => ("alone", run.alone(leg)),
-            6 => ("backup", Ok(run.back_up(leg))),
-            _ => ("put back", Ok(run.put_back())),
+            6 => {
+                run.back_up(leg);
+                ("backup", Ok(()))
+            }
+            _ => {
+                run.put_back();
+                ("put back", Ok(()))
+            }
         };
         log::debug!("step {step}: {what} {leg}: {done:?}");
         done.map_err(|wrong| format!("step {step}, {what} {leg}: {wrong}"))?;
