@@ -6,7 +6,6 @@ use std::io;
 use std::sync::Arc;
 
 use mirrorfs::inode::{Fh, Ino};
-use mirrorfs::legs::simulated::SimLeg;
 use mirrorfs::legs::{Creator, Kind, Make, RenameMode, Timestamp};
 use mirrorfs::ops::{Caller, Mirror, MirrorState, SetAttr, SetTime};
 use mirrorfs::sim::rng::Rng;
