@@ -420,62 +420,58 @@ fn a_leg_that_serves_is_replaced_under_work_and_the_mirror_has_two_legs_througho
     if !can_mount() {
         return;
     }
-    for (filesystem, legs) in
-        [(Filesystem::Ext4, &LEGS[..1]), (Filesystem::Xfs, &LEGS[1..]), (Filesystem::Plain, &LEGS[..])]
-    {
-        for &leg in legs {
-            println!("leg {leg} on {filesystem:?}");
-            let mut test = TestMirror::on("replaceserving", filesystem, "");
-            let heard = listen(&mut test);
-            make_tree(&test.mnt, 60);
-            fs::write(test.mnt.join("big"), vec![3; 16 << 20]).expect("write");
-            let new = test.scratch().join("new");
-            filesystem.make(&new, &test.scratch().join("new.img"), 512);
-            let _ = fs::remove_dir(new.join("lost+found"));
-            let open = File::options().read(true).write(true).open(test.mnt.join("big")).expect("open");
-            let stop = AtomicBool::new(false);
-            let writes = std::thread::scope(|scope| {
-                let at_end = StopAtEnd(&stop);
-                let restless = scope.spawn(|| restless(&test.mnt, &stop));
-                let writing = scope.spawn(|| {
-                    let mut writes = 0u64;
-                    while !stop.load(Ordering::Relaxed) {
-                        let at = writes * 77_777 % (16 << 20);
-                        open.write_all_at(&writes.to_le_bytes(), at).expect("write");
-                        writes += 1;
-                    }
-                    writes
-                });
-                order(&test, &["replace", leg], Some(&new));
-                change_tree(&test.mnt);
-                order(&test, &["wait"], None);
-                drop(at_end);
-                restless.join().expect("nobody notices");
-                writing.join().expect("nobody notices")
+    for (filesystem, leg) in [(Filesystem::Ext4, LEGS[0]), (Filesystem::Xfs, LEGS[1])] {
+        println!("leg {leg} on {filesystem:?}");
+        let mut test = TestMirror::on("replaceserving", filesystem, "");
+        let heard = listen(&mut test);
+        make_tree(&test.mnt, 60);
+        fs::write(test.mnt.join("big"), vec![3; 16 << 20]).expect("write");
+        let new = test.scratch().join("new");
+        filesystem.make(&new, &test.scratch().join("new.img"), 512);
+        let _ = fs::remove_dir(new.join("lost+found"));
+        let open = File::options().read(true).write(true).open(test.mnt.join("big")).expect("open");
+        let stop = AtomicBool::new(false);
+        let writes = std::thread::scope(|scope| {
+            let at_end = StopAtEnd(&stop);
+            let restless = scope.spawn(|| restless(&test.mnt, &stop));
+            let writing = scope.spawn(|| {
+                let mut writes = 0u64;
+                while !stop.load(Ordering::Relaxed) {
+                    let at = writes * 77_777 % (16 << 20);
+                    open.write_all_at(&writes.to_le_bytes(), at).expect("write");
+                    writes += 1;
+                }
+                writes
             });
-            assert!(writes > 0);
-            let shown = status_of(&test, leg);
-            assert_eq!((shown["state"].as_str(), shown["path"].as_str()), (Some("in_sync"), new.to_str()));
-            assert!(shown["replacement"].is_null(), "{shown}");
-            work(&test.mnt, "after", 30);
-            drop(open);
-            let old = moved_on(&mut test, leg, &new);
-            test.umount_and_compare();
-            assert!(!old.join("after").exists() && old.join("big").exists());
-            // The daemon has told all before it ends.
-            let told = fs::read_to_string(&heard).expect("the event program was run");
-            let told: Vec<&str> = told.lines().collect();
-            assert!(!told.iter().any(|line| line.contains("Fail") || line.contains("Degraded")), "{told:?}");
-            for expected in ["RebuildStarted", "RebuildFinished", "SpareActive"] {
-                let line = format!("{expected} {leg}");
-                assert_eq!(told.iter().filter(|told| **told == line).count(), 1, "{expected}: {told:?}");
-            }
-            test.mount();
-            test.umount_and_compare();
-            let now = moved_on(&mut test, leg, &old);
-            refused(&run(&mut test.mount_command()), "has been replaced");
-            moved_on(&mut test, leg, &now);
+            order(&test, &["replace", leg], Some(&new));
+            change_tree(&test.mnt);
+            order(&test, &["wait"], None);
+            drop(at_end);
+            restless.join().expect("nobody notices");
+            writing.join().expect("nobody notices")
+        });
+        assert!(writes > 0);
+        let shown = status_of(&test, leg);
+        assert_eq!((shown["state"].as_str(), shown["path"].as_str()), (Some("in_sync"), new.to_str()));
+        assert!(shown["replacement"].is_null(), "{shown}");
+        work(&test.mnt, "after", 30);
+        drop(open);
+        let old = moved_on(&mut test, leg, &new);
+        test.umount_and_compare();
+        assert!(!old.join("after").exists() && old.join("big").exists());
+        // The daemon has told all before it ends.
+        let told = fs::read_to_string(&heard).expect("the event program was run");
+        let told: Vec<&str> = told.lines().collect();
+        assert!(!told.iter().any(|line| line.contains("Fail") || line.contains("Degraded")), "{told:?}");
+        for expected in ["RebuildStarted", "RebuildFinished", "SpareActive"] {
+            let line = format!("{expected} {leg}");
+            assert_eq!(told.iter().filter(|told| **told == line).count(), 1, "{expected}: {told:?}");
         }
+        test.mount();
+        test.umount_and_compare();
+        let now = moved_on(&mut test, leg, &old);
+        refused(&run(&mut test.mount_command()), "has been replaced");
+        moved_on(&mut test, leg, &now);
     }
 }
 

@@ -87,9 +87,11 @@ fn is_at_work(legs: &[&Path], holder: Option<u32>) -> bool {
         .any(|mount| mount.is_mirror() && is_of(legs, mount) && !place::is_dead(mount))
 }
 
+/// Whether a process is neither mirrorfs, its mount helper, nor what this one is.
 fn is_another_program(pid: u32) -> bool {
-    let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
-    name.is_ok_and(|name| name.trim_end() != env!("CARGO_PKG_NAME"))
+    let name = |process: &str| std::fs::read_to_string(format!("/proc/{process}/comm"));
+    let Ok(its) = name(&pid.to_string()) else { return false };
+    !its.trim_end().ends_with(env!("CARGO_PKG_NAME")) && name("self").is_ok_and(|ours| ours != its)
 }
 
 /// Whether a mount is one of these legs, whatever they were called when it was made.
