@@ -39,7 +39,7 @@ impl Table {
             return (kinds, span);
         };
         // ORDER: durable before the object is moved, for the slot of its directory does not go with it.
-        let whole = if self.is_covering() && !broken() { whole } else { Kinds::NONE };
+        let whole = if self.is_covering() { whole } else { Kinds::NONE };
         let span = if whole.contains(Kinds::DATA) { Span::From(ChunkIndex(0)) } else { span };
         (kinds | whole | Kinds::MOVED, span)
     }
@@ -194,12 +194,4 @@ impl Bitmap {
         }
         Ok(!slots.is_empty())
     }
-}
-
-/// Whether the rule is broken on purpose, by a test that must find it.
-fn broken() -> bool {
-    #[cfg(feature = "simulation")]
-    return crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::MovedIsWhole);
-    #[cfg(not(feature = "simulation"))]
-    false
 }

@@ -55,8 +55,6 @@ pub enum Rule {
     BornCompared,
     /// And counts what either leg says was born, not only the source.
     EitherBirth,
-    /// O1: what leaves a directory whose slot stood for it is marked itself before.
-    MovedIsWhole,
     /// A leg is taken in only when nothing is under way on it.
     TakenWhenQuiet,
     /// A call is under way until the courier is back, whether or not somebody waits for it.

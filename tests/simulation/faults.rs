@@ -179,18 +179,6 @@ fn a_bitmap_that_is_full_when_a_leg_has_failed_forgets_nothing() {
     }
 }
 
-#[test]
-fn what_leaves_a_covered_directory_without_all_of_it_being_marked_is_found() {
-    let rule = Some(Rule::MovedIsWhole);
-    let found = (1_900..4_900).find_map(|seed| {
-        let broken = Broken { rule, ..Broken::nothing() };
-        let found = run(Setup { broken, ..crowded(seed) }).err()?;
-        run(crowded(seed)).ok()?;
-        Some(format!("seed {seed}: {found}"))
-    });
-    println!("{}", found.expect("O1"));
-}
-
 /// All of these runs, or what is wrong with the first few of them.
 fn all_of(setups: impl Iterator<Item = Setup>) -> Counts {
     let _ = env_logger::builder().format_timestamp(None).try_init();
