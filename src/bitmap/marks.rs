@@ -418,8 +418,8 @@ impl Bitmap {
         Ok(())
     }
 
-    /// Another directory has taken `leg`'s place: everything is to be compared, and what objects were called on
-    /// the former one is forgotten. Nobody may mark anything meanwhile. Durable on return.
+    /// Another directory has taken `leg`'s place, or objects are numbered anew there: everything is to be compared, and
+    /// what they were called there is forgotten. Nobody may mark anything meanwhile. Durable on return.
     pub fn start_over(&self, host: &dyn Host, leg: LegId) -> io::Result<()> {
         // ORDER: durable before a slot is dropped for it.
         self.set_compare_all(host)?;

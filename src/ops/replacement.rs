@@ -131,7 +131,8 @@ impl<L: Leg> Mirror<L> {
     /// called at once: changes wait until that has ended, and it finds nothing to do.
     ///
     /// # Errors
-    /// Why not, in words. Both legs are as they were, unless one of them has failed meanwhile.
+    /// Why not, in words. Both legs are as they were, unless one of them has failed meanwhile, or the new one when it
+    /// was to be taken in: then the old one has been left behind, and is told of. `re-add` takes it in again.
     pub fn replace(&self, new: Returning<L>) -> Result<(), String> {
         let leg = new.leg;
         self.tell(News::Recovering(leg));

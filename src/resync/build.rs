@@ -144,7 +144,8 @@ impl<L: Leg> Run<'_, L> {
     pub fn put_in_place(&mut self, intent: &WriteIntent<'_>, batch: &mut Batch<'_, L>) -> io::Result<()> {
         let t = self.sides.t;
         if self.rehearses.is_some() {
-            // It is nobody's leg, and not before all of it is durable.
+            // ORDER: it is nobody's leg before the end of the last pass, which syncs all of it. Who begins again
+            // compares everything, so that a name which stands for less after a power cut harms nothing.
         } else if batch.built.len() >= SYNC_ALL {
             t.sync_all()?;
         } else {
