@@ -10,16 +10,17 @@
 # limited COMMAND...: what has not ended after a quarter of an hour never will.
 limited() { timeout 900 "$@"; }
 
-# fio_load READ-OR-WRITE ARGUMENTS...: fio on one file of $size MiB. Its terse output, version 3, tells
+# fio_load READ-OR-WRITE ARGUMENTS...: fio on one file of $size MiB, or on others that are named. Its terse output, version 3, tells
 # KiB and milliseconds of reads from field 6 on, of writes from field 47 on.
 fio_load() {
-    local direction=$1 block
+    local direction=$1 block files=(--filename=data)
     shift
+    [[ " $* " != *" --filename_format="* ]] || files=()
     case " $* " in
     *" --bs=1M "*) block=1024 ;;
     *) block=4 ;;
     esac
-    limited fio --name=bench --directory="$dir" --filename=data --size="${size}M" --ioengine=psync --fallocate=none \
+    limited fio --name=bench --directory="$dir" "${files[@]}" --size="${size}M" --ioengine=psync --fallocate=none \
         --randseed=1 --group_reporting --output-format=terse --terse-version=3 "$@" |
         awk -F';' -v first="$([ "$direction" = read ] && echo 6 || echo 47)" -v block="$block" \
             'NF > 100 { print $first / block, $(first + 3) / 1000 }'
@@ -34,7 +35,7 @@ warm_data() {
 # settle: everything is on the disks. Of the peers' own filesystems only, not of all the machine.
 settle() {
     local place places=()
-    for place in "$work"/{a,b,c,f,g,mnt/btrfs}; do
+    for place in "$work"/{a,b,c,f,g,h,i,mnt/btrfs}; do
         ! mounted_at "$place" || places+=("$place")
     done
     sync --file-system "${places[@]}"
@@ -70,8 +71,12 @@ prepare_direct4() { have_data; }
 run_direct4() { timed write --rw=randwrite --bs=4k --direct=1 --numjobs=4; }
 prepare_fsync() { have_data; }
 run_fsync() { timed write --rw=randwrite --bs=4k --fsync=1; }
-prepare_fsync4() { have_data; }
-run_fsync4() { timed write --rw=randwrite --bs=4k --fsync=1 --numjobs=4; }
+# A file for each of four jobs, of a quarter of the size: what is given last counts.
+in_four_files() { "$@" --filename_format='data4.$jobnum' --size=$((size / 4))M --numjobs=4; }
+prepare_fsync4() { in_four_files fio_load write --rw=write --bs=1M >/dev/null; }
+run_fsync4() { in_four_files timed write --rw=randwrite --bs=4k --fsync=1; }
+prepare_fsync4one() { have_data; }
+run_fsync4one() { timed write --rw=randwrite --bs=4k --fsync=1 --numjobs=4; }
 
 meta() { limited "$metaload" "$1" "$dir" "$files"; }
 have_empty() { [ -e "$dir/empty/dir0/file0" ] || run_create >/dev/null; }
@@ -97,6 +102,14 @@ prepare_rename() { have_empty; }
 run_rename() { meta rename; }
 prepare_unlink() { have_empty; }
 run_unlink() { meta unlink; }
+
+run_roundtrip() { meta roundtrip; }
+
+# What the peer `twice` does. It writes to two directories, of which $dir is the first.
+both_legs() { limited "$twice" "$1" "$dir" "$work/i/twice" "$size" "$seconds"; }
+twice_seqwrite() { both_legs seqwrite; }
+twice_fsync() { both_legs fsync; }
+twice_fsync4() { both_legs fsync4; }
 
 # timed_command OPERATIONS COMMAND...: for what does not tell by itself how long it took.
 timed_command() {

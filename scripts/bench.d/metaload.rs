@@ -9,10 +9,12 @@
 //! - `liststat`: the same with a stat of each name, as `ls -l` does it;
 //! - `readsmall`: opens, reads and closes each file of `small`;
 //! - `rename`: gives each of the empty ones another name in its directory, and back;
-//! - `unlink`: removes them and their directories.
+//! - `unlink`: removes them and their directories;
+//! - `roundtrip`: FILES times a request that a FUSE filesystem answers without doing anything.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -109,6 +111,26 @@ fn unlink(root: &Path, files: u64) -> io::Result<u64> {
     Ok(files)
 }
 
+unsafe extern "C" {
+    fn ioctl(descriptor: i32, request: u64) -> i32;
+}
+
+/// An ioctl that nobody knows: the kernel passes it on, and the daemon refuses it at once.
+fn roundtrip(root: &Path, files: u64) -> io::Result<u64> {
+    const UNKNOWN: u64 = 0x66ff;
+    const ENOTTY: i32 = 25;
+    let asked = File::create(root.join("roundtrip"))?;
+    for _ in 0..files {
+        // SAFETY: `asked` is open, and a request of this form has no argument.
+        let answer = unsafe { ioctl(asked.as_raw_fd(), UNKNOWN) };
+        let error = io::Error::last_os_error();
+        if answer != -1 || error.raw_os_error() != Some(ENOTTY) {
+            return Err(io::Error::other(format!("an ioctl that nobody knows was answered with {error}")));
+        }
+    }
+    Ok(files)
+}
+
 fn run(load: &str, root: &Path, files: u64) -> io::Result<(u64, f64)> {
     let operation: fn(&Path, u64) -> io::Result<u64> = match load {
         "create" => create,
@@ -119,6 +141,7 @@ fn run(load: &str, root: &Path, files: u64) -> io::Result<(u64, f64)> {
         "readsmall" => readsmall,
         "rename" => rename,
         "unlink" => unlink,
+        "roundtrip" => roundtrip,
         _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("no load is named {load}"))),
     };
     let start = Instant::now();

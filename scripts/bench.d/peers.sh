@@ -5,7 +5,7 @@
 # All that a peer starts ends when what it mounted below $work is unmounted, but for GlusterFS, which
 # has stop_glusterfs.
 
-all_peers=(mirrorfs bare btrfs bindfs mergerfs glusterfs)
+all_peers=(mirrorfs bare twice btrfs bindfs mergerfs glusterfs)
 
 # start_peer PEER: false when it cannot start; what it said is in $work/log/PEER then.
 start_peer() {
@@ -25,7 +25,14 @@ start_peer() {
 
 # leg NAME: a new filesystem of the chosen type at $work/NAME. Large enough for what the loads leave.
 leg() {
-    [ -d "$work/$1" ] || make_filesystem "$fs" "$work/$1.img" "$work/$1" "$image_mib"
+    [ -d "$work/$1" ] || make_filesystem "$fs" "$(image "$1")" "$work/$1" "$image_mib"
+}
+# image NAME: its file; those of second copies are on the second disk.
+image() {
+    case $1 in
+    b | e | g | i) echo "$disk2/$1.img" ;;
+    *) echo "$work/$1.img" ;;
+    esac
 }
 
 start_mirrorfs() {
@@ -47,6 +54,15 @@ start_bare() {
 }
 version_bare() { echo "$fs"; }
 
+# What a mirror has to do at the least: one program that writes to two filesystems, without FUSE.
+start_twice() {
+    leg h
+    leg i
+    mkdir "$work/h/twice" "$work/i/twice"
+    mount --bind "$work/h/twice" "$mnt"
+}
+version_twice() { echo "$fs, written twice"; }
+
 start_bindfs() {
     need_packages bindfs=bindfs
     leg c
@@ -67,8 +83,8 @@ start_btrfs() {
     local name device devices=()
     need_packages mkfs.btrfs=btrfs-progs
     for name in d e; do
-        truncate -s "${image_mib}M" "$work/$name.img"
-        device=$(losetup --find --show "$work/$name.img")
+        truncate -s "${image_mib}M" "$(image "$name")"
+        device=$(losetup --find --show "$(image "$name")")
         devices+=("$device")
     done
     mkfs.btrfs -q -f -d raid1 -m raid1 "${devices[@]}"

@@ -79,6 +79,23 @@ pub fn cost<'run>(run: &'run Run, load: &Load) -> Option<Cost<'run>> {
     })
 }
 
+/// The load that measures a bare round trip.
+const ROUND_TRIP: &str = "roundtrip";
+
+/// What the kernel sends on nobody's time.
+const NOT_WAITED_FOR: &[&str] = &["release", "forget", "batch_forget", "interrupt", "destroy"];
+
+/// Which part of a load's time its round trips to the daemon take: requests that are waited for, times
+/// what one costs that the daemon answers without doing anything. Nothing where one of the two was not
+/// measured. More than all of it where requests are under way side by side.
+pub fn round_trips(run: &Run, load: &Load) -> Option<f64> {
+    let bare = figure(run.rates(ROUND_TRIP, MIRRORFS))?.median;
+    let rate = of_peer(run, load, MIRRORFS)?.median;
+    let requests = cost(run, load)?.requests;
+    let waited_for = requests.iter().filter(|(kind, _)| !NOT_WAITED_FOR.contains(kind));
+    Some(waited_for.map(|(_, each)| each).sum::<f64>() * rate / bare)
+}
+
 /// System calls that wait, allocate or talk to the kernel's FUSE device, and touch no leg. The daemon
 /// writes to legs with offsets, never with `writev`.
 const NOT_ON_LEGS: &[&str] = &[
@@ -195,6 +212,17 @@ mod tests {
         let cost = cost(&run, &run.loads[0]).expect("it was counted");
         assert_eq!(cost.requests, [("lookup", 2.0), ("create", 1.0)]);
         assert_eq!(cost.cpu_seconds, 0.5);
+    }
+
+    #[test]
+    fn round_trips_are_of_what_is_waited_for() {
+        let loads = "create | op/s | create |\nroundtrip | op/s | a round trip |";
+        let mut run = of(loads, [1000.0, 1000.0], &[]);
+        let counted =
+            [("operations", 10.0), ("cpu_ms", 1.0), ("requests.create", 5.0), ("requests.release", 900.0)];
+        run.counts.insert("create".to_owned(), counted.map(|(key, value)| (key.to_owned(), value)).into());
+        assert_eq!(round_trips(&run, &run.loads[0]), Some(0.5));
+        assert_eq!(round_trips(&run, &run.loads[1]), None);
     }
 
     #[test]

@@ -46,6 +46,9 @@ fn load(run: &Run, load: &Load) -> String {
         ("ratios", object(ratios)),
         ("goals", list(goals(run, load).into_iter())),
     ];
+    if let Some(part) = figures::round_trips(run, load) {
+        fields.push(("round_trips", number(part)));
+    }
     // As they were counted: sums over the rounds, and the highest peak.
     for (name, counts) in [("counts", &run.counts), ("syscalls", &run.syscalls)] {
         if let Some(counts) = counts.get(&load.name) {

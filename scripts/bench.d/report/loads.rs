@@ -6,6 +6,8 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reference {
     Bare,
+    /// The least that a mirror has to do, by one program without FUSE.
+    Twice,
     Btrfs,
     /// The better of bindfs and mergerfs.
     Better,
@@ -13,12 +15,13 @@ pub enum Reference {
 }
 
 impl Reference {
-    pub const ALL: [Self; 4] = [Self::Bare, Self::Btrfs, Self::Better, Self::Glusterfs];
+    pub const ALL: [Self; 5] = [Self::Bare, Self::Twice, Self::Btrfs, Self::Better, Self::Glusterfs];
 
     /// The peers of which the best one is the reference, by the names scripts/bench has for them.
     pub fn peers(self) -> &'static [&'static str] {
         match self {
             Self::Bare => &["bare"],
+            Self::Twice => &["twice"],
             Self::Btrfs => &["btrfs"],
             Self::Better => &["bindfs", "mergerfs"],
             Self::Glusterfs => &["glusterfs"],
@@ -29,6 +32,7 @@ impl Reference {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare",
+            Self::Twice => "twice",
             Self::Btrfs => "btrfs",
             Self::Better => "better",
             Self::Glusterfs => "glusterfs",
@@ -41,6 +45,7 @@ impl fmt::Display for Reference {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Bare => "bare",
+            Self::Twice => "both legs without FUSE",
             Self::Btrfs => "btrfs raid1",
             Self::Better => "the better of bindfs and mergerfs",
             Self::Glusterfs => "GlusterFS",

@@ -23,6 +23,7 @@ impl Peer {
     pub fn title(&self) -> &str {
         match self.name.as_str() {
             "btrfs" => "btrfs raid1",
+            "twice" => "both legs",
             "glusterfs" => "GlusterFS",
             other => other,
         }

@@ -37,6 +37,7 @@ const GAP: f64 = 9.0;
 fn colour(of: Reference) -> &'static str {
     match of {
         Reference::Bare => "#4477aa",
+        Reference::Twice => "#66ccee",
         Reference::Btrfs => "#aa3377",
         Reference::Better => "#ccaa22",
         Reference::Glusterfs => "#228844",
@@ -56,12 +57,13 @@ struct Bar {
     goal: Option<(f64, bool)>,
 }
 
-/// The bars of a load: of the bare filesystem always, of others where there is a goal.
+/// The bars of a load: of the bare filesystem and of both legs without FUSE always, of others where there is a goal.
 fn bars(run: &Run, load: &Load) -> Vec<Bar> {
     let bar = |of: Reference| {
         let ratio = figures::ratio(run, load, of)?;
         let goal = load.goals_of(of).next().map(|goal| (goal.factor, figures::reached(ratio, goal)));
-        (goal.is_some() || of == Reference::Bare).then_some(Bar { of, ratio, goal })
+        let always = matches!(of, Reference::Bare | Reference::Twice);
+        (goal.is_some() || always).then_some(Bar { of, ratio, goal })
     };
     Reference::ALL.into_iter().filter_map(bar).collect()
 }

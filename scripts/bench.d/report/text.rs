@@ -96,6 +96,10 @@ fn costs(run: &Run) -> String {
     let costs: Vec<_> = run.loads.iter().filter_map(|load| Some((load, figures::cost(run, load)?))).collect();
     let with_requests = costs.iter().any(|(_, cost)| !cost.requests.is_empty());
     let mut head = vec!["load", "", "operations", "flushes", "CPU s", "CPU us each", "peak MiB"];
+    let with_round_trips = costs.iter().any(|(load, _)| figures::round_trips(run, load).is_some());
+    if with_round_trips {
+        head.push("round trips");
+    }
     if with_requests {
         head.push("FUSE requests each");
     }
@@ -103,6 +107,10 @@ fn costs(run: &Run) -> String {
     for (load, cost) in &costs {
         let mut row = named(load);
         row.extend(cost_cells(cost));
+        if with_round_trips {
+            let part = figures::round_trips(run, load);
+            row.push(part.map_or("-".to_owned(), |part| format!("{:.0}%", part * 100.0)));
+        }
         if with_requests {
             row.push(each(&cost.requests));
         }
