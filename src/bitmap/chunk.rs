@@ -83,6 +83,11 @@ impl ChunkSize {
         first..ChunkIndex(last.0 + 1)
     }
 
+    /// How many whole chunks `bytes` are.
+    pub fn within(self, bytes: u64) -> u64 {
+        bytes / self.0
+    }
+
     /// Offset of the first byte of `chunk`, `u64::MAX` for one behind the largest offset.
     pub fn start(self, chunk: ChunkIndex) -> u64 {
         chunk.0.saturating_mul(self.0)

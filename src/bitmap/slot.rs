@@ -116,6 +116,18 @@ impl Slot {
         news
     }
 
+    /// Sets chunks behind `range`, which whoever writes from front to back will want next: as many as were set
+    /// without a gap before it, and not more than `most`. The window must be that of `range`.
+    pub fn set_ahead(&mut self, range: &Range<ChunkIndex>, most: u64) {
+        let here = self.window.bits_of(range);
+        let is_set = |bit: &usize| self.bits[bit / 64] >> (bit % 64) & 1 == 1;
+        let before = (0..here.start).rev().take(most as usize).take_while(is_set).count() as u64;
+        let end = ChunkIndex((range.end.0 + before).min(self.window.first().0 + WINDOW_CHUNKS));
+        if end > range.end {
+            self.set_chunks(self.window, &(range.end..end));
+        }
+    }
+
     /// Sets `chunk` and all behind it; false if they were set.
     pub fn set_from(&mut self, chunk: ChunkIndex) -> bool {
         let news = self.from.is_none_or(|from| from > chunk);
@@ -226,6 +238,28 @@ mod tests {
                 assert_eq!(slot.covers(Kinds::DATA, &one), wanted.contains(&chunk), "{chunk} in {wanted:?}");
             }
             assert_eq!(slot.chunk_count(), wanted.end - wanted.start);
+        }
+    }
+
+    #[test]
+    fn as_much_is_set_ahead_as_was_set_before() {
+        for (before, wanted, set) in [
+            (0..0, 0..1, 0..1),
+            (0..0, 700..701, 700..701),
+            (0..1, 1..2, 0..3),
+            (10..13, 13..14, 10..17),
+            (10..12, 13..14, 13..14),
+            (0..100, 100..101, 0..109),
+            (60..64, 64..65, 60..69),
+            (2040..2047, 2047..2048, 2040..2048),
+            (2030..2044, 2044..2045, 2030..2048),
+        ] {
+            let mut slot = slot();
+            let window = Window::of(ChunkIndex(0));
+            slot.set_chunks(window, &range(before.clone()));
+            slot.set_chunks(window, &range(wanted.clone()));
+            slot.set_ahead(&range(wanted.clone()), 8);
+            assert_eq!(slot.chunks().last(), Some(&range(set)), "{before:?}, {wanted:?}");
         }
     }
 

@@ -33,6 +33,10 @@ pub const MAX_WINDOWS: usize = 64;
 /// The most windows that one mark of a range sets.
 pub const MAX_RANGE: usize = 4;
 
+/// So many bytes of a file that is written from front to back are marked ahead, so that it does not cost a flush
+/// for each chunk. A crash leaves as much to compare for nothing.
+const AHEAD: u64 = 32 << 20;
+
 const NONE: u32 = u32::MAX;
 
 /// There is no free slot that this mark may take.
@@ -465,13 +469,21 @@ impl Table {
             range.end = range.start.max(from);
             self.set(object, held, |(index, _)| index == open, |slot| slot.add(kinds))?;
         }
+        // What a leg misses that is away is told exactly: it is read again at its return, however much that is.
+        let ahead = if self.is_away() { 0 } else { self.header.chunk.within(AHEAD) };
         for window in Window::touching(&range) {
             let choose = |(_, slot): (SlotIndex, &Slot)| slot.fits(window);
             let own = |slot: &Slot| slot.has_bits() && slot.window == window;
             let exact = self.slots_of(object).find(|(_, slot)| own(slot)).map(|(index, _)| index);
             let choose =
                 |found: (SlotIndex, &Slot)| exact.map_or_else(|| choose(found), |own| own == found.0);
-            self.set(object, held, choose, |slot| slot.add(kinds) | slot.set_chunks(window, &range))?;
+            self.set(object, held, choose, |slot| {
+                let new_chunks = slot.set_chunks(window, &range);
+                if new_chunks {
+                    slot.set_ahead(&range, ahead);
+                }
+                slot.add(kinds) | new_chunks
+            })?;
         }
         Ok(())
     }

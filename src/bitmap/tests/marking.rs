@@ -30,6 +30,20 @@ fn what_is_set_already_costs_nothing() {
 }
 
 #[test]
+fn who_writes_from_front_to_back_flushes_seldom_but_not_while_a_leg_is_away() {
+    for (away, flushes, chunks) in [(None, 31, 258), (Some(LegId::B), 256, 256)] {
+        let (bitmap, _stores) = mirrored(SLOTS);
+        let (host, file) = (Mirror::default(), Object::new(6));
+        bitmap.set_away(away);
+        for chunk in 0..256 {
+            drop(bitmap.mark(&host, &[file.data(chunk..chunk + 1)]).unwrap());
+        }
+        let stats = bitmap.stats();
+        assert_eq!((stats.flushes, stats.dirty_chunks), (flushes, chunks), "away: {away:?}");
+    }
+}
+
+#[test]
 fn wide_files_take_several_slots_and_then_an_open_end() {
     let (bitmap, stores) = mirrored(512);
     let (host, file) = (Mirror::default(), Object::new(6));
