@@ -19,6 +19,7 @@ use std::time::Duration;
 use rustix::mount::MountFlags;
 
 use crate::error::{Error, Result};
+use crate::fuse::Caching;
 use crate::resync::Limits;
 use table::Effect;
 
@@ -54,6 +55,8 @@ pub struct MountOptions {
     pub leg_timeout: Duration,
     /// How fast data is resynced.
     pub resync_limits: Limits,
+    /// What the kernel keeps of the data of files.
+    pub caching: Caching,
 }
 
 /// What a mount does when one leg is not there.
@@ -87,6 +90,7 @@ impl Default for MountOptions {
             auto_readd: false,
             leg_timeout: LEG_TIMEOUT,
             resync_limits: Limits::default(),
+            caching: Caching::default(),
         }
     }
 }
@@ -159,6 +163,7 @@ impl MountOptions {
             Effect::LegTimeout => self.leg_timeout = values::leg_timeout(value)?,
             Effect::ResyncMin => self.resync_limits.min = values::rate("resync_min", value)?,
             Effect::ResyncMax => self.resync_limits.max = values::rate("resync_max", value)?,
+            Effect::Caching(caching) => self.caching = caching,
             Effect::Nothing => {}
         }
         Ok(())

@@ -2,6 +2,8 @@
 
 use rustix::mount::MountFlags;
 
+use crate::fuse::Caching;
+
 /// Which part of the man page an option belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
@@ -42,6 +44,7 @@ pub(super) enum Effect {
     LegTimeout,
     ResyncMin,
     ResyncMax,
+    Caching(Caching),
     Nothing,
 }
 
@@ -141,6 +144,13 @@ pub const TABLE: &[MountOption] = &[
         Value::Required("SIZE"),
         Effect::ResyncMax,
         "How many bytes a second of files are resynced at most, also when nobody uses the mirror and when resync_min is more; 0 (the default) sets no limit.",
+    ),
+    row(
+        Group::Mirror,
+        "writeback",
+        Value::None,
+        Effect::Caching(Caching::Back),
+        "Let the kernel keep what is written until the file is synced or closed, or for up to half a minute: small writes are several times faster, and what was neither synced nor closed is lost with a killed daemon, as with a power cut.",
     ),
     row(
         Group::Fuse,
