@@ -87,11 +87,11 @@ fn after(test: &TestMirror, leg: &str) -> PathBuf {
     test.scratch().join(format!("{leg}-after.img"))
 }
 
-fn cut_and_recover(filesystem: Filesystem, random: &mut Random) {
+fn cut_and_recover(filesystem: Filesystem, options: &str, random: &mut Random) {
     let scratch = Scratch::new("powercut");
     let disk = scratch.join("disk");
     Filesystem::Ext4.make(&disk, &scratch.join("disk.img"), 1200);
-    let test = TestMirror::in_scratch(scratch, &disk, filesystem, "", 320);
+    let test = TestMirror::in_scratch(scratch, &disk, filesystem, options, 320);
     assert!(test.create(&[]).status.success());
     test.mount();
     rustix::fs::sync();
@@ -118,7 +118,18 @@ fn after_a_power_cut_the_legs_are_equal_and_what_was_synced_is_there() {
     let mut random = Random::announced();
     for _ in 0..rounds() {
         for filesystem in Filesystem::ON_DEVICES {
-            cut_and_recover(filesystem, &mut random);
+            cut_and_recover(filesystem, "", &mut random);
         }
+    }
+}
+
+#[test]
+fn with_writeback_too() {
+    if !can_mount() || !has_program("fsfreeze") {
+        return;
+    }
+    let mut random = Random::announced();
+    for filesystem in Filesystem::ON_DEVICES {
+        cut_and_recover(filesystem, "writeback", &mut random);
     }
 }

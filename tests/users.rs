@@ -72,6 +72,31 @@ fn work(mnt: &Path) {
 }
 
 #[test]
+fn a_user_may_have_the_kernel_keep_what_is_written() {
+    let Some(place) = Place::new("user-writeback") else { return };
+    place.must_as_nobody(&["create", "a", "b"]);
+    place.must_as_nobody(&["mount", "a", "b", "mnt", "-o", "writeback"]);
+    let mnt = place.scratch.join("mnt");
+    work(&mnt);
+    // Parts of pages of a file that its owner may not read: the kernel reads the rest of them.
+    let output = process::shell_as_nobody(
+        &mnt,
+        "umask 577; seq 5000 > secret; umask 022; head -c 5000 /dev/zero > part
+        printf change | dd of=part bs=1 seek=1234 conv=notrunc 2>/dev/null",
+    );
+    assert!(output.status.success(), "{}", said(&output));
+    let pid = place.pid();
+    let output = process::shell_as_nobody(place.scratch.path(), "fusermount3 -u mnt");
+    assert!(output.status.success(), "{}", said(&output));
+    wait_for("the daemon to end", || process::is_gone(pid));
+    let [a, b] = ["a", "b"].map(|leg| place.scratch.join(leg));
+    let found = differences(&a, &b);
+    assert!(found.is_empty(), "{found:#?}");
+    assert_eq!(&fs::read(b.join("part")).expect("read")[1230..1244], b"\0\0\0\0change\0\0\0\0");
+    assert_eq!(fs::metadata(b.join("secret")).expect("stat").len(), 23_893);
+}
+
+#[test]
 fn a_user_creates_mounts_works_and_unmounts() {
     let Some(place) = Place::new("user") else { return };
     place.must_as_nobody(&["create", "a", "b"]);

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # What scripts/bench does on each peer: for each load of loads.table a function run_LOAD, which prints
 # how many operations were done and how many seconds they took, and where something has to be there or
-# in a cache before, prepare_LOAD, which is not counted. To be sourced.
+# in a cache before, prepare_LOAD, which is not counted. Where mirrorfs is to be mounted with options of the load's own,
+# options_LOAD prints them. To be sourced.
 #
 # They work in $dir, with files of $size MiB, $seconds for what is timed, $files files in trees, and
 # an archive and a repository of $archived files. What a load needs from another one it makes when it
@@ -65,6 +66,9 @@ prepare_randwrite() { have_data; }
 run_randwrite() { timed write --rw=randwrite --bs=4k; }
 prepare_randwrite4() { have_data; }
 run_randwrite4() { timed write --rw=randwrite --bs=4k --numjobs=4; }
+options_randwriteback() { echo writeback; }
+prepare_randwriteback() { have_data; }
+run_randwriteback() { run_randwrite; }
 prepare_direct() { have_data; }
 run_direct() { timed write --rw=randwrite --bs=4k --direct=1; }
 prepare_direct4() { have_data; }

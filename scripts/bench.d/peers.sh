@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Whom scripts/bench measures: for each peer a function start_PEER, which mounts it at $mnt, and one
-# version_PEER. To be sourced; `work` is the run's own directory, `fs` the type of the legs.
+# version_PEER. To be sourced; `work` is the run's own directory, `fs` the type of the legs,
+# `options` the mount options of mirrorfs.
 #
 # All that a peer starts ends when what it mounted below $work is unmounted, but for GlusterFS, which
 # has stop_glusterfs.
@@ -39,8 +40,9 @@ start_mirrorfs() {
     leg a
     leg b
     "$MIRRORFS" create "$work/a" "$work/b"
-    "$MIRRORFS" mount "$work/a" "$work/b" "$mnt"
+    mount_mirrorfs "$options" "$mnt"
 }
+mount_mirrorfs() { "$MIRRORFS" mount "$work/a" "$work/b" "$2" ${1:+-o "$1"}; }
 version_mirrorfs() {
     "$MIRRORFS" --version
     git rev-parse --short HEAD 2>/dev/null || true

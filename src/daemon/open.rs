@@ -18,13 +18,13 @@ use super::service::StartError;
 use super::waits::{BackingLeg, Waits};
 use super::{LegPlace, MountRequest, Service};
 use crate::error::{Error, Result};
+use crate::fuse::Caching;
 use crate::layout::{self, LegDir};
 use crate::legs::timed::TimedSuperblock;
 use crate::legs::{LegId, PerLeg, Timestamp};
 use crate::ops::{Mirror, Options, Parts};
-use crate::options::Degraded;
+use crate::options::{Degraded, MountOptions};
 use crate::owner::{Owner, Refused};
-use crate::resync::Limits;
 use crate::superblock::{self, Found, Plan, Refusal, Superblock, SuperblockStore, Work};
 
 use super::served::Served;
@@ -75,12 +75,11 @@ pub fn mirror(request: &MountRequest, events: &Events) -> std::result::Result<Ar
     let calls = legs.as_ref().map(|leg| leg.as_ref().map(|leg| leg.calls()));
     let parts =
         Parts { legs, bitmap, superblocks: superblocks.transpose().map_err(StartError::Failed)?, plan };
-    let mirror =
-        Mirror::assemble(parts, options(read_only, request.options.resync_limits)).map_err(|cause| {
-            Error::new("cannot start the mirror")
-                .because(cause)
-                .hint("See the log for the leg; nothing has been lost.")
-        })?;
+    let mirror = Mirror::assemble(parts, options(&request.options)).map_err(|cause| {
+        Error::new("cannot start the mirror")
+            .because(cause)
+            .hint("See the log for the leg; nothing has been lost.")
+    })?;
     if !read_only {
         for leg in LegId::ALL {
             owners[leg].iter_mut().for_each(Owner::record);
@@ -142,15 +141,16 @@ fn read_superblocks(dirs: &PerLeg<Option<LegDir>>) -> Result<PerLeg<Option<Found
     PerLeg::from_fn(|leg| dirs[leg].as_ref().map(|dir| read_superblock(leg, dir)).transpose()).transpose()
 }
 
-fn options(read_only: bool, resync_limits: Limits) -> Options {
+fn options(asked: &MountOptions) -> Options {
     let descriptors =
         rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     Options {
-        read_only,
+        read_only: asked.flags.contains(MountFlags::RDONLY),
         sweep_interval: SWEEP_INTERVAL,
         // Open files need descriptors too: at most a quarter for directories.
         pinned_directories: PINNED_DIRECTORIES.min(usize::try_from(descriptors / 4).unwrap_or(usize::MAX)),
-        resync_limits,
+        resync_limits: asked.resync_limits,
+        writeback: asked.caching == Caching::Back,
         clock: now,
     }
 }

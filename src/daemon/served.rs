@@ -42,6 +42,7 @@ pub struct Served {
     this: Weak<Served>,
     pub(super) mirror: Arc<Mirror<BackingLeg>>,
     pub(super) mountpoint: PathBuf,
+    caching: fuse::Caching,
     requests: Arc<fuse::Requests>,
     pub(super) auto_readd: bool,
     /// For `re-add` without a path, and for who waits for a leg to come back.
@@ -70,6 +71,7 @@ impl Served {
             this: this.clone(),
             mirror,
             mountpoint: request.mountpoint.clone(),
+            caching: request.options.caching,
             requests: Arc::default(),
             auto_readd: request.options.auto_readd,
             places: Mutex::new(request.legs.clone()),
@@ -353,7 +355,7 @@ impl Service for Served {
                 self.events.tell(Event { name: Name::DegradedArray, leg: Some(leg), detail });
             }
         }
-        fuse::serve(self.mirror.clone(), device, EVENT_LOOPS, self.requests.clone(), mounted)
+        fuse::serve(self.mirror.clone(), device, EVENT_LOOPS, self.caching, self.requests.clone(), mounted)
     }
 
     fn command(&self, verb: &str, request: &Request) -> Option<Result<Value>> {

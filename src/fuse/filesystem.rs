@@ -20,6 +20,7 @@ use fuser::{
 };
 
 use super::answer::{self, FOR_GOOD};
+use super::caching::Caching;
 use super::convert::{self, bare_attr, errno, file_attr, file_type, permissions};
 use super::loops::Loops;
 use super::requests::{Asked, Requests};
@@ -62,12 +63,18 @@ fn aligned_room(buffer: &mut Vec<u8>, size: usize) -> &mut [u8] {
 pub(super) struct Translation<L: Leg> {
     mirror: Arc<Mirror<L>>,
     loops: Arc<Loops>,
+    caching: Caching,
     requests: Arc<Requests>,
 }
 
 impl<L: Leg> Translation<L> {
-    pub(super) fn new(mirror: Arc<Mirror<L>>, loops: Arc<Loops>, requests: Arc<Requests>) -> Self {
-        Translation { mirror, loops, requests }
+    pub(super) fn new(
+        mirror: Arc<Mirror<L>>,
+        loops: Arc<Loops>,
+        caching: Caching,
+        requests: Arc<Requests>,
+    ) -> Self {
+        Translation { mirror, loops, caching, requests }
     }
 
     /// Answers a request: on this thread, unless that is the last event loop which is free.
@@ -125,7 +132,7 @@ impl Who {
 
 impl<L: Leg> Filesystem for Translation<L> {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        agree(config)
+        agree(config, self.caching)
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -338,14 +345,17 @@ impl<L: Leg> Filesystem for Translation<L> {
     ) {
         self.requests.count(Asked::Write);
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let write = move |mirror: &Mirror<L>, data: &[u8]| match from_cache {
+            true => mirror.write_back(fh(handle), data, offset),
+            false => mirror.write(fh(handle), data, offset, kill),
+        };
         match self.loops.stay() {
-            Some(_staying) => answer::written(reply, self.mirror.write(fh(handle), data, offset, kill)),
+            Some(_staying) => answer::written(reply, write(&self.mirror, data)),
             // Not by `answer`: only who hands it over has to copy the data.
             None => {
                 let (mirror, data) = (self.mirror.clone(), data.to_owned());
-                self.loops.hand_over(move || {
-                    answer::written(reply, mirror.write(fh(handle), &data, offset, kill));
-                });
+                self.loops.hand_over(move || answer::written(reply, write(&mirror, &data)));
             }
         }
     }
@@ -565,6 +575,11 @@ impl<L: Leg> Filesystem for Translation<L> {
         reply: ReplyLseek,
     ) {
         self.requests.count(Asked::Lseek);
+        if self.caching == Caching::Back {
+            // The kernel asks without having handed over what it holds, so a leg may have a hole where there is data.
+            // From now on it answers by itself: all of a file is data.
+            return reply.error(Errno::ENOSYS);
+        }
         let Some(what) = convert::seek(whence) else { return reply.error(Errno::EINVAL) };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
         self.answer(move |mirror| match mirror.seek(fh(handle), offset, what) {

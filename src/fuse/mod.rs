@@ -13,7 +13,7 @@
 //! names (also those that do not exist), attributes, data, listings and symlinks stay until the
 //! kernel itself changes them or [`Invalidate`](crate::ops::Invalidate) takes them back. Permissions
 //! are checked by the kernel (`default_permissions`, always), locks are the kernel's own, and
-//! a write has returned only when the mirror has replied (P1).
+//! a write has returned only when the mirror has replied (P1), unless the mount asks for something else (`caching`).
 //!
 //! # What fuser 0.18 cannot carry, and what is done about it
 //! | what | here |
@@ -34,16 +34,18 @@
 //!
 //! # ENOSYS
 //! means "never ask this again" to the kernel. It is said on purpose for flush (nothing to do in a
-//! write-through mirror), opendir (a listing that the kernel has costs no request), access, bmap and poll, and
-//! never passed on from a leg.
+//! write-through mirror; with `writeback` the kernel hands pages over at a close all the same), opendir (a listing that the
+//! kernel has costs no request), access, bmap and poll, with `writeback` for lseek, and never passed on from a leg.
 
 mod answer;
 mod caches;
+mod caching;
 mod convert;
 mod filesystem;
 mod loops;
 mod requests;
 mod serve;
 
+pub use caching::Caching;
 pub use requests::Requests;
 pub use serve::{abort_on_panic, serve};

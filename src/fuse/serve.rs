@@ -11,6 +11,7 @@ use std::sync::Arc;
 use fuser::{Config, InitFlags, KernelConfig, Session, SessionACL};
 
 use super::caches::Caches;
+use super::caching::Caching;
 use super::filesystem::Translation;
 use super::loops::Loops;
 use super::requests::Requests;
@@ -26,7 +27,7 @@ const MAX_WRITE: u32 = 1 << 20;
 const MAX_BACKGROUND: u16 = 64;
 
 /// What the mirror wants of the kernel, where the kernel has it. What is left out on purpose:
-/// - WRITEBACK_CACHE acknowledges before the mirror knows (P1);
+/// - WRITEBACK_CACHE acknowledges before the mirror knows (P1): only as an option, see [`Caching`];
 /// - AUTO_INVAL_DATA drops cached data whenever an mtime moves, and two legs make mtimes move;
 /// - ATOMIC_O_TRUNC: fuser drops the kill-suid bit of OPEN, and the kernel would go on with the mode
 ///   it has cached. A SETATTR follows the open instead, and its reply carries the new mode;
@@ -64,6 +65,7 @@ pub fn serve<L: Leg>(
     mirror: Arc<Mirror<L>>,
     device: OwnedFd,
     threads: NonZeroUsize,
+    caching: Caching,
     requests: Arc<Requests>,
     mounted: &mut dyn FnMut(),
 ) -> io::Result<()> {
@@ -73,7 +75,7 @@ pub fn serve<L: Leg>(
     // refuse what the kernel asks for in nobody's name.
     config.acl = SessionACL::All;
     let loops = Arc::new(Loops::new(threads.get(), Couriers::start()?));
-    let translation = Translation::new(mirror.clone(), loops.clone(), requests);
+    let translation = Translation::new(mirror.clone(), loops.clone(), caching, requests);
     let session = Session::from_fd(translation, device, SessionACL::All, config)?;
     let (caches, sender) = Caches::start(session.notifier())?;
     let caches = Arc::new(caches);
@@ -88,18 +90,19 @@ pub fn serve<L: Leg>(
 }
 
 /// Agrees with the kernel on how to talk.
-pub(super) fn agree(config: &mut KernelConfig) -> io::Result<()> {
+pub(super) fn agree(config: &mut KernelConfig, caching: Caching) -> io::Result<()> {
     let offered = config.capabilities();
-    if !offered.contains(NEEDED) {
+    let needed = NEEDED | caching.needed();
+    if !offered.contains(needed) {
         log::error!(
             "this kernel's FUSE is too old (Linux 5.11 or newer is needed): no {:?}",
-            NEEDED - offered
+            needed - offered
         );
         return Err(io::Error::from_raw_os_error(libc::EPROTONOSUPPORT));
     }
     // Nothing that is refused here could be wrong: only what is offered is asked for, and both
     // limits lie within fuser's.
-    let _ = config.add_capabilities(WANTED & offered);
+    let _ = config.add_capabilities((WANTED | needed) & offered);
     let _ = config.set_max_write(MAX_WRITE);
     let _ = config.set_max_background(MAX_BACKGROUND);
     Ok(())

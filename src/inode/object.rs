@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::Ino;
 use super::kept::Kept;
@@ -87,6 +87,11 @@ impl<L: Leg> Object<L> {
             slot_hint: AtomicU64::new(0),
             cover: AtomicU64::new(0),
         }
+    }
+
+    /// Whether a program has it open.
+    pub fn is_open(&self) -> bool {
+        self.opens.load(Ordering::Relaxed) > 0
     }
 
     /// Looks at or changes how the object is found. No I/O inside.

@@ -46,7 +46,16 @@ impl<L: Leg> Mirror<L> {
 
     /// Closes what was opened or created.
     pub fn release(&self, fh: Fh) {
+        if let Ok(open) = self.handles.file(fh)
+            && open.mode.write
+            && let Err(error) = self.settle_told(&open.object)
+        {
+            log::debug!("inode {}: its time is that of the last write: {error}", open.object.ino.0);
+        }
         let object = self.handles.remove(fh);
+        if let Some(object) = &object {
+            self.forget_told(object);
+        }
         self.table.reap(object);
     }
 
@@ -67,7 +76,28 @@ impl<L: Leg> Mirror<L> {
         if kill_priv {
             self.take_privileges_of_open(object)?;
         }
+        self.time_moved(object);
         self.write_locked(&open, data, offset)
+    }
+
+    /// Writes what the kernel has had in its cache, all of it: what a program stored in a mapping, or with `writeback` what
+    /// it has been told is written. The kernel takes a count that is less for all, and nobody would hear of the rest.
+    ///
+    /// # Errors
+    /// Not all of it is on both legs; the program hears it when it syncs or closes the file.
+    pub fn write_back(&self, fh: Fh, data: &[u8], offset: u64) -> io::Result<usize> {
+        let _inside = self.enter()?;
+        let open = self.handles.file(fh)?;
+        let _changing = open.object.lock.write();
+        self.time_moved(&open.object);
+        let mut done = 0;
+        while done < data.len() {
+            match self.write_locked(&open, &data[done..], offset + done as u64)? {
+                0 => return Err(errno(libc::EIO)),
+                more => done += more,
+            }
+        }
+        Ok(done)
     }
 
     /// Writes to a file whose object's lock is held.

@@ -25,6 +25,10 @@ impl<L: Leg> Mirror<L> {
         let object = self.object(ino)?;
         let changing = object.lock.write();
         let nodes = self.nodes(&object)?;
+        if self.says_nothing_new(&object, set)? {
+            drop(changing);
+            return self.getattr(ino, fh);
+        }
         if let Some(size) = set.size {
             self.set_size(&object, &nodes, fh, size)?;
             // The kernel leaves this to us (HANDLE_KILLPRIV_V2), and tells who may keep the bits by
@@ -59,6 +63,9 @@ impl<L: Leg> Mirror<L> {
             self.change_all([Touch::metadata(&object)], |intent, leg| {
                 self.leg(leg)?.set_times(intent, nodes.on(leg)?, atime, mtime)
             })?;
+            if let Some(mtime) = mtime {
+                self.time_told(&object, mtime);
+            }
         }
         drop(changing);
         self.getattr(ino, fh)

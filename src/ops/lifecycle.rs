@@ -9,6 +9,7 @@ use super::covers::Covers;
 use super::failover::Turning;
 use super::freed::Freed;
 use super::health::{Health, Lost};
+use super::mtimes::Mtimes;
 use super::not_equal::NotEqual;
 use super::replacement::Noting;
 use super::{Invalidate, LegState, Mirror, MirrorState, Neither, News, ReadErrors, gate::Gate};
@@ -47,6 +48,8 @@ pub struct Options {
     pub pinned_directories: usize,
     /// How fast data is resynced.
     pub resync_limits: Limits,
+    /// The kernel keeps what is written, and tells the times of files: see `mtimes`.
+    pub writeback: bool,
     /// Says what time it is.
     pub clock: fn() -> Timestamp,
 }
@@ -195,6 +198,7 @@ impl<L: Leg> Mirror<L> {
             sweeping: Mutex::new(Rank::Sweep, ()),
             told: AtomicBool::new(false),
             freed: Freed::new(),
+            mtimes: Mtimes::new(),
             legs: legs.map(|leg| RwLock::new(Rank::Leaf, leg)),
             bitmap,
             options,

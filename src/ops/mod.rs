@@ -28,6 +28,7 @@
 //! | `covers` | what needs no slot of its own since it was born |
 //! | `freed` | which names have been somebody's, so that a clean file may be renamed without a slot |
 //! | `gate` | changes wait until the namespace is resynced |
+//! | `mtimes` | modification times that the kernel has told of open files |
 //! | `sweep` | settling times, syncing, clearing bits |
 //! | `lifecycle` | start, resync behind the mount, shutdown |
 //!
@@ -47,6 +48,7 @@ mod inode_read;
 mod inode_write;
 mod lifecycle;
 mod mend;
+mod mtimes;
 mod neither;
 mod news;
 mod not_equal;
@@ -120,6 +122,7 @@ pub struct Mirror<L: Leg> {
     /// What the next resync makes equal has been told of already.
     told: AtomicBool,
     freed: freed::Freed,
+    mtimes: mtimes::Mtimes,
 }
 
 /// On whose behalf a request is made.

@@ -423,6 +423,7 @@ fn options() -> Options {
         sweep_interval: Duration::from_secs(1),
         pinned_directories: 4,
         resync_limits: Limits::default(),
+        writeback: false,
         clock: || Timestamp { secs: 1_700_000_000, nanos: 0 },
     }
 }

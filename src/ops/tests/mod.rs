@@ -13,3 +13,4 @@ mod renames;
 mod replaced;
 mod replacement;
 mod world;
+mod writeback;

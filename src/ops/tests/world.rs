@@ -81,6 +81,8 @@ pub struct World {
     new_disk: Option<SimDisk>,
     failing_new: Arc<[AtomicI32; CALLS]>,
     pub handles: bool,
+    /// The kernel keeps what is written.
+    pub writeback: bool,
 }
 
 struct BitmapFile(Arc<Mutex<Vec<u8>>>);
@@ -127,6 +129,7 @@ impl World {
             new_disk: None,
             failing_new: Arc::new(std::array::from_fn(|_| AtomicI32::new(0))),
             handles: true,
+            writeback: false,
             at_sync: Arc::default(),
         }
     }
@@ -190,6 +193,7 @@ impl World {
             sweep_interval: Duration::from_secs(1),
             pinned_directories: 16,
             resync_limits: Limits::default(),
+            writeback: self.writeback,
             clock: || Timestamp { secs: 1_700_000_000, nanos: 0 },
         };
         Mirror::assemble(parts, options).unwrap()
