@@ -7,6 +7,7 @@
 //! simulation's scheduler, which lies under this.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[cfg(feature = "simulation")]
 use crate::sim::scheduler as turns;
@@ -355,4 +356,70 @@ where
         return turns::join(a, b);
     }
     crate::sys::helpers::join(a, b)
+}
+
+/// Does `work` for each of `items`, by as many at the same time as there are `workers`, and returns the results in the
+/// order of the items. They are begun in that order, too.
+///
+/// On simulated threads it follows from the run's seed who does what, and when.
+pub fn each<W: Send, T: Sync, R: Send>(
+    workers: &mut [W],
+    items: &[T],
+    work: impl Fn(&mut W, &T) -> R + Sync,
+) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let mut results = take_turns(workers, items, &next, &work);
+    results.sort_unstable_by_key(|&(at, _)| at);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The first of the workers takes items as long as there are any, and so do the others beside him.
+fn take_turns<W: Send, T: Sync, R: Send>(
+    workers: &mut [W],
+    items: &[T],
+    next: &AtomicUsize,
+    work: &(impl Fn(&mut W, &T) -> R + Sync),
+) -> Vec<(usize, R)> {
+    let Some((first, others)) = workers.split_first_mut() else { return Vec::new() };
+    let mut take = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return done };
+            done.push((at, work(first, item)));
+        }
+    };
+    if others.is_empty() {
+        return take();
+    }
+    let (mut done, more) = join(take, || take_turns(others, items, next, work));
+    done.extend(more);
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn each_item_has_its_turn_once_and_results_come_in_their_order() {
+        for workers in 1..5 {
+            let mut counts = vec![0; workers];
+            let items: Vec<usize> = (0..500).collect();
+            let results = each(&mut counts, &items, |count, item| {
+                *count += 1;
+                2 * item
+            });
+            assert_eq!(results, items.iter().map(|item| 2 * item).collect::<Vec<_>>());
+            assert_eq!(counts.iter().sum::<usize>(), 500);
+        }
+    }
+
+    #[test]
+    fn as_many_are_at_work_at_the_same_time_as_there_are_workers() {
+        let all_are_here = Barrier::new(4);
+        each(&mut [(); 4], &[(); 4], |(), ()| drop(all_are_here.wait()));
+    }
 }

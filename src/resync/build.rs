@@ -1,98 +1,117 @@
-//! Makes what the target does not have: each object by itself in `incoming/`, then synced, then
-//! renamed into place (O7).
+//! Builds what the target does not have: each object by itself in `incoming/`, several at the same time ([`each`]).
 //!
-//! What is built is a single object: a directory is empty, a large file has no data yet. What is to
-//! follow is marked before the rename.
+//! For what a small one costs is waiting: for its source to be read, and on a network for every call. This is the only
+//! place of the resync where several threads work on several objects. They decide nothing: which object is what,
+//! and what it is called, was found before, and what becomes of it is `batch`'s.
+//!
+//! What is built is a single object: a directory is empty, a large file has no data yet.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Sides;
-use super::entries::SMALL;
+use super::copy::{Copier, OpenPair};
+use super::entries::{SMALL, child_of_source};
 use super::metadata;
 use super::pairs::Child;
-use super::rename_to_free;
 use super::run::Run;
-use super::spans::Spans;
 use crate::bitmap::WriteIntent;
-use crate::legs::{Area, Creator, Identity, Kind, Leg, Make, PerLeg};
+use crate::error::errno;
+use crate::legs::{Creator, Identity, Kind, Leg, Make, OpenMode, PerLeg, Stat};
+use crate::sync::each;
 
-/// Objects built before they are synced together.
-const BATCH: usize = 256;
+/// Objects that are built at the same time. In tests only one, which makes every step of them come in one order; the
+/// simulation runs them all, in an order that its seed gives.
+const AT_ONCE: usize = if cfg!(test) { 1 } else { 4 };
 
-/// From this many on, one sync of the whole leg is cheaper than one of each object.
-const SYNC_ALL: usize = 8;
-
-/// Objects in `incoming/` that are to go into one directory.
-pub(super) struct Batch<'d, L: Leg> {
-    dir: &'d L::Node,
-    built: Vec<Built<L>>,
+/// A directory, on both legs, of which names are placed under this intent.
+pub(super) struct Place<'r, L: Leg> {
+    pub ids: PerLeg<Identity>,
+    pub intent: WriteIntent<'r>,
+    pub s: L::Node,
+    pub t: L::Node,
 }
 
-impl<'d, L: Leg> Batch<'d, L> {
-    /// For this directory of the target.
-    pub fn new(dir: &'d L::Node) -> Batch<'d, L> {
-        Batch { dir, built: Vec::new() }
-    }
-
-    /// Whether it is time to put them in place.
-    pub fn is_full(&self) -> bool {
-        self.built.len() >= BATCH
-    }
+/// A name that the target does not have.
+pub(super) struct Wanted<'r, L: Leg> {
+    pub place: Arc<Place<'r, L>>,
+    pub name: OsString,
+    /// What the source has there.
+    pub child: Child,
+    /// Its name in `incoming/`.
+    pub incoming: OsString,
 }
 
 /// One object in `incoming/`.
-struct Built<L: Leg> {
-    incoming: OsString,
-    name: OsString,
-    node: L::Node,
-    wanted: Identity,
-    identity: Identity,
-    follows: Follows,
+pub(super) struct Built {
+    pub identity: Identity,
+    pub follows: Follows,
 }
 
 /// What a built object lacks.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Follows {
+pub(super) enum Follows {
     Nothing,
     Data,
     Entries,
 }
 
-impl<L: Leg> Run<'_, L> {
-    /// Builds the counterpart of `wanted`, to be put in place as `name` with the rest of the batch.
-    pub fn build(
-        &mut self,
-        intent: &WriteIntent<'_>,
-        s_node: &L::Node,
-        wanted: &Child,
-        name: &OsStr,
-        batch: &mut Batch<'_, L>,
-    ) -> io::Result<()> {
-        let t = self.sides.t;
-        self.at = Some(self.sides.pair(wanted.identity, Identity::UNKNOWN));
-        let area = t.area(Area::Incoming)?;
-        // What went wrong while the source was in use has left something here.
-        let incoming = OsString::from(format!("{}-{}", wanted.stat.ino, self.built));
-        self.built += 1;
-        let identity = self.make(intent, s_node, wanted, (&area, &incoming))?;
-        let node = t.child(&area, &incoming)?;
-        let follows = self.fill(intent, s_node, wanted, &node)?;
-        metadata::equalize(self.sides, intent, s_node, &node)?;
-        let name = name.to_owned();
-        batch.built.push(Built { incoming, name, node, wanted: wanted.identity, identity, follows });
-        Ok(())
+/// Builds single objects. What it needs is shared with nobody who builds another one meanwhile, but what does not change.
+struct Builder<'b, L: Leg> {
+    sides: Sides<'b, L>,
+    /// The target's `incoming/`.
+    area: &'b L::Node,
+    /// See [`Run`].
+    at_once: bool,
+    /// The source is changed by others.
+    moves: bool,
+    /// One could not be built: no more are begun.
+    failed: AtomicBool,
+}
+
+impl<L: Leg> Builder<'_, L> {
+    fn build(&self, copier: &mut Copier<'_>, wanted: &Wanted<'_, L>) -> io::Result<Built> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(errno(libc::ECANCELED));
+        }
+        let built = self.try_to_build(copier, wanted);
+        if built.is_err() && !self.moves {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        built
     }
 
-    fn make(
-        &self,
-        intent: &WriteIntent<'_>,
-        s_node: &L::Node,
-        wanted: &Child,
-        (area, name): (&L::Node, &OsStr),
-    ) -> io::Result<Identity> {
-        let stat = &wanted.stat;
-        let (mode, target);
+    fn try_to_build(&self, copier: &mut Copier<'_>, wanted: &Wanted<'_, L>) -> io::Result<Built> {
+        let (Sides { s, t, .. }, intent) = (self.sides, &wanted.place.intent);
+        let s_node = child_of_source(s, &wanted.place.s, &wanted.name, &wanted.child, self.moves)?;
+        let (stat, incoming) = (&wanted.child.stat, &wanted.incoming);
+        let (identity, follows) = match stat.kind {
+            Kind::File if stat.size > 0 && (self.at_once || stat.size <= SMALL) => {
+                let open = OpenMode { read: true, write: true, direct: false };
+                let (identity, _, file) =
+                    t.create(intent, self.area, incoming, stat.mode & 0o777, creator(stat), open)?;
+                let files = OpenPair::with_new(self.sides, &s_node, file)?;
+                match copier.fill_new(self.sides, intent, &files, stat) {
+                    Err(_) if copier.source_failed() && !self.at_once => (identity, Follows::Data),
+                    copied => copied.map(|()| (identity, Follows::Nothing))?,
+                }
+            }
+            Kind::File if stat.size > 0 => (self.make(&s_node, wanted)?, Follows::Data),
+            Kind::Directory if !s.read_dir(&s_node)?.is_empty() => {
+                (self.make(&s_node, wanted)?, Follows::Entries)
+            }
+            _ => (self.make(&s_node, wanted)?, Follows::Nothing),
+        };
+        metadata::equalize(self.sides, intent, &s_node, &t.child(self.area, incoming)?)?;
+        Ok(Built { identity, follows })
+    }
+
+    /// Makes what has no data of its own, or gets it later.
+    fn make(&self, s_node: &L::Node, wanted: &Wanted<'_, L>) -> io::Result<Identity> {
+        let stat = &wanted.child.stat;
+        let target;
         let what = match stat.kind {
             Kind::File => Make::File { mode: 0o600 },
             Kind::Directory => Make::Directory { mode: 0o700 },
@@ -101,112 +120,30 @@ impl<L: Leg> Run<'_, L> {
                 Make::Symlink { target: &target }
             }
             Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => {
-                mode = stat.mode & 0o777;
-                Make::Special { kind: stat.kind, mode, rdev: stat.rdev }
+                Make::Special { kind: stat.kind, mode: stat.mode & 0o777, rdev: stat.rdev }
             }
         };
-        let creator = Creator { uid: stat.uid, gid: stat.gid, umask: 0 };
-        Ok(self.sides.t.make(intent, area, name, what, creator)?.0)
+        let made =
+            self.sides.t.make(&wanted.place.intent, self.area, &wanted.incoming, what, creator(stat))?;
+        Ok(made.0)
     }
+}
 
-    /// Copies the data of a small file. Says what is left to follow.
-    fn fill(
-        &mut self,
-        intent: &WriteIntent<'_>,
-        s_node: &L::Node,
-        wanted: &Child,
-        node: &L::Node,
-    ) -> io::Result<Follows> {
-        let Sides { s, t, .. } = self.sides;
-        let size = wanted.stat.size;
-        Ok(match wanted.stat.kind {
-            Kind::File if size > 0 && (self.at_once || size <= SMALL) => {
-                // The length first: what is a hole at the end of the source's file is one here.
-                t.truncate(intent, node, size)?;
-                match self.copy_data(intent, (s_node, node), size) {
-                    Err(_) if self.copier.source_failed() && !self.at_once => Follows::Data,
-                    copied => copied.map(|()| Follows::Nothing)?,
-                }
-            }
-            Kind::File if size > 0 => Follows::Data,
-            Kind::Directory if !s.read_dir(s_node)?.is_empty() => Follows::Entries,
-            _ => Follows::Nothing,
-        })
-    }
+fn creator(stat: &Stat) -> Creator {
+    Creator { uid: stat.uid, gid: stat.gid, umask: 0 }
+}
 
-    /// Gives the built objects their names.
-    ///
-    /// ORDER: synced, so that no name ever stands for less than was built. Then the slots: an object
-    /// that lacks something has a slot that says so, bound to this very object, before it has a name,
-    /// because under its name it would pass for equal. Then the names. A crash in between leaves
-    /// things in `incoming/`, which the next resync throws away, and slots bound to objects that
-    /// are gone, which it builds anew.
-    pub fn put_in_place(&mut self, intent: &WriteIntent<'_>, batch: &mut Batch<'_, L>) -> io::Result<()> {
-        let t = self.sides.t;
-        if self.rehearses.is_some() {
-            // ORDER: it is nobody's leg before the end of the last pass, which syncs all of it. Who begins again
-            // compares everything, so that a name which stands for less after a power cut harms nothing.
-        } else if batch.built.len() >= SYNC_ALL {
-            t.sync_all()?;
-        } else {
-            batch.built.iter().try_for_each(|built| t.sync_node(&built.node))?;
+impl<'r, L: Leg> Run<'r, L> {
+    /// Builds them all, several at the same time. Who fails is in front of all that were not begun for it.
+    pub fn build_all(&mut self, area: &L::Node, wanted: &[Wanted<'r, L>]) -> Vec<io::Result<Built>> {
+        let (sides, progress) = (self.sides, self.progress);
+        let moves = self.moves();
+        let builder = Builder { sides, area, at_once: self.at_once, moves, failed: AtomicBool::new(false) };
+        // To wake somebody for a single small object takes longer than to build it.
+        let workers = AT_ONCE.min(wanted.len() / 2).max(1);
+        while self.builders.len() < workers {
+            self.builders.push(Copier::new(progress));
         }
-        let area = t.area(Area::Incoming)?;
-        for built in batch.built.drain(..) {
-            self.bind(intent, &built)?;
-            let from = (&area, built.incoming.as_os_str());
-            rename_to_free(t, intent, from, (batch.dir, &built.name))?;
-        }
-        Ok(())
-    }
-
-    /// The slots of the source's object stand for the built one from now on, and say what it lacks.
-    fn bind(&mut self, intent: &WriteIntent<'_>, built: &Built<L>) -> io::Result<()> {
-        let target = self.sides.target();
-        if let Some(at) = self.known(&built.wanted) {
-            for &slot in &self.objects[at].slots {
-                self.bitmap.rebind(self.host, slot, target, built.identity)?;
-            }
-            self.objects[at].data = Spans::none();
-        }
-        self.now_is(&built.wanted, built.identity);
-        let ids = self.sides.pair(built.wanted, built.identity);
-        match built.follows {
-            Follows::Nothing => Ok(()),
-            Follows::Data if self.want_data(ids)? => Ok(()),
-            Follows::Data => self.fill_now(intent, built),
-            Follows::Entries if self.inside.is_some() => {
-                self.inside.get_or_insert_default().push(ids);
-                Ok(())
-            }
-            Follows::Entries if !self.at_once && self.want_entries(ids)? => Ok(()),
-            Follows::Entries => self.furnish_now(intent, ids),
-        }
-    }
-
-    /// Copies the data of a file that is still in `incoming/`.
-    fn fill_now(&mut self, intent: &WriteIntent<'_>, built: &Built<L>) -> io::Result<()> {
-        let Some(s_node) = self.sides.find(self.sides.source, &built.wanted)? else { return Ok(()) };
-        self.copy_data(intent, (&s_node, &built.node), self.sides.s.stat(&s_node)?.size)?;
-        metadata::equalize(self.sides, intent, &s_node, &built.node)?;
-        self.sides.t.sync_node(&built.node)
-    }
-
-    /// Gives a directory that is still in `incoming/` all that is to be in it, to any depth.
-    ///
-    /// FAIL-SAFE: what was parked may be moved into it. If a crash leaves it in `incoming/`, that is
-    /// thrown away with the rest, and built anew from the source.
-    fn furnish_now(&mut self, intent: &WriteIntent<'_>, ids: PerLeg<Identity>) -> io::Result<()> {
-        let before = std::mem::replace(&mut self.at_once, true);
-        self.inside = Some(vec![ids]);
-        let mut at = 0;
-        while let Some(&dir) = self.inside.as_ref().and_then(|inside| inside.get(at)) {
-            self.place(intent, &dir)?;
-            at += 1;
-        }
-        self.at_once = before;
-        let furnished = self.inside.take().unwrap_or_default();
-        furnished.iter().try_for_each(|dir| self.equalize(intent, dir))?;
-        self.sides.t.sync_all()
+        each(&mut self.builders[..workers], wanted, |copier, wanted| builder.build(copier, wanted))
     }
 }

@@ -12,7 +12,7 @@ use super::rewrite::{UNIT, overwrite, whole_units};
 use super::spans::{Spans, differing};
 use crate::bitmap::WriteIntent;
 use crate::error::{errno, is_unreadable};
-use crate::legs::{Leg, OpenMode, Seek};
+use crate::legs::{Leg, OpenMode, Seek, Stat};
 use crate::sync::join;
 
 /// Bytes read from each leg at a time.
@@ -46,6 +46,12 @@ impl<L: Leg> OpenPair<L> {
         let read = OpenMode { read: true, write: false, direct: false };
         Ok(OpenPair { s: sides.s.open(s, read)?, t: sides.t.open(t, OpenMode { write: true, ..read })? })
     }
+
+    /// The same where the target's has just been made, and is open to read and to write.
+    pub fn with_new(sides: Sides<'_, L>, s: &L::Node, t: L::File) -> io::Result<OpenPair<L>> {
+        let read = OpenMode { read: true, write: false, direct: false };
+        Ok(OpenPair { s: sides.s.open(s, read)?, t })
+    }
 }
 
 impl<'p> Copier<'p> {
@@ -62,12 +68,44 @@ impl<'p> Copier<'p> {
         spans: &Spans,
     ) -> io::Result<()> {
         let files = OpenPair::open(sides, nodes)?;
-        for mut range in spans.iter() {
-            while range.start < range.end {
-                range.start = self.advance(sides, intent, &files, range.clone())?;
-            }
+        spans.iter().try_for_each(|range| self.copy_open(sides, intent, &files, range))
+    }
+
+    fn copy_open<L: Leg>(
+        &mut self,
+        sides: Sides<'_, L>,
+        intent: &WriteIntent<'_>,
+        files: &OpenPair<L>,
+        mut range: Range<u64>,
+    ) -> io::Result<()> {
+        while range.start < range.end {
+            range.start = self.advance(sides, intent, files, range.clone())?;
         }
         Ok(())
+    }
+
+    /// Gives a file of the target that has just been made the data of the source's, which is `wanted`. Its
+    /// length is not set: where the source ends with a hole, it is too short yet.
+    ///
+    /// Such a file holds nothing, which need not be asked; and where the source has space for all its bytes, nor need
+    /// it be asked for holes. One that it has all the same, for the space may lie elsewhere, is written here if there
+    /// is data close by.
+    pub fn fill_new<L: Leg>(
+        &mut self,
+        sides: Sides<'_, L>,
+        intent: &WriteIntent<'_>,
+        files: &OpenPair<L>,
+        wanted: &Stat,
+    ) -> io::Result<()> {
+        if wanted.size > BUFFER as u64 || wanted.blocks * 512 < wanted.size {
+            return self.copy_open(sides, intent, files, 0..wanted.size);
+        }
+        let len = wanted.size as usize;
+        self.progress.read(wanted.size);
+        let read = fill(sides.s, &files.s, &mut self.source[..len], 0);
+        self.of_source(read)?;
+        self.target[..len].fill(0);
+        self.write_differing(sides, intent, files, 0..wanted.size)
     }
 
     /// Makes a piece at the start of `range` equal and returns where to go on. `range` is not empty
@@ -81,9 +119,10 @@ impl<'p> Copier<'p> {
     ) -> io::Result<u64> {
         let (mut at, mut compared) = (range.start, 0);
         while at < range.end && compared < PIECE {
-            let data = next(sides.s, &files.s, at, Seek::Data, range.end)?;
+            let data = self.of_source(next(sides.s, &files.s, at, Seek::Data, range.end))?;
             self.clear(sides, intent, files, at..data)?;
-            let until = next(sides.s, &files.s, data, Seek::Hole, range.end)?.min(data + PIECE - compared);
+            let hole = self.of_source(next(sides.s, &files.s, data, Seek::Hole, range.end))?;
+            let until = hole.min(data + PIECE - compared);
             at = data;
             while at < until {
                 let end = until.min(at + BUFFER as u64);
@@ -106,7 +145,7 @@ impl<'p> Copier<'p> {
         let len = (range.end - range.start) as usize;
         let (source, target) = (&mut self.source[..len], &mut self.target[..len]);
         // A new leg has nothing yet, and the reading of nothing costs as much as that of something.
-        let nothing_there = next(sides.t, &files.t, range.start, Seek::Data, range.end)? == range.end;
+        let nothing_there = next_there(sides.t, &files.t, range.start, Seek::Data, range.end)? == range.end;
         let (of_source, of_target) = if nothing_there {
             target.fill(0);
             self.progress.read(len as u64);
@@ -124,6 +163,18 @@ impl<'p> Copier<'p> {
             Err(error) if is_unreadable(&error) => return self.renew(sides, intent, files, range),
             read => read?,
         }
+        self.write_differing(sides, intent, files, range)
+    }
+
+    /// Writes what differs between the two buffers, which hold what the legs have in `range`.
+    fn write_differing<L: Leg>(
+        &mut self,
+        sides: Sides<'_, L>,
+        intent: &WriteIntent<'_>,
+        files: &OpenPair<L>,
+        range: Range<u64>,
+    ) -> io::Result<()> {
+        let len = (range.end - range.start) as usize;
         for run in differing(&self.source[..len], &self.target[..len], GRAIN) {
             write_all(sides.t, intent, &files.t, &self.source[run.clone()], range.start + run.start as u64)?;
             self.progress.written(run.len() as u64);
@@ -186,11 +237,11 @@ impl<'p> Copier<'p> {
         const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let mut at = hole.start;
         while at < hole.end {
-            let data = next(sides.t, &files.t, at, Seek::Data, hole.end)?;
+            let data = next_there(sides.t, &files.t, at, Seek::Data, hole.end)?;
             if data == hole.end {
                 break;
             }
-            let end = next(sides.t, &files.t, data, Seek::Hole, hole.end)?;
+            let end = next_there(sides.t, &files.t, data, Seek::Hole, hole.end)?;
             match sides.t.fallocate(intent, &files.t, PUNCH, data, end - data) {
                 Err(error) if cannot(&error) => self.zero(sides, intent, files, data..end)?,
                 other => other?,
@@ -235,6 +286,15 @@ fn next<L: Leg>(leg: &L, file: &L::File, at: u64, what: Seek, end: u64) -> io::R
         // A filesystem that cannot tell: all of it counts as data.
         Err(error) if cannot(&error) => Ok(if what == Seek::Data { at } else { end }),
         Err(error) => Err(error),
+    }
+}
+
+/// The same on the target. Where its medium cannot tell, all counts as data: it is read then, and written anew if
+/// that fails too; or it is given back.
+fn next_there<L: Leg>(leg: &L, file: &L::File, at: u64, what: Seek, end: u64) -> io::Result<u64> {
+    match next(leg, file, at, what, end) {
+        Err(error) if is_unreadable(&error) => Ok(if what == Seek::Data { at } else { end }),
+        found => found,
     }
 }
 

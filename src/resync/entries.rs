@@ -7,9 +7,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::sync::Arc;
 
 use super::areas::make_writable;
-use super::build::Batch;
+use super::batch::Batch;
+use super::build::Place;
 use super::pairs::{Child, correspond};
 use super::run::{Dir, Run};
 use super::spans::Spans;
@@ -30,7 +32,23 @@ pub(super) fn look_up<L: Leg>(leg: &L, dir: &L::Node, name: &OsStr) -> io::Resul
     Ok(found.map(|(identity, stat)| Child { identity, stat }))
 }
 
-impl<L: Leg> Run<'_, L> {
+/// What the source has under a name. While it serves (`moves`), another object than the one that was seen there may
+/// have come there meanwhile.
+pub(super) fn child_of_source<L: Leg>(
+    s: &L,
+    sd: &L::Node,
+    name: &OsStr,
+    wanted: &Child,
+    moves: bool,
+) -> io::Result<L::Node> {
+    let node = s.child(sd, name)?;
+    match moves && !s.identity(&node)?.is_same(&wanted.identity) {
+        true => Err(errno(libc::ESTALE)),
+        false => Ok(node),
+    }
+}
+
+impl<'r, L: Leg> Run<'r, L> {
     /// Moves away what lies in the target's directory and not so in the source's. What may stay is
     /// looked at.
     ///
@@ -193,67 +211,63 @@ impl<L: Leg> Run<'_, L> {
         self.copier.copy_spans(self.sides, intent, nodes, &Spans::of(std::iter::once(0..size)))
     }
 
-    /// Gives the target's directory every name that the source's has.
-    pub fn place(&mut self, intent: &WriteIntent<'_>, ids: &PerLeg<Identity>) -> io::Result<()> {
-        let Some(sd) = self.directory(self.sides.source, ids)? else { return Ok(()) };
-        let Some(td) = self.directory(self.sides.target(), ids)? else { return Ok(()) };
-        make_writable(self.sides.t, intent, &td)?;
-        let mut batch = Batch::new(&td);
-        for name in self.names_of(self.sides.s, &sd, ids)? {
-            let done = self.place_name(intent, (&sd, &td), &name, &mut batch);
+    /// Gives the target's directory every name that the source's has. What has to be built for that is left in the batch.
+    pub fn place(
+        &mut self,
+        intent: WriteIntent<'r>,
+        ids: &PerLeg<Identity>,
+        batch: &mut Batch<'r, L>,
+    ) -> io::Result<()> {
+        let Some(s) = self.directory(self.sides.source, ids)? else { return Ok(()) };
+        let Some(t) = self.directory(self.sides.target(), ids)? else { return Ok(()) };
+        if batch.concerns(ids) {
+            // A name that waits there is not yet seen.
+            self.put_in_place(batch)?;
+        }
+        make_writable(self.sides.t, &intent, &t)?;
+        let place = Arc::new(Place { ids: *ids, intent, s, t });
+        for name in self.names_of(self.sides.s, &place.s, ids)? {
+            let done = self.place_name(&place, &name, batch);
             self.or_again(ids, Part::Name(&name), done)?;
         }
-        self.put_in_place(intent, &mut batch)
+        Ok(())
     }
 
-    /// Gives the target's directory this name, if it has not got it.
+    /// Gives the target's directory this name, if it has not got it; or leaves it in the batch.
     pub fn place_name(
         &mut self,
-        intent: &WriteIntent<'_>,
-        (sd, td): (&L::Node, &L::Node),
+        place: &Arc<Place<'r, L>>,
         name: &OsStr,
-        batch: &mut Batch<'_, L>,
+        batch: &mut Batch<'r, L>,
     ) -> io::Result<()> {
-        let Sides { s, t, .. } = self.sides;
-        if look_up(t, td, name)?.is_some() {
+        let (Sides { s, t, .. }, intent) = (self.sides, &place.intent);
+        if look_up(t, &place.t, name)?.is_some() {
             return Ok(());
         }
-        let Some(wanted) = look_up(s, sd, name)? else { return Ok(()) };
-        let s_node = self.source_child(sd, name, &wanted)?;
-        match self.counterpart(&s_node, &wanted)? {
+        let Some(wanted) = look_up(s, &place.s, name)? else { return Ok(()) };
+        match self.counterpart((&place.s, name), &wanted)? {
             Some(node) => {
                 let stats = (&wanted.stat, &t.stat(&node)?);
                 let certain = self.known(&wanted.identity).is_none_or(|at| self.objects[at].is_certain());
                 // What has the number of an object that is gone passes for it, and has no slot of its own.
                 let born = !certain && self.were_born_since(stats, self.born_since);
-                self.move_in(intent, &node, (td, name))?;
+                self.move_in(intent, &node, (&place.t, name))?;
                 // By its number alone it may be taken for another one that had it before.
                 let by_number = self.rehearses.is_some() && wanted.identity.handle.is_none();
                 if self.everything || born || by_number { self.look_into(intent, &wanted) } else { Ok(()) }
             }
-            None if self.take_stray(intent, &s_node, &wanted, (td, name))? => Ok(()),
-            None => {
-                self.build(intent, &s_node, &wanted, name, batch)?;
-                // Its next name must find it, so it cannot wait for the others.
-                let linked = wanted.stat.nlink > 1 && wanted.stat.kind != Kind::Directory;
-                if linked || batch.is_full() { self.put_in_place(intent, batch) } else { Ok(()) }
-            }
+            None if self.take_stray(intent, &place.s, &wanted, (&place.t, name))? => Ok(()),
+            None => self.build(place, name, wanted, batch),
         }
     }
 
-    /// The source's object that was found under a name. While the source serves, another one may have come there
-    /// meanwhile.
-    fn source_child(&self, sd: &L::Node, name: &OsStr, wanted: &Child) -> io::Result<L::Node> {
-        let s = self.sides.s;
-        let node = s.child(sd, name)?;
-        match self.moves() && !s.identity(&node)?.is_same(&wanted.identity) {
-            true => Err(errno(libc::ESTALE)),
-            false => Ok(node),
-        }
+    /// The source's object that was found under a name.
+    pub fn source_child(&self, sd: &L::Node, name: &OsStr, wanted: &Child) -> io::Result<L::Node> {
+        child_of_source(self.sides.s, sd, name, wanted, self.moves())
     }
 
     /// The living object of the target that the source's object is.
-    fn counterpart(&self, s_node: &L::Node, wanted: &Child) -> io::Result<Option<L::Node>> {
+    fn counterpart(&self, at: (&L::Node, &OsStr), wanted: &Child) -> io::Result<Option<L::Node>> {
         let Sides { s, t, source } = self.sides;
         let Some(identity) = self.pairs.partner(source, &wanted.identity) else { return Ok(None) };
         let Some(node) = self.sides.find(self.sides.target(), &identity)? else { return Ok(None) };
@@ -261,7 +275,8 @@ impl<L: Leg> Run<'_, L> {
         if (stat.kind, stat.rdev) != (wanted.stat.kind, wanted.stat.rdev) {
             return Ok(None);
         }
-        if stat.kind == Kind::Symlink && s.readlink(s_node)? != t.readlink(&node)? {
+        let leads_to = || s.readlink(&self.source_child(at.0, at.1, wanted)?);
+        if stat.kind == Kind::Symlink && leads_to()? != t.readlink(&node)? {
             return Ok(None);
         }
         Ok(Some(node))

@@ -56,51 +56,49 @@ pub(super) fn equalize<L: Leg>(
     s: &L::Node,
     t: &L::Node,
 ) -> io::Result<()> {
-    let (s_stat, t_stat) = (sides.s.stat(s)?, sides.t.stat(t)?);
-    if owners_differ(&s_stat, &t_stat, sides.keeps()) {
+    let (s_stat, mut t_stat) = (sides.s.stat(s)?, sides.t.stat(t)?);
+    let owner = owners_differ(&s_stat, &t_stat, sides.keeps());
+    if owner {
         sides.t.set_owner(intent, t, Some(s_stat.uid), Some(s_stat.gid))?;
     }
-    if s_stat.kind == Kind::File && s_stat.size != t_stat.size {
+    let length = s_stat.kind == Kind::File && s_stat.size != t_stat.size;
+    if length {
         sides.t.truncate(intent, t, s_stat.size)?;
     }
-    equalize_xattrs(sides, intent, s, t)?;
-    if s_stat.kind != Kind::Symlink && sides.t.stat(t)?.mode != s_stat.mode {
+    if equalize_xattrs(sides, intent, s, t)? || owner || length {
+        t_stat = sides.t.stat(t)?;
+    }
+    if s_stat.kind != Kind::Symlink && t_stat.mode != s_stat.mode {
         sides.t.set_mode(intent, t, s_stat.mode)?;
     }
-    settle_times(sides, intent, &s_stat, t)
-}
-
-/// Gives `t` the times of `s`.
-fn settle_times<L: Leg>(
-    sides: Sides<'_, L>,
-    intent: &WriteIntent<'_>,
-    s_stat: &Stat,
-    t: &L::Node,
-) -> io::Result<()> {
-    if times_differ(s_stat, &sides.t.stat(t)?, sides.keeps()) {
+    if times_differ(&s_stat, &t_stat, sides.keeps()) {
         sides.t.set_times(intent, t, Some(s_stat.atime), Some(s_stat.mtime))?;
     }
     Ok(())
 }
 
+/// Whether anything was done.
 fn equalize_xattrs<L: Leg>(
     sides: Sides<'_, L>,
     intent: &WriteIntent<'_>,
     s: &L::Node,
     t: &L::Node,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let (wanted, present) = (xattr_names(sides.s, s)?, xattr_names(sides.t, t)?);
+    let mut done = false;
     for name in present.iter().filter(|name| !wanted.contains(name)) {
         tolerate(name, sides.t.remove_xattr(intent, t, name))?;
+        done = true;
     }
     for name in &wanted {
         let value = xattr(sides.s, s, name)?;
         let Some(value) = value else { continue };
         if xattr(sides.t, t, name)?.as_ref() != Some(&value) {
             tolerate(name, sides.t.set_xattr(intent, t, name, &value, 0))?;
+            done = true;
         }
     }
-    Ok(())
+    Ok(done)
 }
 
 /// Labels of a security module and attributes for the privileged belong to the filesystem as much

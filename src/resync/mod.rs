@@ -50,7 +50,8 @@
 //! object that is not found ends the resync; what is still to be compared when changes are let in is held open.
 //!
 //! - `plan`, `pairs`, `spans` are pure: what is there to do, what is what, which bytes;
-//! - `entries` parks and places, `strays` finds again what was renamed without a slot, `build` makes what is missing,
+//! - `entries` parks and places, `strays` finds again what was renamed without a slot, `build` makes what is missing, and `batch`
+//!   gives it its names,
 //!   `areas` keeps `incoming/` and `parked/`;
 //! - `metadata` and `copy` make one object equal; `data` is the phase behind the mount;
 //! - `forms` lets slots of a mount with another privilege be found;
@@ -60,6 +61,7 @@
 //! - `repair` does the same for single names and objects while mounted, `rewrite` for what a leg cannot read.
 
 mod areas;
+mod batch;
 mod build;
 mod copy;
 mod data;

@@ -11,7 +11,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::build::Batch;
+use super::batch::Batch;
+use super::build;
 use super::copy::Copier;
 use super::entries::look_up;
 use super::pairs::{Child, Pairs};
@@ -48,6 +49,7 @@ pub struct Repair<'a, L: Leg> {
 
 /// A name with its directory on both legs.
 struct Place<'n, L: Leg> {
+    dir: PerLeg<Identity>,
     s_dir: L::Node,
     t_dir: L::Node,
     name: &'n OsStr,
@@ -79,9 +81,11 @@ impl<L: Leg> Repair<'_, L> {
             }
         }
         for place in &places {
-            let mut batch = Batch::new(&place.t_dir);
-            run.place_name(intent, (&place.s_dir, &place.t_dir), place.name, &mut batch)?;
-            run.put_in_place(intent, &mut batch)?;
+            let mut batch = Batch::new();
+            let (s, t) = (place.s_dir.clone(), place.t_dir.clone());
+            let of = Arc::new(build::Place { ids: place.dir, intent: intent.lend(), s, t });
+            run.place_name(&of, place.name, &mut batch)?;
+            run.put_in_place(&mut batch)?;
         }
         for place in &places {
             metadata::equalize(run.sides, intent, &place.s_dir, &place.t_dir)?;
@@ -125,7 +129,7 @@ impl<L: Leg> Repair<'_, L> {
     fn place<'n>(&self, name: &Name<'n>) -> io::Result<Place<'n, L>> {
         let sides = self.sides();
         let find = |leg| sides.find(leg, &name.dir[leg])?.ok_or_else(|| errno(libc::ESTALE));
-        Ok(Place { s_dir: find(self.source)?, t_dir: find(sides.target())?, name: name.name })
+        Ok(Place { dir: name.dir, s_dir: find(self.source)?, t_dir: find(sides.target())?, name: name.name })
     }
 
     /// What the source and the target have under a name, if that is not the same.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 
 use super::areas::{Parked, delete_content};
+use super::batch::Batch;
 use super::copy::Copier;
 use super::data::Pending;
 use super::pairs::Pairs;
@@ -46,6 +47,8 @@ pub(super) struct Run<'r, L: Leg> {
     /// What is parked and may be what is missing, once that was asked for.
     pub strays: Option<Strays>,
     pub copier: Copier<'r>,
+    /// One for each who builds; made when they are needed.
+    pub builders: Vec<Copier<'r>>,
     /// Everything is compared: what is made needs no slots, and `root` covers it all.
     pub everything: bool,
     /// What is built is finished at once, whatever its length, and needs no slot.
@@ -125,6 +128,7 @@ impl<'r, L: Leg> Run<'r, L> {
             parked: Parked::open(sides.t)?,
             strays: None,
             copier: Copier::new(progress),
+            builders: Vec::new(),
             everything: false,
             at_once: false,
             inside: None,
@@ -190,7 +194,13 @@ impl<'r, L: Leg> Run<'r, L> {
         }
         let parked = at;
         at = 0;
-        while let Some(&dir) = self.dirs.get(at) {
+        let mut batch = Batch::new();
+        loop {
+            let Some(&dir) = self.dirs.get(at) else {
+                // What is put in place now may be a directory, with names of its own.
+                self.put_in_place(&mut batch)?;
+                if at < self.dirs.len() { continue } else { break }
+            };
             if host.stop_requested() {
                 return Ok(Outcome::Stopped);
             }
@@ -200,7 +210,7 @@ impl<'r, L: Leg> Run<'r, L> {
                 let done = self.park(dir);
                 self.or_again(&dir.ids, Part::Names, done)?;
             }
-            let done = self.place(&self.intent(dir), &dir.ids);
+            let done = self.place(self.intent(dir), &dir.ids, &mut batch);
             self.or_again(&dir.ids, Part::Names, done)?;
             at += 1;
         }

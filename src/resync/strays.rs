@@ -45,7 +45,7 @@ impl<L: Leg> Run<'_, L> {
     pub fn take_stray(
         &mut self,
         intent: &WriteIntent<'_>,
-        s_node: &L::Node,
+        sd: &L::Node,
         wanted: &Child,
         to: (&L::Node, &OsStr),
     ) -> io::Result<bool> {
@@ -56,14 +56,15 @@ impl<L: Leg> Run<'_, L> {
         }
         let Some(stray) = self.find_stray(wanted)? else { return Ok(false) };
         let t = self.sides.t;
+        let s_node = self.source_child(sd, to.1, wanted)?;
         let ids = self.sides.pair(wanted.identity, stray.identity);
         self.at = Some(ids);
         let node = t.child(&self.parked.dir, &stray.name)?;
-        match self.copy_data(intent, (s_node, &node), wanted.stat.size) {
+        match self.copy_data(intent, (&s_node, &node), wanted.stat.size) {
             Err(_) if self.copier.source_failed() && self.want_data(ids)? => {}
             copied => copied?,
         }
-        metadata::equalize(self.sides, intent, s_node, &node)?;
+        metadata::equalize(self.sides, intent, &s_node, &node)?;
         t.sync_node(&node)?;
         self.now_is(&wanted.identity, stray.identity);
         if let Some(parked) = self.parked.take(stray.stat.ino) {

@@ -24,6 +24,8 @@ pub struct Bad {
     now: Sectors,
     /// Written again, and not synced.
     perhaps: Sectors,
+    /// Where a sector is bad, nor can be told whether there is one.
+    pub and_extents: bool,
 }
 
 impl Bad {
@@ -45,6 +47,11 @@ impl Bad {
     pub fn check_readable(&self, id: Id, offset: u64, len: u64) -> io::Result<()> {
         let first = offset / PAGE * PAGE;
         self.check(id, first, (offset + len).next_multiple_of(PAGE) - first, |_| true)
+    }
+
+    /// EIO if it cannot be told whether there is data at `offset`.
+    pub fn check_told(&self, id: Id, offset: u64) -> io::Result<()> {
+        if self.and_extents { self.check_readable(id, offset, 1) } else { Ok(()) }
     }
 
     /// EIO if the range has a part of a bad sector.

@@ -176,6 +176,16 @@ impl Disk {
         content.is_some_and(|content| self.bad.spoil(id, content, offset, len))
     }
 
+    /// Nor can be told, from now on, whether a file has data where a sector is bad.
+    pub fn spoil_extents(&mut self) {
+        self.bad.and_extents = true;
+    }
+
+    /// EIO if it cannot be told whether there is data at `offset`.
+    pub fn check_told(&self, id: Id, offset: u64) -> std::io::Result<()> {
+        self.bad.check_told(id, offset)
+    }
+
     /// All sectors can be read again.
     pub fn heal(&mut self) {
         self.bad = Bad::default();

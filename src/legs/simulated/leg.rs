@@ -374,6 +374,7 @@ impl Leg for SimLeg {
 
     fn seek(&self, file: &SimFile, offset: u64, what: Seek) -> io::Result<u64> {
         self.look(Call::Read, |disk| {
+            disk.check_told(file.node.id(), offset)?;
             let content = object(disk.live(), file.node.id())?.content().ok_or(errno(libc::EINVAL))?;
             if offset >= content.size() {
                 return Err(errno(libc::ENXIO));

@@ -96,6 +96,11 @@ impl SimDisk {
         self.lock().spoil(file, offset, len)
     }
 
+    /// Nor can be told, from now on, whether a file has data where a sector is bad.
+    pub fn spoil_extents(&self) {
+        self.lock().spoil_extents();
+    }
+
     /// All sectors can be read again.
     pub fn heal(&self) {
         self.lock().heal();

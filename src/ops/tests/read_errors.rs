@@ -345,10 +345,13 @@ fn on_leg(world: &World, leg: LegId, name: &str) -> Option<String> {
 /// The rest is made equal, and nothing is called so that is not.
 #[test]
 fn a_file_that_the_source_cannot_read_costs_the_recovery_that_file_and_no_other() {
-    for bad in MISSED {
+    for (bad, extents_too) in MISSED.into_iter().flat_map(|name| [(name, false), (name, true)]) {
         let world = World::new();
         let mirror = missed_by_b(&world);
         world.spoil(LegId::A, bad, 0..11);
+        if extents_too {
+            world.spoil_extents(LegId::A);
+        }
         world.bring_back(&mirror, LegId::B);
         assert_eq!(mirror.state(), MirrorState::Degraded, "{bad}");
         let why = mirror.why_lost(LegId::B).unwrap();
@@ -401,16 +404,42 @@ fn a_recovery_that_is_not_complete_goes_on_after_a_crash() {
 /// It is written over anyway.
 #[test]
 fn what_the_leg_to_be_recovered_cannot_read_is_written_anew() {
-    for (name, bad) in [("f", 0..11), ("f", 5_000..5_001), ("short", 0..11), ("other", 0..65_536)] {
+    let places = [("f", 0..11), ("f", 5_000..5_001), ("short", 0..11), ("other", 0..65_536)];
+    for ((name, bad), extents_too) in
+        places.into_iter().flat_map(|place| [(place.clone(), false), (place, true)])
+    {
         let world = World::new();
         let mirror = missed_by_b(&world);
         world.spoil(LegId::B, name, bad);
+        if extents_too {
+            world.spoil_extents(LegId::B);
+        }
         world.bring_back(&mirror, LegId::B);
         assert!(!mirror.health.is_degraded(), "{name}: {:?}", mirror.why_lost(LegId::B));
         sweep(&mirror);
         assert_eq!(content(&mirror, name), wanted(name));
         world.assert_equal();
     }
+}
+
+/// Where the source has a hole, the target's data goes, also if it cannot be told where that is.
+#[test]
+fn what_cannot_be_told_of_the_leg_to_be_recovered_is_no_hole() {
+    let world = World::new();
+    let mirror = world.mount();
+    let (ino, fh) = file(&mirror, "f", &data());
+    sweep(&mirror);
+    mirror.take_out(LegId::B).unwrap();
+    for size in [0, 200_123] {
+        mirror.setattr(ino, &SetAttr { size: Some(size), ..SetAttr::default() }, None, CALLER).unwrap();
+    }
+    assert_eq!(mirror.write(fh, b"end", 200_120, false).unwrap(), 3);
+    world.spoil(LegId::B, "f", 70_000..70_001);
+    world.spoil_extents(LegId::B);
+    world.bring_back(&mirror, LegId::B);
+    assert!(!mirror.health.is_degraded(), "{:?}", mirror.why_lost(LegId::B));
+    sweep(&mirror);
+    world.assert_equal();
 }
 
 #[test]

@@ -350,6 +350,11 @@ impl World {
         assert!(disk.spoil(file, range.start, range.end - range.start), "no data there");
     }
 
+    /// Nor can the leg tell, from now on, whether a file has data where it cannot be read.
+    pub fn spoil_extents(&self, leg: LegId) {
+        self.disks[leg].spoil_extents();
+    }
+
     /// Whether the leg has sectors that cannot be read.
     pub fn has_bad_sectors(&self, leg: LegId) -> bool {
         self.disks[leg].has_bad_sectors()
