@@ -90,8 +90,9 @@ impl<L: Leg> Builder<'_, L> {
         let (identity, follows) = match stat.kind {
             Kind::File if stat.size > 0 && (self.at_once || stat.size <= SMALL) => {
                 let open = OpenMode { read: true, write: true, direct: false };
-                let (identity, _, file) =
-                    t.create(intent, self.area, incoming, stat.mode & 0o777, creator(stat), open)?;
+                // Often its final mode already, and one in which its owner may write to it.
+                let mode = (stat.mode & 0o777) | 0o600;
+                let (identity, _, file) = t.create(intent, self.area, incoming, mode, creator(stat), open)?;
                 let files = OpenPair::with_new(self.sides, &s_node, file)?;
                 match copier.fill_new(self.sides, intent, &files, stat) {
                     Err(_) if copier.source_failed() && !self.at_once => (identity, Follows::Data),
