@@ -345,3 +345,29 @@ fn limits_of_one_filesystem_are_the_mirrors() {
         [&test.a, &test.b].into_iter().for_each(|leg| before.check(leg));
     }
 }
+
+#[test]
+fn what_is_stored_in_a_mapping_and_fits_in_part_only_is_told() {
+    if !can_mount() {
+        return;
+    }
+    for legs in [[SMALL_EXT4, LARGE_EXT4], [LARGE_EXT4, SMALL_EXT4]] {
+        let test = mirror("mappedpart", legs);
+        let small = if legs[0].mib < legs[1].mib { &test.a } else { &test.b };
+        let space = rustix::fs::statvfs(small).expect("statvfs");
+        // The kernel hands over one MiB in one request, and does not look at how much of it was taken.
+        let filler = File::create(test.mnt.join("filler")).expect("create");
+        let free = (space.f_bavail * space.f_frsize) as usize;
+        filler.write_all_at(&vec![1; free - (600 << 10)], 0).expect("this fits");
+        filler.sync_all().expect("fsync");
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(test.mnt.join("mapped"));
+        let file = file.expect("create");
+        file.set_len(1 << 20).expect("extend");
+        let mut map = Mapping::new(&file, 1 << 20, MapFlags::SHARED).expect("mmap");
+        map.bytes().fill(0x5a);
+        let error = map.sync().expect_err("there is no room for all of this");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+        drop((map, file, filler));
+        test.umount_and_compare();
+    }
+}

@@ -135,10 +135,19 @@ fn quoted(path: &Path) -> String {
 
 #[test]
 fn heavy_writing_in_a_small_memory_cgroup_neither_hangs_nor_loses() {
+    write_heavily("");
+}
+
+#[test]
+fn heavy_writing_in_a_small_memory_cgroup_with_writeback_neither_hangs_nor_loses() {
+    write_heavily("writeback");
+}
+
+fn write_heavily(options: &str) {
     if !can_mount() {
         return;
     }
-    let test = TestMirror::sized("cgroup", Filesystem::Ext4, "", 1024);
+    let test = TestMirror::sized("cgroup", Filesystem::Ext4, options, 1024);
     let group = Cgroup::new(160 << 20);
     if !common::have("a memory cgroup", group.is_some()) {
         return;

@@ -392,6 +392,7 @@ impl Service for Served {
                 last: neither.last,
                 what: neither.what,
             }),
+            caching: self.caching,
             dirty: Dirty { slots: stats.dirty_slots, chunks: stats.dirty_chunks },
             counters: Counters {
                 marks: stats.marks,

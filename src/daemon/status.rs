@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fuse::Caching;
+
 /// The version of the JSON report.
 pub const FORMAT: u32 = 1;
 
@@ -38,6 +40,9 @@ pub struct Status {
     /// What neither leg could do since the mount, if there was anything.
     #[serde(default)]
     pub neither: Option<Neither>,
+    /// What the kernel keeps of the data of files.
+    #[serde(default)]
+    pub caching: Caching,
     /// What may differ between the legs.
     pub dirty: Dirty,
     /// Since the mount.
@@ -210,6 +215,7 @@ mod tests {
             assert!(json.pointer(pointer).is_some_and(|value| !value.is_null()), "{pointer} in {json}");
         }
         assert_eq!(json["state"], "active");
+        assert_eq!(json["caching"], "through");
         assert_eq!(json["legs"][0]["state"], "in_sync");
         assert_eq!(json["legs"][0]["read_errors"], 0);
         for key in ["since", "errno", "missing_bytes", "missing_objects", "last_read_error", "replacement"] {

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
-    RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags,
+    ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 
 use super::answer::{self, FOR_GOOD};
@@ -29,12 +29,6 @@ use crate::inode::{Fh, Ino};
 use crate::legs::{Creator, Kind, Leg, Make};
 use crate::ops::{Caller, Mirror, SetAttr};
 use crate::sys::process::groups_of;
-
-/// Data cached by an earlier open stays good.
-///
-/// Also for O_DIRECT: such I/O passes the page cache by without FOPEN_DIRECT_IO, and then the kernel
-/// keeps what others have cached coherent, allows shared mappings, and sends the fsync of O_SYNC.
-const FILE_OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE;
 
 /// Most bytes of one copy request: the reply counts in 32 bits.
 const MAX_COPY: u64 = 1 << 30;
@@ -290,13 +284,14 @@ impl<L: Leg> Filesystem for Translation<L> {
     ) {
         self.requests.count(Asked::Create);
         let (parent, name, creator) = (ino(parent), name.to_owned(), creator(request, umask));
+        let opened = self.caching.opened();
         self.answer(move |mirror| match mirror.create(parent, &name, permissions(mode), creator, flags) {
             Ok((found, handle)) => reply.created(
                 &FOR_GOOD,
                 &file_attr(&found.attr),
                 Generation(found.generation),
                 FileHandle(handle.0),
-                FILE_OPENED,
+                opened,
             ),
             Err(error) => reply.error(errno(&error)),
         });
@@ -304,8 +299,8 @@ impl<L: Leg> Filesystem for Translation<L> {
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.requests.count(Asked::Open);
-        let (number, caller) = (ino(number), caller(request));
-        self.answer(move |mirror| answer::opened(reply, mirror.open(number, flags.0, caller), FILE_OPENED));
+        let (number, caller, opened) = (ino(number), caller(request), self.caching.opened());
+        self.answer(move |mirror| answer::opened(reply, mirror.open(number, flags.0, caller), opened));
     }
 
     fn read(
@@ -339,16 +334,23 @@ impl<L: Leg> Filesystem for Translation<L> {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _: OpenFlags,
+        flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         self.requests.count(Asked::Write);
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let write = move |mirror: &Mirror<L>, data: &[u8]| match from_cache {
-            true => mirror.write_back(fh(handle), data, offset),
-            false => mirror.write(fh(handle), data, offset, kill),
+        let syncs = self.caching.syncs(flags).filter(|_| !from_cache);
+        let write = move |mirror: &Mirror<L>, data: &[u8]| {
+            let written = match from_cache {
+                true => mirror.write_back(fh(handle), data, offset),
+                false => mirror.write(fh(handle), data, offset, kill),
+            }?;
+            if let Some(data_only) = syncs {
+                mirror.fsync(fh(handle), data_only)?;
+            }
+            Ok(written)
         };
         match self.loops.stay() {
             Some(_staying) => answer::written(reply, write(&self.mirror, data)),

@@ -100,9 +100,12 @@ pub(super) fn agree(config: &mut KernelConfig, caching: Caching) -> io::Result<(
         );
         return Err(io::Error::from_raw_os_error(libc::EPROTONOSUPPORT));
     }
+    if !offered.contains(caching.wanted()) {
+        log::warn!("this kernel is older than Linux 6.6: with direct_io no file can be mapped and shared");
+    }
     // Nothing that is refused here could be wrong: only what is offered is asked for, and both
     // limits lie within fuser's.
-    let _ = config.add_capabilities((WANTED | needed) & offered);
+    let _ = config.add_capabilities((WANTED | needed | caching.wanted()) & offered);
     let _ = config.set_max_write(MAX_WRITE);
     let _ = config.set_max_background(MAX_BACKGROUND);
     Ok(())

@@ -163,7 +163,10 @@ impl MountOptions {
             Effect::LegTimeout => self.leg_timeout = values::leg_timeout(value)?,
             Effect::ResyncMin => self.resync_limits.min = values::rate("resync_min", value)?,
             Effect::ResyncMax => self.resync_limits.max = values::rate("resync_max", value)?,
-            Effect::Caching(caching) => self.caching = caching,
+            Effect::Caching(caching) if [Caching::Through, caching].contains(&self.caching) => {
+                self.caching = caching;
+            }
+            Effect::Caching(_) => return Err(values::one_caching_only()),
             Effect::Nothing => {}
         }
         Ok(())
@@ -324,6 +327,17 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_is_told_one_way_of_caching() {
+        assert_eq!(parse("").unwrap().caching, Caching::Through);
+        assert_eq!(parse("writeback,ro,writeback").unwrap().caching, Caching::Back);
+        assert_eq!(parse("direct_io").unwrap().caching, Caching::Direct);
+        for text in ["writeback,direct_io", "direct_io,noatime,writeback"] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains("\"writeback\" and \"direct_io\""), "{error}");
         }
     }
 

@@ -153,6 +153,13 @@ pub const TABLE: &[MountOption] = &[
         "Let the kernel keep what is written until the file is synced or closed, or for up to half a minute: small writes are several times faster, and what was neither synced nor closed is lost with a killed daemon, as with a power cut.",
     ),
     row(
+        Group::Mirror,
+        "direct_io",
+        Value::None,
+        Effect::Caching(Caching::Direct),
+        "Keep nothing of the data of files in the kernel's memory: every read and write goes on to the mirror, with one copy less. For large streams, and for programs with a cache of their own; what is read again is slower.",
+    ),
+    row(
         Group::Fuse,
         "allow_other",
         Value::None,

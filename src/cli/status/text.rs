@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::cli::time;
 use crate::daemon::status::{Leg, LegState, Report, Resync, State};
+use crate::fuse::Caching;
 use crate::shell::quoted;
 
 /// What a state means, and what to do about it.
@@ -54,6 +55,13 @@ pub fn text(report: &Report, now: i64) -> String {
     }
     for (at, action) in told.actions.iter().enumerate() {
         line(if at == 0 { "action" } else { "" }, action);
+    }
+    match mirror.caching {
+        Caching::Through => {}
+        Caching::Back => {
+            line("cache", "writes stay with the kernel until the file is synced or closed (writeback)")
+        }
+        Caching::Direct => line("cache", "the kernel keeps no data of files (direct_io)"),
     }
     line("resync", &resync(&mirror.resync, lost));
     line("dirty", &format!("{} slots, {} chunks", mirror.dirty.slots, mirror.dirty.chunks));

@@ -163,3 +163,16 @@ fn what_neither_leg_could_do_is_told_though_both_are_in_sync() {
     assert!(text.contains("dir/f: leg A: Input/output error; leg B"), "{text}");
     assert!(text.contains("action: See to both disks"), "{text}");
 }
+
+#[test]
+fn what_the_kernel_keeps_is_told_where_it_is_not_as_usual() {
+    for (caching, told) in [
+        (Caching::Through, None),
+        (Caching::Back, Some("(writeback)\n")),
+        (Caching::Direct, Some("(direct_io)\n")),
+    ] {
+        let out = shown(Status { caching, legs: legs(Leg::default()), ..Status::default() });
+        assert_eq!(out.contains(" cache: "), told.is_some(), "{out}");
+        assert!(told.is_none_or(|told| out.contains(told)), "{out}");
+    }
+}
