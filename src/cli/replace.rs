@@ -13,9 +13,10 @@ use crate::shell::quoted;
 /// Put a new, empty directory in the place of a leg
 ///
 /// Everything is copied to it while the mirror serves; "mirrorfs wait DIR" returns when that is done.
-/// A leg that serves goes on until the new one is complete, so there are two at any time. The place of one
-/// that is away is taken at once.
+/// It is the leg when it is complete; one that serves goes on until then, so there are two at any time.
 /// The leg that was there is not a leg of the mirror any more then, and its directory is left as it is.
+/// After an unmount or a crash before that, give the command again, with the same directory: what it
+/// holds is not copied again.
 /// Refused when the directory is not empty or has no room.
 #[derive(clap::Args)]
 pub struct Args {
@@ -38,10 +39,10 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     let answer = client::ask(&mount, &request, Patience::Unlimited)?;
     if answer == serde_json::Value::Bool(false) {
         super::print(&format!(
-            "Everything is being copied to {path}, while both legs serve. When that is done it is leg {leg}; until then the\n\
-             leg that is there goes on.\n\
+            "Everything is being copied to {path}, and it is leg {leg} when that is done. Until then the mirror is as it was.\n\
              To wait for that, type: mirrorfs wait {at}\n\
-             Then name that directory wherever the mirror's legs are named, as in /etc/fstab.\n"
+             Then name that directory wherever the mirror's legs are named, as in /etc/fstab.\n\
+             Should the mirror be unmounted before, give the command again: what was copied is not copied again.\n"
         ))?;
         return Ok(Exit::Success);
     }

@@ -108,7 +108,8 @@ fn not_replaced(report: &Report) -> Result<(), Failure> {
         let replacement = leg.replacement.as_ref()?;
         let why = replacement.failed.as_ref()?;
         Some(Error::new(format!("{} has not taken the place of leg {}: {why}", replacement.path, leg.id)).hint(
-            "Both legs are as they were, as far as that is not the reason. See to it, then give the command again.",
+            "The legs are as they were, as far as that is not the reason. See to it, then give the command again, with the \
+             same directory if it is fit: what was copied is not copied again.",
         ))
     };
     report.mirror.legs.iter().find_map(broken_off).map_or(Ok(()), |error| Err(error.into()))

@@ -1,5 +1,8 @@
-//! A new directory that is filled while both legs serve, to take the place of one of them: `replace` returns when that
-//! has begun, and a thread sees to the rest.
+//! `replace`: a new directory takes the place of a leg. It is filled while the mirror goes on, and becomes the leg when it
+//! is complete: the command returns when that has begun, and a thread sees to the rest.
+//!
+//! Where a FUSE filesystem takes part, what is copied while it is changed is not found again. There the place of a leg
+//! that is away is taken at once, and changes wait until all names are there; a leg that serves is not replaced.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,9 +10,10 @@ use std::sync::Arc;
 use super::served::{Opened, Served};
 use super::status::Replacement;
 use super::{LegPlace, place, replacing, returning};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno};
 use crate::layout::{self, LegDir};
 use crate::legs::{Leg, LegId, PerLeg};
+use crate::ops::{LegState, MirrorState};
 use crate::options::Degraded;
 use crate::shell::quoted;
 
@@ -49,17 +53,41 @@ impl Served {
         Err(error.hint(format!("Wait for that: mirrorfs wait {}", quoted(&self.mountpoint))))
     }
 
-    /// Begins to fill the directory at `path`.
-    pub(super) fn fill(&self, leg: LegId, path: PathBuf) -> Result<()> {
+    /// Puts a new directory at `path` in the place of a leg, when it is complete or at once. Whether it is a leg now.
+    pub(super) fn replace(&self, leg: LegId, path: PathBuf) -> Result<bool> {
+        let states = || [leg, leg.other()].map(|leg| self.mirror.leg_state(leg));
+        let not_away = || {
+            let [state, other] = states();
+            replacing::not_now(leg, state, other, &self.mountpoint)
+        };
+        if self.mirror.state() == MirrorState::ReadOnly {
+            return Err(returning::not_taken(leg, errno(libc::EROFS)));
+        }
+        let both_serve = || states() == [LegState::InSync; 2];
+        if !both_serve() {
+            self.check_quiet(leg, not_away)?;
+        }
         let _one_at_a_time = self.readding.lock();
         self.check_not_filling()?;
-        let opened = self.open_new(leg, &path)?;
-        let (new, owner) = opened;
-        let directory = new.directory.clone();
-        let stays = self.mirror.identities_last(leg.other());
-        if !stays || !directory.identities_last() {
-            return Err(replacing::not_lasting(leg, &self.mountpoint));
+        let serves = both_serve();
+        if !serves && !matches!(self.mirror.leg_state(leg), LegState::Lost(_)) {
+            return Err(not_away());
         }
+        if !serves && !self.close(leg) {
+            return Err(self.still_under_way(leg));
+        }
+        let (new, owner) = self.open_new(leg, &path, serves)?;
+        let lasting = self.mirror.identities_last(leg.other()) && new.directory.identities_last();
+        match (lasting, serves) {
+            (true, _) => self.fill(path, (new, owner)).map(|()| false),
+            (false, true) => Err(replacing::not_lasting(leg, &self.mountpoint)),
+            (false, false) => self.take_in_opened(path, (new, owner)).map(|()| true),
+        }
+    }
+
+    /// Begins to fill the directory at `path`.
+    fn fill(&self, path: PathBuf, (new, owner): Opened) -> Result<()> {
+        let (leg, directory) = (new.leg, new.directory.clone());
         let calls = directory.calls();
         let hung = Arc::downgrade(&directory);
         drop(directory);
@@ -93,23 +121,25 @@ impl Served {
         })
     }
 
-    /// The directory at `path`, with its lock, if it is fit: it must keep clear of both legs.
-    fn open_new(&self, leg: LegId, path: &Path) -> Result<Opened> {
+    /// The directory at `path`, with its lock, if it is fit: it must keep clear of the leg that stays, and of the one
+    /// that leaves if that `serves`. The disk of one that is away may have gone from the place where it was.
+    fn open_new(&self, leg: LegId, path: &Path, serves: bool) -> Result<Opened> {
         let places = self.places.lock().clone();
         let other = leg.other();
-        let (Some(says), Some(stays), Some(leaves)) =
-            (self.mirror.superblock(other), places[other].path(), places[leg].path())
-        else {
-            return Err(returning::not_taken(leg, crate::error::errno(libc::ENODEV)));
+        let (Some(says), Some(stays)) = (self.mirror.superblock(other), places[other].path()) else {
+            return Err(returning::not_taken(leg, errno(libc::ENODEV)));
         };
-        let (stays, leaves) = (stays.to_owned(), leaves.to_owned());
+        let stays = stays.to_owned();
+        let leaves = places[leg].path().filter(|_| serves).map(Path::to_owned);
         let (new, mountpoint, waits) = (path.to_owned(), self.mountpoint.clone(), self.waits.clone());
         let opened = self.waits.within(move || {
-            for clear_of in [&stays, &leaves] {
+            for clear_of in [Some(&stays), leaves.as_ref()].into_iter().flatten() {
                 let at = |id| LegPlace::At(if id == leg { new.clone() } else { clear_of.clone() });
                 place::check_apart(&PerLeg::from_fn(at), &mountpoint, Degraded::No)?;
             }
-            if let (Ok(new), Ok(leaves)) = (LegDir::open(&new), LegDir::open(&leaves)) {
+            if let (Ok(new), Some(Ok(leaves))) =
+                (LegDir::open(&new), leaves.map(|leaves| LegDir::open(&leaves)))
+            {
                 layout::check_pair(if leg == LegId::A {
                     PerLeg::new(&new, &leaves)
                 } else {
@@ -122,7 +152,7 @@ impl Served {
             Err(self
                 .waits
                 .no_answer(leg, path)
-                .hint("Both legs are as they were. See to that disk, and try again."))
+                .hint("The legs are as they were. See to that disk, and try again."))
         })
     }
 }

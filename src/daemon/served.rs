@@ -18,7 +18,7 @@ use super::held::Held;
 use super::request::Request;
 use super::status::{Counters, Dirty, Leg, LegState, Neither, Resync, State, Status};
 use super::waits::{BackingLeg, Waits};
-use super::{LegPlace, MountRequest, Service, place, replacing, returning};
+use super::{LegPlace, MountRequest, Service, place, returning};
 use crate::error::{Error, Result, errno};
 use crate::fuse;
 use crate::legs::timed::Calls;
@@ -51,7 +51,7 @@ pub struct Served {
     pub(super) waits: Waits,
     /// One leg is taken in at a time.
     pub(super) readding: Mutex<()>,
-    /// The last directory that was to take the place of a leg that serves.
+    /// The last directory that was to take the place of a leg when it is complete.
     pub(super) filling: Mutex<Option<Filling>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     pub(super) events: Events,
@@ -178,32 +178,9 @@ impl Served {
         })
     }
 
-    /// Puts a new directory at `path` in the place of a leg: of one that was left behind at once, of one that serves when
-    /// it is complete. Whether it is a leg now.
-    fn replace(&self, leg: LegId, path: PathBuf) -> Result<bool> {
-        let states = || [leg, leg.other()].map(|leg| self.mirror.leg_state(leg));
-        let not_away = || {
-            let [state, other] = states();
-            replacing::not_now(leg, state, other, &self.mountpoint)
-        };
-        if self.mirror.state() == MirrorState::ReadOnly {
-            return Err(returning::not_taken(leg, errno(libc::EROFS)));
-        }
-        if states() == [ops::LegState::InSync; 2] {
-            return self.fill(leg, path).map(|()| false);
-        }
-        self.check_quiet(leg, not_away)?;
-        let _one_at_a_time = self.readding.lock();
-        self.check_not_filling()?;
-        self.take_in(leg, path, not_away, move |path, survivor, waits| {
-            replacing::open(leg, path, survivor, waits)
-        })?;
-        Ok(true)
-    }
-
     /// Refuses a leg that is not away, or on which something is under way. Before the lock is taken: who lets go of
     /// the leg holds it, and may be stuck in the leg.
-    fn check_quiet(&self, leg: LegId, not_away: impl Fn() -> Error) -> Result<()> {
+    pub(super) fn check_quiet(&self, leg: LegId, not_away: impl Fn() -> Error) -> Result<()> {
         match self.mirror.leg_state(leg) {
             ops::LegState::Lost(_) if self.held.is_quiet(leg) => Ok(()),
             ops::LegState::Lost(_) => Err(self.still_under_way(leg)),
@@ -227,8 +204,8 @@ impl Served {
         let (Some(says), Some(other)) = (self.mirror.superblock(survivor), places[survivor].path()) else {
             return Err(not_away());
         };
-        let (other, place) = (other.to_owned(), LegPlace::At(path.clone()));
-        places[leg] = place.clone();
+        let other = other.to_owned();
+        places[leg] = LegPlace::At(path.clone());
         if !self.close(leg) {
             return Err(self.still_under_way(leg));
         }
@@ -245,15 +222,20 @@ impl Served {
                  nothing has been lost.",
             ))
         })?;
-        let calls = returning.directory.calls();
+        self.take_in_opened(path, (returning, owner))
+    }
+
+    /// The same of one that has been opened there.
+    pub(super) fn take_in_opened(&self, path: PathBuf, (returning, owner): Opened) -> Result<()> {
+        let (leg, calls) = (returning.leg, returning.directory.calls());
         self.mirror.take_in(returning).map_err(|cause| returning::not_taken(leg, cause))?;
         self.watch_over(leg, &calls);
         self.held.take(leg, owner, calls);
-        self.places.lock()[leg] = place;
+        self.places.lock()[leg] = LegPlace::At(path);
         self.spawn_resync().map_err(|cause| Error::new("cannot start the resync").because(cause))
     }
 
-    fn still_under_way(&self, leg: LegId) -> Error {
+    pub(super) fn still_under_way(&self, leg: LegId) -> Error {
         Error::new(format!(
             "leg {leg} cannot be taken back yet: requests from before ({}) are still under way on it",
             self.held.under_way(leg)
@@ -275,7 +257,7 @@ impl Served {
     }
 
     /// Whether nothing of the leg is held any more.
-    fn close(&self, leg: LegId) -> bool {
+    pub(super) fn close(&self, leg: LegId) -> bool {
         self.mirror.let_go(leg);
         self.held.let_go(leg)
     }

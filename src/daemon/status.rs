@@ -114,7 +114,7 @@ pub struct Leg {
     pub last_read_error: Option<String>,
 }
 
-/// A directory that is to take the place of a leg that serves.
+/// A directory that is to take the place of a leg when it is complete.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replacement {
     /// Where it is; bytes that are not UTF-8 are replaced.

@@ -147,12 +147,19 @@ impl<L: Leg> Mirror<L> {
     /// EROFS when the mirror is read-only.
     pub(super) fn enter(&self) -> io::Result<ReadGuard<'_, ()>> {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.health.writable()?;
+        let inside = self.come_in()?;
+        self.health.writable()?;
+        Ok(inside)
+    }
+
+    /// The same for what changes nothing and is asked of both legs: one that is let in later has not got all names
+    /// yet.
+    pub(super) fn come_in(&self) -> io::Result<ReadGuard<'_, ()>> {
         loop {
-            self.health.writable()?;
             self.gate.pass()?;
             let inside = self.inside.read();
             if self.gate.is_open() {
-                self.health.writable()?;
                 return Ok(inside);
             }
         }

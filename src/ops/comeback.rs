@@ -11,18 +11,20 @@
 //! A crash before the superblocks leaves the leg stale, after them the target of a resync: both are
 //! recovered by the next mount.
 //!
-//! A new leg that takes the place of the one that is away is taken in the same way. Before the superblocks call
-//! it a leg, the bitmap forgets what its objects were on the other one, durably: a number or a handle of that
-//! one may be another object's on the new one. Everything is compared instead.
+//! A new leg that takes another's place is taken in the same way, when it is complete or, where that cannot be, at once.
+//! Before the superblocks call it a leg, the bitmap forgets what its objects were on the old one, durably: a number or a
+//! handle of that one may be another object's on the new one. Everything is compared instead, unless it is complete:
+//! then nothing is, but for what could not be read, which has slots by then.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Mirror;
-use crate::bitmap::PageStore;
+use super::replacement::Filled;
+use crate::bitmap::{ChunkIndex, Kinds, Markable, Needs, PageStore, Span, Want};
 use crate::error::errno;
-use crate::legs::{Leg, LegId};
+use crate::legs::{Identity, Leg, LegId, PerLeg};
 use crate::superblock::FoundSide;
 
 /// A leg that was left behind, opened and judged to be the one that is wanted.
@@ -65,7 +67,7 @@ impl<L: Leg> Mirror<L> {
             self.turning.wait_for_all();
             self.gate.close();
             let held = self.take_leg(leg);
-            let taken = self.take_in_alone(returning, false);
+            let taken = self.take_in_alone(returning, None);
             // Its filesystem can be unmounted again.
             let not_taken = taken.is_err().then(|| self.take_leg(leg));
             (taken, (held, not_taken))
@@ -79,8 +81,8 @@ impl<L: Leg> Mirror<L> {
         taken
     }
 
-    /// The caller has seen to it that nobody changes anything. `filled`: a new leg that is complete.
-    pub(super) fn take_in_alone(&self, returning: Returning<L>, filled: bool) -> io::Result<()> {
+    /// The caller has seen to it that nobody changes anything. `filled`: it is a new leg that has got all already.
+    pub(super) fn take_in_alone(&self, returning: Returning<L>, filled: Option<Filled>) -> io::Result<()> {
         let Returning { leg, directory, superblock, bitmap, compare_all, is_new } = returning;
         let root = directory.identity(&directory.root())?;
         directory.measure();
@@ -100,13 +102,15 @@ impl<L: Leg> Mirror<L> {
             true => self.bitmap.start_over(self, leg)?,
             false => self.bitmap.need_all(self)?,
         }
+        // ORDER: before the superblocks, as all that the leg misses.
+        let is_marked = filled.as_ref().map(|filled| self.mark_unread(filled)).transpose()?;
         if let Some(store) = bitmap {
             self.bitmap.use_again(leg, store)?;
         }
         // ORDER: in the bitmap of both before the superblocks say that the leg is recovered by it.
         self.unequal.store(true, Ordering::Release);
         self.returned.store(true, Ordering::Relaxed);
-        if !filled {
+        if filled.is_none() {
             self.progress.restart();
         }
         self.read_errors[leg].lock().forgive();
@@ -115,13 +119,48 @@ impl<L: Leg> Mirror<L> {
             self.unequal.store(false, Ordering::Release);
             failed.error
         })?;
-        if filled {
-            self.told.store(true, Ordering::Relaxed);
-            // ORDER: only now that the superblocks say which leg is meant. A crash before has everything compared.
-            if let Err(error) = self.bitmap.all_compared(self) {
-                log::warn!("the bitmap cannot be written ({error}): everything is compared");
-            }
+        self.told.store(filled.is_some(), Ordering::Relaxed);
+        // ORDER: only now that the superblocks say which leg is meant. A crash before has everything compared.
+        if is_marked == Some(true)
+            && let Err(error) = self.bitmap.all_compared(self)
+        {
+            log::warn!("the bitmap cannot be written ({error}): everything is compared");
         }
         Ok(())
+    }
+
+    /// Marks what a leg that is complete otherwise has not got, for the resync. False if there is no room for it:
+    /// then everything is to be compared.
+    fn mark_unread(&self, filled: &Filled) -> io::Result<bool> {
+        for &ids in &filled.unread {
+            let object = Unread { ids, hint: AtomicU64::new(0) };
+            let want = Want {
+                object: &object,
+                kinds: Kinds::METADATA | Kinds::DATA,
+                span: Span::From(ChunkIndex(0)),
+                slot: Needs::Own,
+                moves: None,
+            };
+            if self.bitmap.mark_for_resync(self, &want)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A file of which a new leg has not got all.
+struct Unread {
+    ids: PerLeg<Identity>,
+    hint: AtomicU64,
+}
+
+impl Markable for Unread {
+    fn slot_hint(&self) -> &AtomicU64 {
+        &self.hint
+    }
+
+    fn identities(&self) -> io::Result<PerLeg<Identity>> {
+        Ok(self.ids)
     }
 }

@@ -234,7 +234,7 @@ impl<L: Leg> Mirror<L> {
     /// Makes an open file durable on both legs (P2).
     pub fn fsync(&self, fh: Fh, data_only: bool) -> io::Result<()> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.gate.pass()?;
+        let _inside = self.come_in()?;
         let open = self.handles.file(fh)?;
         self.sync_open(&open, data_only)
     }
@@ -249,7 +249,7 @@ impl<L: Leg> Mirror<L> {
 
     /// Makes a directory and its entries durable on both legs.
     pub fn fsyncdir(&self, ino: Ino) -> io::Result<()> {
-        self.gate.pass()?;
+        let _inside = self.come_in()?;
         let dir = self.directory(ino)?;
         let nodes = self.nodes(&dir)?;
         self.sync_both(|leg| nodes.on(leg).is_ok(), |leg| self.leg(leg)?.sync_node(nodes.on(leg)?))

@@ -13,7 +13,7 @@ use super::throttle::Throttle;
 use super::{Outcome, Resync, metadata, trouble};
 use crate::bitmap::SlotIndex;
 use crate::error::errno;
-use crate::legs::{Kind, Leg, LegId};
+use crate::legs::{Identity, Kind, Leg, LegId, PerLeg};
 use crate::sync::join;
 
 /// The files whose data is not yet equal.
@@ -33,6 +33,11 @@ impl Pending {
     /// See [`Resync::unreadable`].
     pub fn unreadable(&self) -> Vec<u64> {
         self.unreadable.keys().copied().collect()
+    }
+
+    /// The same, by what names them on both legs.
+    pub fn unreadable_ids(&self) -> Vec<PerLeg<Identity>> {
+        self.unreadable.values().map(|object| object.ids).collect()
     }
 
     fn pass_over(&mut self, ino: u64) {

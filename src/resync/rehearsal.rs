@@ -33,7 +33,7 @@ use crate::bitmap::{
 };
 use crate::error::errno;
 use crate::legs::{Identity, Leg, LegId, PerLeg};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, join};
 
 /// What is asked of the mirror meanwhile.
 pub trait RehearsalHost: Send + Sync {
@@ -66,8 +66,8 @@ pub enum Pace {
 pub enum Broken {
     /// With this error, and where that was, if it can be seen.
     Failed(io::Error, Option<Trouble>),
-    /// The source cannot read all of these, by its inode numbers.
-    Unreadable(Vec<u64>),
+    /// The source cannot read all of these files, by what names them there. All else has been done, and is durable.
+    Unreadable(Vec<Identity>),
 }
 
 impl From<io::Error> for Broken {
@@ -108,13 +108,30 @@ impl<'a, L: Leg> Rehearsal<'a, L> {
         let named = self.names_and_metadata(&resync, &host, touched, &mut at);
         let outcome = named.and_then(|named| if named == Outcome::Done { resync.data() } else { Ok(named) });
         match outcome {
-            Ok(Outcome::Incomplete) => Err(Broken::Unreadable(resync.unreadable())),
+            Ok(Outcome::Incomplete) => {
+                // ORDER: durable as after any pass, for what was copied stands for complete.
+                let (of_source, of_target) =
+                    (|| self.legs[self.source].sync_all(), || self.target().sync_all());
+                let (of_source, of_target) = join(of_source, of_target);
+                of_source.and(of_target)?;
+                let unreadable = resync.pending.lock().unreadable_ids();
+                Err(Broken::Unreadable(unreadable.iter().map(|ids| ids[self.source]).collect()))
+            }
             Ok(outcome) => Ok(outcome),
             Err(error) => {
                 let trouble = resync.trouble().or_else(|| super::trouble::find(resync.sides(), at.as_ref()));
                 Err(Broken::Failed(error, trouble))
             }
         }
+    }
+
+    fn target(&self) -> &L {
+        &self.legs[self.source.other()]
+    }
+
+    /// What this object of the source is on what is filled.
+    pub fn counterpart(&self, identity: &Identity) -> Option<Identity> {
+        self.pairs.partner(self.source, identity)
     }
 
     fn names_and_metadata(

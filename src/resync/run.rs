@@ -364,6 +364,11 @@ impl<'r, L: Leg> Run<'r, L> {
             self.bitmap.rebind(self.host, slot, target, found)?;
         }
         self.now_is(wanted, found);
+        if self.rehearses.is_some() && self.objects[at].kinds.contains(Kinds::ENTRIES) {
+            // It is listed by what it was not known to be there, and was passed over.
+            let (ids, slot) = (self.objects[at].ids, self.slot_of(&self.objects[at]));
+            self.list(Dir { ids, slot, since: None, whole: false });
+        }
         Ok(())
     }
 

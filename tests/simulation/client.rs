@@ -168,8 +168,18 @@ impl Client {
                 Go::Home
             }
             Some(libc::EIO) => Go::Home,
+            Some(libc::ENODEV | libc::ESTALE) if op.file().is_some_and(|id| self.is_nameless(id)) => {
+                self.history().take_back();
+                Go::On
+            }
             _ => panic!("client {}: {op:?}: {error}", self.number),
         }
+    }
+
+    /// Whether a file lives on only because it is open: it never comes to a leg that is taken in, and its errors are
+    /// that one's once the other is gone.
+    fn is_nameless(&self, id: ObjectId) -> bool {
+        !self.history().now().names.values().any(|named| *named == id)
     }
 
     /// Runs `call` with what the path names, as the kernel would: by lookups that are forgotten later.
@@ -549,6 +559,7 @@ impl Client {
     fn after_sync(&mut self, synced: io::Result<()>, id: Option<ObjectId>, upto: usize) -> Go {
         match synced {
             Ok(()) => self.history().synced(id, upto),
+            Err(_) if id.is_some_and(|id| self.is_nameless(id)) => {}
             Err(error) => return self.expect::<()>(Err(error), libc::EIO),
         }
         Go::On

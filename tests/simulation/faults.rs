@@ -11,7 +11,7 @@ use crate::number_from;
 use crate::run::{Counts, Setup, run};
 use crate::world::{Broken, Fault};
 
-const CHANGES: [Call; 9] = [
+pub const CHANGES: [Call; 9] = [
     Call::Make,
     Call::Link,
     Call::Unlink,
@@ -180,7 +180,7 @@ fn a_bitmap_that_is_full_when_a_leg_has_failed_forgets_nothing() {
 }
 
 /// All of these runs, or what is wrong with the first few of them.
-fn all_of(setups: impl Iterator<Item = Setup>) -> Counts {
+pub fn all_of(setups: impl Iterator<Item = Setup>) -> Counts {
     let _ = env_logger::builder().format_timestamp(None).try_init();
     let (mut total, mut wrong) = (Counts::default(), Vec::new());
     for setup in setups {
@@ -201,7 +201,7 @@ fn all_of(setups: impl Iterator<Item = Setup>) -> Counts {
 }
 
 /// How many runs, if not as many as usual.
-fn share(usual: u64) -> u64 {
+pub fn share(usual: u64) -> u64 {
     number_from("MIRRORFS_SIM_RUNS").unwrap_or(usual)
 }
 

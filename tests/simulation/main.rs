@@ -5,6 +5,7 @@
 //!   client   random operations, checked as they go; model, shared: what they may find afterwards
 //!   check    disks against the model, leg against leg; reads: what a resync may look at
 //!   run      one seed from beginning to end
+//!   filling  new disks are filled while clients are at work, and take legs' places
 //!   hanging  a leg that answers late, and the daemon's part in that
 //!   histories: legs mounted without each other, or put back from an old image
 //!   broken   each order rule broken on purpose is found
@@ -18,6 +19,7 @@ mod broken;
 mod check;
 mod client;
 mod faults;
+mod filling;
 mod hanging;
 mod histories;
 mod mending;

@@ -58,6 +58,16 @@ pub fn grains(offset: u64, len: u64) -> std::ops::Range<u64> {
     offset / GRAIN..(offset + len) / GRAIN
 }
 
+impl Op {
+    /// What it does something to that may have no name.
+    pub fn file(&self) -> Option<ObjectId> {
+        match self {
+            Op::Size { id, .. } | Op::Write { id, .. } | Op::Punch { id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+}
+
 impl State {
     pub fn apply(&mut self, op: &Op) {
         match op {

@@ -16,6 +16,7 @@ use mirrorfs::sync::{Mutex, Rank};
 
 use crate::check::{self, Verdict};
 use crate::client::{CREATOR, Client, Memory, Mix, ROOT_CALLER, SHARED_DIRS, SHARED_FILES, SHARED_GRAINS};
+use crate::filling;
 use crate::hanging::{Hanging, Slow};
 use crate::model::{Crash, GRAIN};
 use crate::reads;
@@ -39,6 +40,8 @@ pub struct Setup {
     pub bad_sectors: Option<LegId>,
     /// Legs are taken out, and in again or replaced, while clients are at work, in all mounts but the last.
     pub verbs: bool,
+    /// New disks are filled to take the place of legs that serve or are away, in all mounts but the last.
+    pub filling: bool,
     /// A leg hangs at a call that chance decides, and answers late, in all mounts but the last.
     pub hanging: bool,
     /// It is one change that hangs, until long after the leg could have been taken in again.
@@ -68,6 +71,7 @@ impl Setup {
             without: false,
             bad_sectors: None,
             verbs: false,
+            filling: false,
             hanging: false,
             late_change: false,
             fleeting: PerLeg::new(None, None),
@@ -209,11 +213,16 @@ impl Run {
             is_replaced: self.rng.one_in(3),
             faults: faults.into_iter().flatten().collect(),
             mix: self.setup.mix,
-            operations: if last { 0 } else { self.rng.below(25) as usize },
+            operations: match (last, self.setup.filling) {
+                (true, _) => 0,
+                (false, true) => self.rng.below(60) as usize,
+                (false, false) => self.rng.below(25) as usize,
+            },
             bad_sectors: self.setup.bad_sectors.filter(|_| !last),
             clocks: self.setup.clocks,
             stop_early: !last && self.rng.one_in(4),
             verbs: self.setup.verbs && !last,
+            filling: self.setup.filling && !last,
             hanging: (self.setup.hanging && !last).then(|| match self.setup.late_change {
                 true => Hanging::one_change(&mut self.rng),
                 false => Hanging::by_chance(&mut self.rng),
@@ -400,6 +409,7 @@ struct Use {
     clocks: bool,
     stop_early: bool,
     verbs: bool,
+    filling: bool,
     hanging: Option<Hanging>,
     rng: Rng,
 }
@@ -410,7 +420,7 @@ impl Use {
         !self.faults.is_empty() || self.bad_sectors.is_some() || self.hanging.is_some()
     }
 
-    fn all(mut self, world: &World, memory: &Arc<Memory>, left: &Mutex<Left>) {
+    fn all(mut self, world: &Arc<World>, memory: &Arc<Memory>, left: &Mutex<Left>) {
         let slow = self.hanging.map(Slow::new);
         let mounted = match world.mount_slow(&self.faults, self.missing, slow.as_ref()) {
             Ok(mounted) => mounted,
@@ -439,7 +449,12 @@ impl Use {
                 }
             }
         });
-        if self.operations == 0 && !self.is_unsound() && self.missing.is_none() && !self.verbs {
+        if self.operations == 0
+            && !self.is_unsound()
+            && self.missing.is_none()
+            && !self.verbs
+            && !self.filling
+        {
             // Nobody reads but the resync, so what it reads can be judged.
             resync.join();
             sweeper.join();
@@ -452,8 +467,15 @@ impl Use {
             let spoiler = self.bad_sectors.map(|leg| self.spoil(world, &mirror, leg, done.clone()));
             let clients = self.clients(&mirror, memory);
             let clocks = self.clocks.then(|| self.step_clocks(world, done.clone()));
-            let failing = self.verbs.then(|| self.takes_out(&mirror));
-            let rounds = if self.verbs { 3 } else { u64::from(self.comes_back) };
+            let takes_out = self.verbs || self.filling && self.rng.one_in(2);
+            let failing = takes_out.then(|| self.takes_out(&mirror));
+            let filler =
+                self.filling.then(|| filling::begin(world, &mirror, self.rng.fork(), self.is_unsound()));
+            let rounds = match (self.verbs, self.filling) {
+                (_, true) => 0,
+                (true, false) => 3,
+                (false, false) => u64::from(self.comes_back),
+            };
             for _ in 0..rounds {
                 if let Err(what) = self.comes_back(world, &mirror, slow.as_ref()) {
                     left.lock().refused = Some(what);
@@ -468,6 +490,7 @@ impl Use {
             if self.stop_early {
                 mirror.stop();
             }
+            filler.into_iter().for_each(Spawned::join);
             resync.join();
         }
         mirror.stop();
@@ -638,7 +661,7 @@ fn read_at(mirror: &Mirror<TestLeg>, path: &str, offset: u64) -> std::io::Result
     read
 }
 
-fn spawn(mirror: &Arc<Mirror<TestLeg>>, work: impl FnOnce(&Mirror<TestLeg>) + Send + 'static) -> Spawned {
+pub fn spawn(mirror: &Arc<Mirror<TestLeg>>, work: impl FnOnce(&Mirror<TestLeg>) + Send + 'static) -> Spawned {
     let mirror = mirror.clone();
     scheduler::spawn(move || work(&mirror))
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use mirrorfs::bitmap::{Bitmap, ChunkSize, Copies, DirtySlot, Expect, PageIndex, PageStore};
@@ -15,7 +15,7 @@ use mirrorfs::sim::scheduler::{self, Moment, Rule};
 use mirrorfs::sim::store::Medium;
 use mirrorfs::superblock::{
     BitmapPlace, DivergentBecause, Found, FoundSide, Geometry, Plan, Refusal, SlotFault, Superblock,
-    SuperblockStore, Work, plan, plan_alone,
+    SuperblockStore, Work, fits, plan, plan_alone,
 };
 use mirrorfs::sync::{Mutex, Rank};
 
@@ -139,6 +139,8 @@ pub struct World {
     /// New disks that have been given a superblock, to take a leg's place. Whether they have done so the other
     /// leg says.
     begun: Mutex<PerLeg<Option<Half>>>,
+    /// The last ones that have not done so, with what was copied to them.
+    left_over: Mutex<PerLeg<Option<Half>>>,
     /// How many of them became legs.
     replaced: AtomicU64,
     handles: bool,
@@ -170,6 +172,7 @@ impl World {
         World {
             halves: PerLeg::from_fn(half),
             begun,
+            left_over: Mutex::new(Rank::Leaf, PerLeg::new(None, None)),
             replaced: AtomicU64::new(0),
             handles,
             fleeting: PerLeg::default(),
@@ -267,15 +270,44 @@ impl World {
     /// A new disk that is to take a leg's place. [`settle`](Self::settle) it when it has been tried.
     pub fn replacement(&self, leg: LegId, slow: Option<&Slow>) -> Returning<TestLeg> {
         let new = Half::new(leg, self.superblock(leg.other()).new_peer());
-        self.begun.lock()[leg] = Some(new.clone());
-        Returning {
-            leg,
-            directory: wait_for(slow, leg, &Arc::new(self.leg_on(leg, new.disk.clone(), &[]))),
-            superblock: (new.superblock.newest(), Box::new(new.superblock.clone())),
-            bitmap: Some(self.bitmap_on(&new)),
-            compare_all: true,
-            is_new: true,
+        let sim = self.leg_on(leg, new.disk.clone(), &[]);
+        let superblock = Box::new(new.superblock.clone());
+        self.begin(leg, new, wait_for(slow, leg, &Arc::new(sim)), superblock)
+    }
+
+    /// The same of one that may have this fault until it is a leg; if `again`, the one of the last time, with what it
+    /// has got, if it is fit for that.
+    pub fn replacement_with(&self, leg: LegId, fault: Option<Fault>, again: bool) -> Returning<TestLeg> {
+        let survivor = self.superblock(leg.other());
+        let last = self.left_over.lock()[leg].take();
+        let last = last.filter(|half| again && fits(&half.superblock.found(), true, &survivor).is_ok());
+        let mut new = Half::new(leg, survivor.new_peer());
+        if let Some(last) = last {
+            new.disk = last.disk;
         }
+        let is_leg = Arc::new(AtomicBool::new(false));
+        let sim = self.leg_on(leg, new.disk.clone(), &[]);
+        let sim = match fault {
+            None => sim,
+            Some(mut fault) => sim.with_faults({
+                let is_leg = is_leg.clone();
+                Box::new(move |_, call| if is_leg.load(Ordering::Relaxed) { None } else { fault.hits(call) })
+            }),
+        };
+        let superblock = Box::new(TakenIn { file: new.superblock.clone(), is_leg });
+        self.begin(leg, new, in_place(&Arc::new(sim)), superblock)
+    }
+
+    fn begin(
+        &self,
+        leg: LegId,
+        new: Half,
+        directory: Arc<TestLeg>,
+        superblock: Box<dyn SuperblockStore>,
+    ) -> Returning<TestLeg> {
+        let (superblock, bitmap) = ((new.superblock.newest(), superblock), Some(self.bitmap_on(&new)));
+        self.begun.lock()[leg] = Some(new);
+        Returning { leg, directory, superblock, bitmap, compare_all: true, is_new: true }
     }
 
     fn bitmap(&self, leg: LegId) -> Box<dyn PageStore> {
@@ -328,7 +360,10 @@ impl World {
     /// The machine comes up again after a crash.
     pub fn survive(&self, crash: Crash, rng: &mut Rng) {
         let begun = self.begun.lock().clone();
-        let halves = LegId::ALL.into_iter().flat_map(|leg| [Some(self.half(leg)), begun[leg].clone()]);
+        let left = self.left_over.lock().clone();
+        let halves = LegId::ALL
+            .into_iter()
+            .flat_map(|leg| [Some(self.half(leg)), begun[leg].clone(), left[leg].clone()]);
         for half in halves.flatten() {
             match crash {
                 Crash::Kill => half.disk.survive_kill(),
@@ -347,9 +382,13 @@ impl World {
         let mut begun = self.begun.lock().clone();
         for leg in LegId::ALL {
             let peer = self.superblock(leg.other()).peer;
-            if let Some(new) = begun[leg].take().filter(|new| new.superblock.newest().leg == peer) {
-                *self.halves[leg].lock() = new;
-                self.replaced.fetch_add(1, Ordering::Relaxed);
+            match begun[leg].take() {
+                Some(new) if new.superblock.newest().leg == peer => {
+                    *self.halves[leg].lock() = new;
+                    self.replaced.fetch_add(1, Ordering::Relaxed);
+                }
+                Some(new) => self.left_over.lock()[leg] = Some(new),
+                None => {}
             }
         }
         *self.begun.lock() = begun;
@@ -483,6 +522,19 @@ impl SuperblockFile {
     fn found(&self) -> Found {
         let damaged = self.0.lock().now.iter().any(Option::is_none);
         Found::Leg { superblock: self.newest(), damaged_slot: damaged.then_some(SlotFault::Short) }
+    }
+}
+
+/// The superblock of a new disk, which is written once that is a leg.
+struct TakenIn {
+    file: SuperblockFile,
+    is_leg: Arc<AtomicBool>,
+}
+
+impl SuperblockStore for TakenIn {
+    fn write(&self, superblock: &Superblock) -> io::Result<()> {
+        self.is_leg.store(true, Ordering::Relaxed);
+        self.file.write(superblock)
     }
 }
 

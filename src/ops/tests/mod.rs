@@ -4,6 +4,7 @@
 mod coarsening;
 mod covers;
 mod faults;
+mod filled_alone;
 mod listing;
 mod objects;
 mod one_leg;

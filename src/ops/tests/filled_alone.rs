@@ -1,0 +1,225 @@
+//! A new disk is filled while one leg serves alone, and takes the place of the one that is away.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::world::{World, content, file, sweep, write};
+use crate::inode::Ino;
+use crate::legs::simulated::{Call, SimLeg};
+use crate::legs::{LegId, RenameMode};
+use crate::ops::{LegState, Mirror};
+
+/// How a leg went away.
+const WAYS: [Away; 3] = [Away::TakenOut, Away::Failed, Away::Missing];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Away {
+    TakenOut,
+    Failed,
+    /// It was not there at the mount.
+    Missing,
+}
+
+/// A mirror that goes on without `leg`, which misses something.
+fn alone(world: &World, leg: LegId, way: Away) -> Arc<Mirror<SimLeg>> {
+    let mirror = world.mount();
+    for name in ["g", "h", "f", "e"] {
+        let (_, fh) = file(&mirror, name, format!("{name} is old").as_bytes());
+        mirror.release(fh);
+    }
+    sweep(&mirror);
+    let mirror = match way {
+        Away::TakenOut => {
+            mirror.take_out(leg).unwrap();
+            mirror
+        }
+        Away::Failed => {
+            world.fail(leg, Call::Write, libc::EIO);
+            write(&mirror, "e", b"E");
+            world.heal();
+            mirror
+        }
+        Away::Missing => {
+            world.unmount(mirror);
+            world.mount_those(&[leg.other()])
+        }
+    };
+    assert!(mirror.health.lost(leg).is_some());
+    write(&mirror, "g", b"G");
+    mirror.unlink(Ino::ROOT, OsStr::new("h")).unwrap();
+    mirror.rename(Ino::ROOT, OsStr::new("f"), Ino::ROOT, OsStr::new("z"), RenameMode::Replace).unwrap();
+    mirror
+}
+
+fn has_all(mirror: &Mirror<SimLeg>) {
+    assert_eq!(content(mirror, "g"), b"G is old");
+    assert_eq!(content(mirror, "z"), b"f is old");
+    assert!(mirror.lookup(Ino::ROOT, OsStr::new("h")).is_err());
+}
+
+#[test]
+fn a_leg_that_is_away_is_replaced_while_changes_are_let_in() {
+    for (leg, way) in LegId::ALL.into_iter().flat_map(|leg| WAYS.map(|way| (leg, way))) {
+        for handles in [false, true] {
+            let mut world = World::new();
+            world.handles = handles;
+            let mirror = alone(&world, leg, way);
+            let made = Arc::new(AtomicU32::new(0));
+            let hook = {
+                let (mirror, made) = (mirror.clone(), made.clone());
+                move || {
+                    if mirror.gate.is_open() {
+                        let (mirror, number) = (mirror.clone(), made.fetch_add(1, Ordering::SeqCst));
+                        if number < 40 {
+                            let work = move || {
+                                let (_, fh) = file(&mirror, &format!("new{number}"), b"new");
+                                mirror.release(fh);
+                            };
+                            std::thread::spawn(work).join().unwrap();
+                        }
+                    }
+                }
+            };
+            world.replace_serving_with(&mirror, leg, hook).unwrap();
+            assert!(made.load(Ordering::SeqCst) >= 40, "changes had to wait");
+            assert!(!mirror.bitmap.compare_all(), "{way:?}: nothing is compared again");
+            mirror.resync();
+            assert!(mirror.is_equal() && mirror.health.lost(leg).is_none());
+            has_all(&mirror);
+            sweep(&mirror);
+            world.assert_equal();
+            assert_eq!(mirror.bitmap_stats().dirty_slots, 0);
+            world.unmount(mirror);
+            assert!(world.mount().is_equal(), "unmounted clean");
+        }
+    }
+}
+
+/// The old leg misses what it missed, and no more: the bitmap has forgotten nothing.
+#[test]
+fn a_new_disk_that_fails_leaves_the_old_leg_to_come_back() {
+    for (leg, way) in LegId::ALL.into_iter().flat_map(|leg| WAYS.map(|way| (leg, way))) {
+        for (call, number) in [(Call::Write, libc::ENOSPC), (Call::Make, libc::EIO), (Call::Sync, libc::EIO)]
+        {
+            let mut world = World::new();
+            let mirror = alone(&world, leg, way);
+            world.fail_new(call, number);
+            world.replace_serving(&mirror, leg).unwrap_err();
+            assert!(mirror.gate.is_open() && !mirror.bitmap.compare_all());
+            write(&mirror, "e", b"X");
+            world.bring_back(&mirror, leg);
+            assert!(mirror.is_equal());
+            has_all(&mirror);
+            sweep(&mirror);
+            world.assert_equal();
+        }
+    }
+}
+
+#[test]
+fn after_a_crash_it_is_given_again_and_goes_on_with_what_was_copied() {
+    for (leg, power_cut) in LegId::ALL.into_iter().flat_map(|leg| [(leg, false), (leg, true)]) {
+        let mut world = World::new();
+        let mirror = alone(&world, leg, Away::TakenOut);
+        world.fail_new(Call::Sync, libc::EIO);
+        world.replace_serving(&mirror, leg).unwrap_err();
+        world.heal();
+        if power_cut {
+            world.cut_power(mirror, 3)
+        } else {
+            world.kill(mirror)
+        }
+        let mirror = world.mount_those(&[leg.other()]);
+        write(&mirror, "e", b"Y");
+        world.replace_serving_again(&mirror, leg, || {}).unwrap();
+        mirror.resync();
+        // Nothing was synced before the power went.
+        if !power_cut {
+            has_all(&mirror);
+        }
+        sweep(&mirror);
+        world.assert_equal();
+    }
+}
+
+#[test]
+fn a_bitmap_that_had_no_room_for_all_that_the_old_leg_misses_is_used_again() {
+    for leg in LegId::ALL {
+        let mut world = World::new();
+        let mirror = alone(&world, leg, Away::TakenOut);
+        for number in 0..200 {
+            let (_, fh) = file(&mirror, &format!("f{number}"), b"many");
+            mirror.release(fh);
+        }
+        for number in 0..200 {
+            let name = format!("f{number}");
+            mirror
+                .rename(
+                    Ino::ROOT,
+                    OsStr::new(&name),
+                    Ino::ROOT,
+                    OsStr::new(&format!("r{number}")),
+                    RenameMode::Replace,
+                )
+                .unwrap();
+        }
+        assert!(mirror.bitmap.compare_all(), "it is full");
+        world.replace_serving(&mirror, leg).unwrap();
+        assert!(!mirror.bitmap.compare_all());
+        mirror.resync();
+        write(&mirror, "e", b"Z");
+        assert!(mirror.bitmap_stats().dirty_slots > 0, "what is changed is marked again");
+        sweep(&mirror);
+        world.assert_equal();
+    }
+}
+
+/// With one leg left, a new one that lacks what cannot be read is better than none. While the old leg serves it is not.
+#[test]
+fn what_the_last_leg_cannot_read_is_all_that_the_new_one_misses() {
+    for (leg, power_cut) in LegId::ALL.into_iter().flat_map(|leg| [(leg, false), (leg, true)]) {
+        let mut world = World::new();
+        let mirror = alone(&world, leg, Away::TakenOut);
+        let (_, fh) = file(&mirror, "bad", &[7; 4096]);
+        mirror.fsync(fh, false).unwrap();
+        mirror.release(fh);
+        world.spoil(leg.other(), "bad", 512..1024);
+        world.replace_serving(&mirror, leg).unwrap();
+        mirror.resync();
+        let LegState::Lost(lost) = mirror.leg_state(leg) else { panic!("it is not complete") };
+        assert_eq!(lost.errno, libc::EIO);
+        let why = mirror.why_lost(leg).unwrap();
+        assert!(why.contains("cannot read 1 file") && why.contains("bad"), "{why}");
+        assert!(!mirror.bitmap.compare_all());
+        assert_eq!(mirror.bitmap_stats().dirty_slots, 1, "all else is equal");
+        let mirror = match power_cut {
+            true => {
+                world.cut_power(mirror, 5);
+                world.mount_those(&[leg.other()])
+            }
+            false => mirror,
+        };
+        mirror.unlink(Ino::ROOT, OsStr::new("bad")).unwrap();
+        world.bring_back(&mirror, leg);
+        assert!(mirror.is_equal() && mirror.health.lost(leg).is_none(), "{:?}", mirror.why_lost(leg));
+        has_all(&mirror);
+        sweep(&mirror);
+        world.assert_equal();
+    }
+}
+
+#[test]
+fn what_one_of_two_legs_cannot_read_ends_it_with_both_as_they_were() {
+    for leg in LegId::ALL {
+        let mut world = World::new();
+        let mirror = world.mount();
+        let (_, fh) = file(&mirror, "bad", &[7; 4096]);
+        mirror.release(fh);
+        sweep(&mirror);
+        world.spoil(leg.other(), "bad", 512..1024);
+        let failed = world.replace_serving(&mirror, leg).unwrap_err();
+        assert!(failed.contains("cannot read 1 file"), "{failed}");
+        assert!(mirror.is_equal() && LegId::ALL.iter().all(|&leg| mirror.health.lost(leg).is_none()));
+    }
+}

@@ -1,0 +1,123 @@
+//! A new disk is filled while clients change what it is filled from, and takes the place of a leg that serves or is away.
+//!
+//! At any step the machine dies, a leg fails or is taken out, the new disk fails or is full, the mirror is unmounted. What
+//! is modelled here is what the daemon's `Served` does: one leg is taken in or replaced at a time, a new disk is given
+//! a superblock first, and one that has not become a leg may be given again, with what it has got.
+
+use std::sync::Arc;
+
+use mirrorfs::inode::Ino;
+use mirrorfs::legs::LegId;
+use mirrorfs::legs::simulated::Call;
+use mirrorfs::ops::{LegState, Mirror};
+use mirrorfs::sim::rng::Rng;
+use mirrorfs::sim::scheduler::{self, End, Plan, Spawned};
+
+use crate::client::Mix;
+use crate::faults::{CHANGES, all_of, share};
+use crate::run::{Counts, Setup, prepare, run, spawn};
+use crate::world::{Broken, Fault, TestLeg, World};
+
+/// What a sound mirror may say of a replacement that has not come to its end.
+const EXCUSES: [&str; 3] = ["Device or resource busy", "out of service", "unmounted"];
+
+/// Replaces legs every now and then, and takes one in that is away.
+pub fn begin(world: &Arc<World>, mirror: &Arc<Mirror<TestLeg>>, mut rng: Rng, unsound: bool) -> Spawned {
+    let world = world.clone();
+    spawn(mirror, move |mirror| {
+        for _ in 0..1 + rng.below(3) {
+            (0..rng.below(100)).for_each(|_| scheduler::pause());
+            let is_away = |&leg: &LegId| matches!(mirror.leg_state(leg), LegState::Lost(_));
+            match LegId::ALL.into_iter().find(is_away) {
+                Some(leg) if rng.one_in(4) => comes_back(&world, mirror, leg, unsound),
+                away => replace(&world, mirror, away.unwrap_or(*rng.pick(&LegId::ALL)), &mut rng, unsound),
+            }
+        }
+    })
+}
+
+fn comes_back(world: &World, mirror: &Mirror<TestLeg>, leg: LegId, unsound: bool) {
+    let returning = world.returning(leg, None).unwrap_or_else(|why| panic!("{why}"));
+    match mirror.take_in(returning) {
+        Ok(()) => mirror.resync(),
+        Err(error) => assert!(unsound || error.raw_os_error() == Some(libc::EROFS), "not taken in: {error}"),
+    }
+}
+
+fn replace(world: &World, mirror: &Mirror<TestLeg>, leg: LegId, rng: &mut Rng, unsound: bool) {
+    let fault = rng.one_in(4).then(|| {
+        let calls = [Call::Make, Call::Write, Call::Rename, Call::Attributes, Call::Sync, Call::Lookup];
+        let errno = *rng.pick(&[libc::EIO, libc::ENOSPC]);
+        Fault { leg, call: *rng.pick(&calls), after: rng.below(12), errno, for_good: true }
+    });
+    let again = rng.one_in(2);
+    let replaced = mirror.replace(world.replacement_with(leg, fault, again));
+    world.settle();
+    match replaced {
+        Ok(()) => mirror.resync(),
+        Err(why) => {
+            let is_excused = EXCUSES.iter().any(|excuse| why.contains(excuse));
+            assert!(is_excused || unsound || fault.is_some(), "leg {leg} is not replaced: {why}");
+            log::debug!("leg {leg} is not replaced: {why}");
+        }
+    }
+}
+
+fn filling(seed: u64) -> Setup {
+    let mix = if seed.is_multiple_of(3) { Mix::Renames } else { Mix::Everything };
+    Setup { filling: true, without: seed.is_multiple_of(2), mix, ..Setup::of_seed(600_000 + seed) }
+}
+
+#[test]
+fn a_new_disk_that_is_filled_while_clients_are_at_work_is_equal_or_no_leg() {
+    let Counts { replaced, kills, power_cuts, .. } = all_of((0..share(400)).map(filling));
+    println!("{replaced} replaced, {kills} kills, {power_cuts} power cuts");
+    assert!(replaced > 40 && kills > 200 && power_cuts > 200, "{replaced}, {kills}, {power_cuts}");
+}
+
+#[test]
+fn a_leg_that_fails_while_a_new_disk_is_filled_is_recovered_from() {
+    for leg in LegId::ALL {
+        let setups = (0..share(100)).map(|seed| {
+            let mut rng = Rng::new(seed);
+            let (call, errno) = (*rng.pick(&CHANGES), *rng.pick(&[libc::EIO, libc::ENOSPC]));
+            let fault = Fault { leg, call, after: rng.below(20), errno, for_good: rng.one_in(2) };
+            Setup { faults: [Some(fault), None], ..filling(1000 + seed) }
+        });
+        all_of(setups);
+    }
+}
+
+#[test]
+fn a_crash_at_every_step_of_a_replacement_is_recovered_from() {
+    for seed in 2000..2002 {
+        for step in 1.. {
+            match run(Setup { first_crash: Some(step), mounts: 1, ..filling(seed) }) {
+                Ok(counts) if counts.first_finished => break,
+                Ok(_) => {}
+                Err(what) => panic!("seed {seed}, crash at step {step}: {what}"),
+            }
+        }
+    }
+}
+
+/// A new leg has no names at first: nobody may look for them there who came in before it did.
+#[test]
+fn a_directory_is_synced_while_a_new_leg_is_taken_in() {
+    for seed in 0..40 {
+        let world = Arc::new(World::new(true, Broken::nothing(), None));
+        prepare(&world).expect("it is made");
+        let report = scheduler::run(Plan::calm(seed), move || {
+            let mirror = world.mount(&[], Some(LegId::B)).expect("it is mounted").mirror;
+            let dir = mirror.lookup(Ino::ROOT, "d0".as_ref()).expect("it is there").attr.ino;
+            let syncs = spawn(&mirror, move |mirror| {
+                (0..40).for_each(|_| mirror.fsyncdir(dir).expect("it is synced"));
+            });
+            mirror.take_in(world.replacement(LegId::B, None)).expect("it is taken in");
+            mirror.resync();
+            syncs.join();
+            mirror.stop();
+        });
+        assert_eq!(report.end, End::Finished, "seed {seed}");
+    }
+}
