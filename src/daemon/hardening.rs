@@ -1,6 +1,6 @@
 //! What the daemon asks of the kernel for itself at start, so that it can go on when memory is
-//! short: it may be what the kernel waits for to get memory back; and for its mount. All best effort: each refusal
-//! is logged once, at info, and the mount goes on.
+//! short: it may be what the kernel waits for to get memory back. All best effort: each refusal is
+//! logged once, at info, and the mount goes on.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -8,11 +8,6 @@ use std::fs::File;
 use rustix::fs::Mode;
 use rustix::mm::MlockAllFlags;
 use rustix::process::{Resource, Rlimit};
-
-use super::mountinfo::Device;
-
-/// Percent of the memory that may hold what is not written back, of all filesystems together, that the mount may take.
-const DIRTY_SHARE: u32 = 25;
 
 /// Does it all. Called before there are threads: they inherit it.
 pub fn apply() {
@@ -31,13 +26,6 @@ pub fn apply() {
         ),
         false => log::info!("mlockall left out: the limit of locked memory allows the bitmap's pages only"),
     }
-}
-
-/// Lets the kernel hold more of what is written through the mount than the hundredth part that a FUSE filesystem gets, for
-/// fear of daemons that do not go on when memory is short. Only root may.
-pub fn raise_dirty_share(device: &Device) {
-    let limit = format!("/sys/class/bdi/{device}/max_ratio");
-    attempt("a larger share of unwritten memory", std::fs::write(limit, DIRTY_SHARE.to_string()));
 }
 
 fn attempt<E: Display>(what: &str, result: Result<(), E>) {

@@ -55,7 +55,6 @@ pub use service::{Service, Start, StartError};
 
 use crate::cli::exit::Failure;
 use crate::error::{Error, Result};
-use crate::fuse::Caching;
 use crate::legs::PerLeg;
 use crate::options::MountOptions;
 use attach::Attached;
@@ -205,9 +204,6 @@ fn mount(request: &MountRequest, service: &Arc<dyn Service>) -> std::result::Res
     }
     let source = spec::join(&request.legs);
     let (device, attached) = attach::attach(&request.mountpoint, &source, &request.options)?;
-    if request.options.caching == Caching::Back {
-        hardening::raise_dirty_share(attached.device());
-    }
     let control = control::serve(service.clone(), attached.device(), shown.to_string())
         .inspect_err(|error| {
             log::warn!("no control socket: {error}; \"mirrorfs status {shown}\" will not work");
