@@ -90,13 +90,12 @@ fn a_leg_that_fails_while_a_new_disk_is_filled_is_recovered_from() {
 
 #[test]
 fn a_crash_at_every_step_of_a_replacement_is_recovered_from() {
-    for seed in 2000..2002 {
-        for step in 1.. {
-            match run(Setup { first_crash: Some(step), mounts: 1, ..filling(seed) }) {
-                Ok(counts) if counts.first_finished => break,
-                Ok(_) => {}
-                Err(what) => panic!("seed {seed}, crash at step {step}: {what}"),
-            }
+    let seed = 2000;
+    for step in 1.. {
+        match run(Setup { first_crash: Some(step), mounts: 1, ..filling(seed) }) {
+            Ok(counts) if counts.first_finished => break,
+            Ok(_) => {}
+            Err(what) => panic!("seed {seed}, crash at step {step}: {what}"),
         }
     }
 }
