@@ -58,7 +58,7 @@ impl<L: Leg> Mirror<L> {
 
     /// Before a handle is closed: the file has the time that was told last.
     pub(super) fn settle_told(&self, object: &Arc<Object<L>>) -> io::Result<()> {
-        if !self.mtimes.0.lock().get(&object.ino).is_some_and(|time| time.moved) {
+        if !self.options.writeback || !self.mtimes.0.lock().get(&object.ino).is_some_and(|time| time.moved) {
             return Ok(());
         }
         let _inside = self.enter()?;

@@ -55,12 +55,12 @@ impl Noting {
         LegId::ALL.into_iter().find(|&leg| from == leg as u8 + 1)
     }
 
-    fn begin(&self, from: LegId) -> io::Result<()> {
+    pub(super) fn begin(&self, from: LegId) -> io::Result<()> {
         let begun = self.from.compare_exchange(0, from as u8 + 1, Ordering::SeqCst, Ordering::SeqCst);
         begun.map(drop).map_err(|_| errno(libc::EBUSY))
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.from.store(0, Ordering::SeqCst);
         self.take();
     }

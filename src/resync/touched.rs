@@ -14,6 +14,8 @@ use crate::legs::Identity;
 
 /// So many objects are kept in mind, some 200 bytes each.
 const OBJECTS: usize = 1 << 17;
+/// So many of them that have had one number.
+const OBJECTS_OF_NUMBER: usize = 64;
 /// So many names of one directory.
 const NAMES: usize = 1 << 10;
 /// So many ranges of one file.
@@ -38,8 +40,9 @@ pub enum Part<'p> {
 #[derive(Clone, Debug, Default)]
 pub struct Touched {
     everything: bool,
-    /// By inode number on the source.
-    objects: BTreeMap<u64, One>,
+    /// By inode number on the source. Several may have had one number in turn, and what is told last need not be of the
+    /// one that has it now.
+    objects: BTreeMap<u64, Vec<One>>,
 }
 
 /// What of one object was touched, beside its attributes.
@@ -77,13 +80,17 @@ impl Touched {
             self.note_everything();
             return;
         }
-        let new = || One { identity, names: None, data: Spans::none() };
-        let one = self.objects.entry(identity.ino).or_insert_with(new);
-        if !one.identity.is_same(&identity) {
-            // Of two that had one number in turn the former is gone, with all there was to say of it.
-            *one = new();
+        let of_number = self.objects.entry(identity.ino).or_default();
+        if let Some(one) = of_number.iter_mut().find(|one| one.identity.is_same(&identity)) {
+            one.add(part);
+            return;
         }
+        let mut one = One { identity, names: None, data: Spans::none() };
         one.add(part);
+        of_number.push(one);
+        if of_number.len() > OBJECTS_OF_NUMBER {
+            self.note_everything();
+        }
     }
 
     /// Adds all there is.
@@ -103,12 +110,12 @@ impl Touched {
 
     /// Bytes of data in the ranges that have an end.
     pub fn bytes(&self) -> u64 {
-        let ranges = self.objects.values().flat_map(|one| one.data.iter());
+        let ranges = self.objects.values().flatten().flat_map(|one| one.data.iter());
         ranges.filter(|range| range.end != u64::MAX).map(|range| range.end - range.start).sum()
     }
 
     pub(super) fn into_objects(self) -> impl Iterator<Item = One> {
-        self.objects.into_values()
+        self.objects.into_values().flatten()
     }
 }
 
@@ -201,11 +208,12 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_used_again_names_the_new_object() {
+    fn nothing_of_an_object_is_forgotten_for_another_one_that_had_its_number() {
         let mut touched = Touched::default();
-        touched.note(identity(1, 1), Part::Data(0..1));
+        touched.note(identity(1, 2), Part::Data(0..1));
+        touched.note(identity(1, 1), Part::Metadata);
         touched.note(identity(1, 2), Part::Metadata);
-        let one = only(touched);
-        assert_eq!((one.identity, one.data), (identity(1, 2), Spans::none()));
+        let all: Vec<_> = touched.into_objects().map(|one| (one.identity, one.data)).collect();
+        assert_eq!(all, [(identity(1, 2), Spans::of([0..UNIT])), (identity(1, 1), Spans::none())]);
     }
 }

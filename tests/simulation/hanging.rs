@@ -166,6 +166,7 @@ impl Slow {
             let calls = self.calls.lock()[leg].clone();
             calls.iter().for_each(|calls| watch_over(mirror, leg, calls));
         }
+        self.hang.arm();
         let (hang, over, pauses) = (self.hang.clone(), self.over.clone(), self.hanging.pauses);
         scheduler::spawn(move || {
             let is_over = || over.load(Ordering::Relaxed);

@@ -171,7 +171,7 @@ pub fn explain(report: &Report) -> Told {
 /// One leg serves alone. `at` is the mount point as a shell takes it.
 fn degraded(at: &str, leg: &Leg) -> Told {
     let (id, alone) = (&leg.id, if leg.id == "A" { "B" } else { "A" });
-    let (what, first) = match leg.state {
+    let (what, mut first) = match leg.state {
         LegState::Recovering => {
             return Told {
                 meaning: format!(
@@ -194,6 +194,11 @@ fn degraded(at: &str, leg: &Leg) -> Told {
             ("is out of service", format!("See to its disk, then type: mirrorfs re-add {at} {id}"))
         }
     };
+    if leg.replacement.as_ref().is_some_and(|new| new.failed.is_none()) {
+        first = format!(
+            "Another directory is being filled to take its place; to wait for that, type: mirrorfs wait {at}"
+        );
+    }
     Told {
         meaning: format!(
             "Leg {id} {what}; leg {alone} alone gets the changes, and they are noted for leg {id}."

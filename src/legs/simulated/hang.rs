@@ -23,6 +23,8 @@ struct State {
     after: u64,
     /// Whatever is asked after it hangs as well.
     for_good: bool,
+    /// Nothing hangs before.
+    is_armed: bool,
     /// The one call that was to hang has come.
     has_begun: bool,
     let_go: bool,
@@ -34,8 +36,22 @@ struct State {
 impl Hang {
     /// The call after `after` others of its kind hangs; if `for_good`, all that come later do as well.
     pub fn new(call: Option<Call>, after: u64, for_good: bool) -> Arc<Hang> {
-        let state = State { call, after, for_good, has_begun: false, let_go: false, hanging: 0, late: 0 };
+        let state = State {
+            call,
+            after,
+            for_good,
+            is_armed: false,
+            has_begun: false,
+            let_go: false,
+            hanging: 0,
+            late: 0,
+        };
         Arc::new(Hang { state: Mutex::new(Rank::Leaf, state), changed: Condvar::new() })
+    }
+
+    /// From here on it may: a mount has begun by then, in which somebody sees to legs that hang.
+    pub fn arm(&self) {
+        self.state.lock().is_armed = true;
     }
 
     /// Everything that hangs goes on, and nothing does any more.
@@ -81,7 +97,7 @@ impl Hang {
 
 impl State {
     fn hits(&mut self, call: Call) -> bool {
-        if self.let_go {
+        if self.let_go || !self.is_armed {
             return false;
         }
         if self.has_begun {

@@ -39,6 +39,9 @@ pub(super) const PARTS: u32 = 8;
 /// How many timeouts something long may take while the leg answers probes.
 pub(super) const LONGEST: u32 = 20;
 
+/// How many probes may be on their way. More than one, as one may be lost by a server that is alive.
+pub(super) const MOST_PROBES: usize = 4;
+
 /// How soon an answer is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
@@ -65,6 +68,8 @@ pub struct Patience {
     waiting: Mutex<Waiting>,
     /// Calls that a courier has not come back from, whether or not somebody waits for them.
     under_way: AtomicUsize,
+    /// Probes that have not come back.
+    probes: AtomicUsize,
     on_hung: Mutex<Option<Tell>>,
     /// Somebody is being told just now.
     telling: AtomicBool,
@@ -86,6 +91,7 @@ impl Patience {
             given_up: AtomicBool::new(false),
             waiting: Mutex::new(Rank::Leaf, Waiting { next: 0, calls: Vec::new() }),
             under_way: AtomicUsize::new(0),
+            probes: AtomicUsize::new(0),
             on_hung: Mutex::new(Rank::Leaf, None),
             telling: AtomicBool::new(false),
         })
@@ -237,16 +243,28 @@ impl Patience {
 
     /// Whether the leg answers a probe within `time`. What tells nothing of the leg counts for it: that it has
     /// been given up, that there is no thread to be had.
+    ///
+    /// A leg that hangs for good and cannot be given up is asked again and again, and each probe that does not come back
+    /// has a thread. So when there are [`MOST_PROBES`] of them no further one is sent: the leg answers when one comes back.
     pub fn answers(self: &Arc<Self>, time: Duration) -> bool {
         let errand = Errand::new();
-        let out = Out::new(self.clone());
+        let probing = Probing::begin(self);
         let Ok(enlisted) = self.enlist(errand.clone()) else { return true };
-        let probe = self.probe.clone();
-        self.send(out, &errand, move || {
-            probe();
-            Ok(())
-        });
-        let answered = in_parts(&errand, time / PARTS, PARTS).is_some();
+        let answered = match probing {
+            Some((out, probing)) => {
+                let probe = self.probe.clone();
+                self.send(out, &errand, move || {
+                    let _probing = probing;
+                    probe();
+                    Ok(())
+                });
+                in_parts(&errand, time / PARTS, PARTS).is_some()
+            }
+            None => (0..PARTS).any(|_| {
+                let called_off = errand.wait(Some(time / PARTS)).is_some();
+                called_off || self.probes.load(Ordering::Acquire) < MOST_PROBES
+            }),
+        };
         drop(enlisted);
         answered || errand.close(libc::ETIMEDOUT).is_ok()
     }
@@ -302,6 +320,24 @@ struct Telling(Arc<Patience>);
 impl Drop for Telling {
     fn drop(&mut self) {
         self.0.telling.store(false, Ordering::Release);
+    }
+}
+
+/// A probe that has not come back.
+struct Probing(Arc<Patience>);
+
+impl Probing {
+    /// `None` if there are enough of them.
+    fn begin(patience: &Arc<Patience>) -> Option<(Out, Probing)> {
+        let fewer = |probes| (probes < MOST_PROBES).then_some(probes + 1);
+        let begun = patience.probes.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer);
+        begun.is_ok().then(|| (Out::new(patience.clone()), Probing(patience.clone())))
+    }
+}
+
+impl Drop for Probing {
+    fn drop(&mut self) {
+        self.0.probes.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -9,6 +9,7 @@ use crate::inode::Ino;
 use crate::legs::simulated::{Call, SimLeg};
 use crate::legs::{LegId, Make, RenameMode};
 use crate::ops::{Mirror, SetAttr};
+use crate::resync::RehearsalHost;
 
 fn name(text: &str) -> &OsStr {
     OsStr::new(text)
@@ -114,6 +115,31 @@ fn what_is_changed_while_it_is_filled_is_on_the_new_leg() {
             at += 1 + at / 40;
         }
         assert!(at > 40, "it was tried at {at} places only");
+    }
+}
+
+#[test]
+fn a_change_is_noted_when_it_was_made_and_not_before() {
+    for from in LegId::ALL {
+        let world = World::new();
+        let mirror = world.mount();
+        some_tree(&mirror);
+        mirror.noting.begin(from).unwrap();
+        world.at_write.arm();
+        let writer = {
+            let mirror = mirror.clone();
+            std::thread::spawn(move || write(&mirror, "g", b"G"))
+        };
+        world.at_write.wait_for_one();
+        let noted_before = mirror.noted().lock().len();
+        world.at_write.go_on();
+        writer.join().unwrap();
+        assert_eq!(
+            (noted_before, mirror.noted().lock().len()),
+            (0, 1),
+            "what is copied until then is the old"
+        );
+        mirror.noting.end();
     }
 }
 

@@ -73,6 +73,8 @@ fn wait_until(is_so: impl Fn() -> bool) {
 pub struct World {
     /// At each sync of a whole leg.
     pub at_sync: Arc<Stop>,
+    /// Before bytes of a file are written on a leg.
+    pub at_write: Arc<Stop>,
     disks: PerLeg<SimDisk>,
     bitmap: Arc<Mutex<Vec<u8>>>,
     superblocks: Arc<Mutex<PerLeg<Superblock>>>,
@@ -131,6 +133,7 @@ impl World {
             handles: true,
             writeback: false,
             at_sync: Arc::default(),
+            at_write: Arc::default(),
         }
     }
 
@@ -151,10 +154,13 @@ impl World {
     }
 
     fn leg(&self, id: LegId) -> Arc<SimLeg> {
-        let (failing, at_sync) = (self.failing.clone(), self.at_sync.clone());
+        let (failing, at_sync, at_write) =
+            (self.failing.clone(), self.at_sync.clone(), self.at_write.clone());
         let leg = SimLeg::new(id, self.disks[id].clone()).with_faults(Box::new(move |leg, call| {
-            if call == Call::Sync {
-                at_sync.here();
+            match call {
+                Call::Sync => at_sync.here(),
+                Call::Write => at_write.here(),
+                _ => {}
             }
             Some(failing[failing_at(leg, call)].load(Ordering::Relaxed)).filter(|&errno| errno != 0)
         }));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::daemon::status::{FORMAT, Status};
+use crate::daemon::status::{FORMAT, Replacement, Status};
 
 const SINCE: i64 = 1_709_164_800;
 
@@ -174,5 +174,18 @@ fn what_the_kernel_keeps_is_told_where_it_is_not_as_usual() {
         let out = shown(Status { caching, legs: legs(Leg::default()), ..Status::default() });
         assert_eq!(out.contains(" cache: "), told.is_some(), "{out}");
         assert!(told.is_none_or(|told| out.contains(told)), "{out}");
+    }
+}
+
+#[test]
+fn while_a_new_directory_is_filled_there_is_nothing_to_do_but_wait() {
+    let replacement = |failed| Some(Replacement { path: "/srv/c".to_owned(), failed });
+    for (failed, told) in [
+        (None, "to wait for that, type: mirrorfs wait /mnt/m"),
+        (Some("it is full".to_owned()), "type: mirrorfs re-add /mnt/m B"),
+    ] {
+        let b = Leg { state: LegState::Faulted, replacement: replacement(failed), ..Leg::default() };
+        let out = shown(Status { state: State::Degraded, legs: legs(b), ..Status::default() });
+        assert!(out.contains(told), "{out}");
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::legs::timed::Pace;
+use crate::legs::timed::patience::MOST_PROBES;
 
 #[test]
 fn an_answer_comes_back_and_so_does_an_errno() {
@@ -218,6 +219,24 @@ fn what_takes_long_is_waited_for_while_the_leg_answers_probes() {
         })
         .unwrap();
     assert_eq!(probes.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn a_leg_that_hangs_for_good_keeps_no_more_than_a_few_probes() {
+    let door = Door::closed();
+    let (closed, probes) = (door.clone(), Arc::new(AtomicUsize::new(0)));
+    let counted = probes.clone();
+    let probe = move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        closed.pass();
+    };
+    let patience = Patience::new(couriers(), SHORT, Arc::new(probe));
+    for _ in 0..3 * MOST_PROBES {
+        assert!(!patience.answers(Duration::from_millis(4)));
+    }
+    assert!((1..=MOST_PROBES).contains(&probes.load(Ordering::SeqCst)));
+    door.open();
+    assert!(patience.answers(AGES), "one of them has come back");
 }
 
 #[test]
