@@ -214,6 +214,9 @@ mod tests {
         touched.note(identity(1, 1), Part::Metadata);
         touched.note(identity(1, 2), Part::Metadata);
         let all: Vec<_> = touched.into_objects().map(|one| (one.identity, one.data)).collect();
-        assert_eq!(all, [(identity(1, 2), Spans::of([0..UNIT])), (identity(1, 1), Spans::none())]);
+        assert_eq!(
+            all,
+            [(identity(1, 2), Spans::of(std::iter::once(0..UNIT))), (identity(1, 1), Spans::none())]
+        );
     }
 }
