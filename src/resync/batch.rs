@@ -89,8 +89,9 @@ impl<'r, L: Leg> Run<'r, L> {
         let all = self.build_all(&area, &wanted);
         for (wanted, done) in wanted.iter().zip(all) {
             match done {
-                Ok(done) => built.push((wanted, done)),
-                Err(error) => {
+                None => {}
+                Some(Ok(done)) => built.push((wanted, done)),
+                Some(Err(error)) => {
                     self.at = Some(self.sides.pair(wanted.child.identity, Identity::UNKNOWN));
                     self.or_again(&wanted.place.ids, Part::Name(&wanted.name), Err(error))?;
                 }

@@ -18,7 +18,6 @@ use super::metadata;
 use super::pairs::Child;
 use super::run::Run;
 use crate::bitmap::WriteIntent;
-use crate::error::errno;
 use crate::legs::{Creator, Identity, Kind, Leg, Make, OpenMode, PerLeg, Stat};
 use crate::sync::each;
 
@@ -72,15 +71,16 @@ struct Builder<'b, L: Leg> {
 }
 
 impl<L: Leg> Builder<'_, L> {
-    fn build(&self, copier: &mut Copier<'_>, wanted: &Wanted<'_, L>) -> io::Result<Built> {
+    /// `None` if it was not begun, since another one has failed.
+    fn build(&self, copier: &mut Copier<'_>, wanted: &Wanted<'_, L>) -> Option<io::Result<Built>> {
         if self.failed.load(Ordering::Relaxed) {
-            return Err(errno(libc::ECANCELED));
+            return None;
         }
         let built = self.try_to_build(copier, wanted);
         if built.is_err() && !self.moves {
             self.failed.store(true, Ordering::Relaxed);
         }
-        built
+        Some(built)
     }
 
     fn try_to_build(&self, copier: &mut Copier<'_>, wanted: &Wanted<'_, L>) -> io::Result<Built> {
@@ -135,8 +135,9 @@ fn creator(stat: &Stat) -> Creator {
 }
 
 impl<'r, L: Leg> Run<'r, L> {
-    /// Builds them all, several at the same time. Who fails is in front of all that were not begun for it.
-    pub fn build_all(&mut self, area: &L::Node, wanted: &[Wanted<'r, L>]) -> Vec<io::Result<Built>> {
+    /// Builds them all, several at the same time. `None` for what was not begun, since another one has failed: that may
+    /// stand behind it.
+    pub fn build_all(&mut self, area: &L::Node, wanted: &[Wanted<'r, L>]) -> Vec<Option<io::Result<Built>>> {
         let (sides, progress) = (self.sides, self.progress);
         let moves = self.moves();
         let builder = Builder { sides, area, at_once: self.at_once, moves, failed: AtomicBool::new(false) };
