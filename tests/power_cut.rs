@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -47,19 +47,27 @@ fn work(mnt: &Path, mut random: Random, acknowledged: &AtomicU64, stop: &AtomicB
     }
 }
 
-/// A filesystem to which nothing is written while this lives.
-struct Frozen<'a>(&'a Path);
+/// Freezes a disk, takes the crash images, and thaws it, once it is told to. A program of its own, begun before anything
+/// is open on the mirror: one that is begun while the disk is frozen would close what it inherits, and with `writeback`
+/// wait for that to reach the disk.
+struct PowerCut(Child);
 
-impl<'a> Frozen<'a> {
-    fn new(path: &'a Path) -> Self {
-        must(Command::new("fsfreeze").arg("--freeze").arg(path));
-        Frozen(path)
+const CUT: &str = r#"read -r _
+fsfreeze --freeze "$1"
+trap 'fsfreeze --unfreeze "$1"' EXIT
+for leg in a b; do cp --sparse=always "$1/$leg.img" "$2/$leg-after.img"; done"#;
+
+impl PowerCut {
+    fn prepared(disk: &Path, images: &Path) -> PowerCut {
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", CUT, "sh"]).arg(disk).arg(images).stdin(Stdio::piped());
+        PowerCut(shell.spawn().expect("a shell"))
     }
-}
 
-impl Drop for Frozen<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("fsfreeze").arg("--unfreeze").arg(self.0).status();
+    /// Whether there are images now.
+    fn now(mut self) -> bool {
+        self.0.stdin.take().expect("it is a pipe").write_all(b"now\n").expect("it is told");
+        self.0.wait().expect("our own child").success()
     }
 }
 
@@ -68,17 +76,14 @@ impl Drop for Frozen<'_> {
 fn work_and_cut(test: &TestMirror, disk: &Path, random: &mut Random) -> u64 {
     let (acknowledged, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let seed = random.next();
+    let cut = PowerCut::prepared(disk, test.scratch().path());
     std::thread::scope(|scope| {
         scope.spawn(|| work(&test.mnt, Random::new(seed), &acknowledged, &stop));
         std::thread::sleep(Duration::from_millis(100 + random.below(1500)));
         let before = acknowledged.load(Ordering::Relaxed);
-        let frozen = Frozen::new(disk);
-        for leg in ["a", "b"] {
-            let [from, to] = [disk.join(format!("{leg}.img")), after(test, leg)];
-            must(Command::new("cp").arg("--sparse=always").arg(from).arg(to));
-        }
-        drop(frozen);
+        let is_cut = cut.now();
         stop.store(true, Ordering::Relaxed);
+        assert!(is_cut, "no images of the disk");
         before
     })
 }
