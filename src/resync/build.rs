@@ -1,7 +1,7 @@
 //! Builds what the target does not have: each object by itself in `incoming/`, several at the same time ([`each`]).
 //!
-//! For what a small one costs is waiting: for its source to be read, and on a network for every call. This is the only
-//! place of the resync where several threads work on several objects. They decide nothing: which object is what,
+//! For what a small one costs is waiting: for its source to be read, and on a network for every call. Here and in the data
+//! phase several threads work on several objects. They decide nothing: which object is what,
 //! and what it is called, was found before, and what becomes of it is `batch`'s.
 //!
 //! What is built is a single object: a directory is empty, a large file has no data yet.
@@ -21,9 +21,9 @@ use crate::bitmap::WriteIntent;
 use crate::legs::{Creator, Identity, Kind, Leg, Make, OpenMode, PerLeg, Stat};
 use crate::sync::each;
 
-/// Objects that are built at the same time. In tests only one, which makes every step of them come in one order; the
+/// Objects that are built, or compared, at the same time. In tests only one, which makes every step of them come in one order; the
 /// simulation runs them all, in an order that its seed gives.
-const AT_ONCE: usize = if cfg!(test) { 1 } else { 4 };
+pub(super) const AT_ONCE: usize = if cfg!(test) { 1 } else { 4 };
 
 /// A directory, on both legs, of which names are placed under this intent.
 pub(super) struct Place<'r, L: Leg> {

@@ -23,7 +23,7 @@ const GRAIN: usize = 64 << 10;
 
 /// Bytes compared before [`Copier::advance`] returns: how long a user may have to wait for the lock
 /// of an object that is being resynced.
-const PIECE: u64 = 4 << 20;
+pub(super) const PIECE: u64 = 4 << 20;
 
 /// The buffers, allocated once for a whole resync.
 pub(super) struct Copier<'p> {

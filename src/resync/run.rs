@@ -301,8 +301,9 @@ impl<'r, L: Leg> Run<'r, L> {
                 continue;
             };
             let Some(stat) = gone_is_none(self.sides.s.stat(&node))? else { continue };
-            self.progress.expect_bytes(object.data.len_within(stat.size));
-            pending.add(self.sides.source, object);
+            let bytes = object.data.len_within(stat.size);
+            self.progress.expect_bytes(bytes);
+            pending.add(self.sides.source, object, bytes);
         }
         pending.at_the_end = self.puzzling;
         pending.at_the_end.extend(self.root);

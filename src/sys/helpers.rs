@@ -11,9 +11,9 @@ use std::thread::Thread;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 /// As many as there may be waits for devices at once: two copies of a bitmap, and an fsync from each
-/// event loop and from the sweeper; and three more, which build small objects beside a resync's own thread, and may be at it
-/// for seconds.
-const HELPERS: usize = 8 + 3;
+/// event loop and from the sweeper; and seven more, for seconds perhaps: three build or compare small objects beside a
+/// resync's own thread, and each of the four may read one on both legs at once.
+const HELPERS: usize = 8 + 7;
 
 /// Work on its owner's stack, and how to tell the owner that it is done.
 struct Job {
