@@ -332,6 +332,114 @@ fn a_directory_with_more_changed_files_than_slots_is_compared_and_no_other() {
     assert!(fs::read(test.b.join("quiet/moved")).expect("read").starts_with(b"new"));
 }
 
+/// A leg is put back from an image of some time ago, at the mount or under way. It is brought up to date behind
+/// everybody's back, also when that is broken off by a crash; until then the mirror does without it, and nobody takes it
+/// for what it was.
+#[test]
+fn changes_do_not_wait_while_everything_is_compared_with_a_leg_that_returns() {
+    if !can_mount() {
+        return;
+    }
+    for ((leg, name), at_mount) in LEGS.into_iter().flat_map(|leg| [(leg, true), (leg, false)]) {
+        // Slowly, so that it is still under way when it is looked at.
+        let mut test = TestMirror::on("history", Filesystem::Ext4, "resync_min=1,resync_max=64K");
+        make_tree(&test.mnt);
+        fs::write(test.mnt.join("film"), vec![1; 8 << 20]).expect("write");
+        test.umount();
+        let (path, image) = (test.scratch().join(name), test.scratch().join(format!("{name}.img")));
+        must(Command::new("umount").arg(&path));
+        let old = test.scratch().join("old.img");
+        fs::copy(&image, &old).expect("an image of the leg");
+        attach(&image, &path);
+        test.mount();
+        change_tree(&test.mnt);
+        test.wait_until_clean();
+        let put_back = || {
+            must(Command::new("umount").arg(&path));
+            fs::rename(&old, &image).expect("put back");
+            attach(&image, &path);
+        };
+        if at_mount {
+            test.umount();
+            put_back();
+            test.mount();
+        } else {
+            order(&test, &["fail", leg], None);
+            wait_for("the leg to be let go of", || run(Command::new("umount").arg(&path)).status.success());
+            attach(&image, &path);
+            put_back();
+            order(&test, &["re-add", leg], None);
+        }
+        let of_leg = usize::from(leg == "B");
+        fs::write(test.mnt.join("meanwhile"), "new").expect("write");
+        fs::rename(test.mnt.join("film"), test.mnt.join("film.old")).expect("rename");
+        wait_for("data to be copied", || test.counter("resync_bytes_read") > 0);
+        let status = test.status();
+        assert_eq!(
+            (&status["state"], &status["resync"]["active"]),
+            (&"degraded".into(), &true.into()),
+            "{status}"
+        );
+        assert_eq!(status["legs"][of_leg]["state"], "recovering", "{status}");
+        let twice = verb(&test, &["re-add", leg], None);
+        assert!(
+            !twice.status.success() && said(&twice).contains("brought up to date just now"),
+            "{}",
+            said(&twice)
+        );
+        if !at_mount {
+            order(&test, &["fail", leg], None);
+            let reason = &test.status()["legs"][of_leg]["reason"];
+            assert_eq!(reason, "taken out by hand");
+            order(&test, &["re-add", leg], None);
+            wait_for("it to be filled again", || test.status()["resync"]["active"] == true);
+        }
+        test.kill();
+        detach(&test);
+        let alone = mount_without(&test, other(leg));
+        assert!(!alone.status.success() && said(&alone).contains("not complete"), "{}", said(&alone));
+
+        test.mirror_mut().options = String::new();
+        test.mount();
+        fs::write(test.mnt.join("meanwhile"), "newer").expect("write");
+        wait_until_whole(&test);
+        test.umount_and_compare();
+        assert_eq!(test.on_legs("meanwhile").map(|file| fs::read(file).expect("read")), [b"newer"; 2]);
+    }
+}
+
+/// The leg was away when the bitmap moved. What is marked then counts after the next crash.
+#[test]
+fn a_leg_that_returns_after_the_bitmap_has_moved_knows_where_it_is() {
+    if !can_mount() {
+        return;
+    }
+    for (leg, name) in LEGS {
+        let mut test = TestMirror::on("knows", Filesystem::Ext4, "");
+        fs::write(test.mnt.join("file"), vec![1; 1 << 20]).expect("write");
+        test.umount();
+        let file = test.scratch().join("elsewhere");
+        test.mirror_mut().options = format!("bitmap={}", file.display());
+        let place =
+            |is: &str, path: &Path| if is == leg { Path::new("missing").to_owned() } else { path.to_owned() };
+        let [a, b] = [place("A", &test.a), place("B", &test.b)];
+        must(mirrorfs().arg("mount").args([&a, &b, &test.mnt]).args(["-o", &test.options]));
+        order(&test, &["re-add", leg], Some(&test.scratch().join(name)));
+        wait_until_whole(&test);
+        test.wait_until_clean();
+        let changed = File::options().write(true).open(test.mnt.join("file")).expect("open");
+        changed.write_all_at(&[2; 4096], 8192).expect("write");
+        changed.sync_all().expect("fsync");
+        test.kill();
+        drop(changed);
+        detach(&test);
+        // As a power cut may leave it that took the write from one leg.
+        let lost = File::options().write(true).open(test.b.join("file")).expect("open");
+        lost.write_all_at(&[3; 4096], 8192).expect("write");
+        test.recover_and_compare();
+    }
+}
+
 #[test]
 fn a_bitmap_that_moves_while_a_leg_is_away_is_still_the_one_that_counts() {
     if !can_mount() {

@@ -396,6 +396,12 @@ impl Bitmap {
         needed.map(|(index, _, slot)| DirtySlot::new(index, slot)).collect()
     }
 
+    /// All that is dirty, in the order of the slots.
+    pub fn slots(&self) -> Vec<DirtySlot> {
+        let state = self.state.lock();
+        state.table.used_slots().map(|(index, _, slot)| DirtySlot::new(index, slot)).collect()
+    }
+
     /// All that is dirty is needed by a resync from now on: a leg has come back. If that is more than it may need,
     /// everything is compared and the rest is dropped: marks need room beside it. Nobody may mark anything
     /// meanwhile.

@@ -1,41 +1,101 @@
 //! `replace`: a new directory takes the place of a leg. It is filled while the mirror goes on, and becomes the leg when it
-//! is complete: the command returns when that has begun, and a thread sees to the rest.
+//! is complete: the command returns when that has begun, and a thread sees to the rest. So it is with a leg that returns,
+//! by `re-add` or at a mount, and has everything compared.
 //!
 //! Where a FUSE filesystem takes part, what is copied while it is changed is not found again. There the place of a leg
 //! that is away is taken at once, and changes wait until all names are there; a leg that serves is not replaced.
+//!
+//! Invariant: what is asked of a leg that returns is counted with its lock (`held`) from the beginning. What it still
+//! does when that has failed would change it after it was compared the next time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::events::{Event, Name};
 use super::served::{Opened, Served};
 use super::status::Replacement;
 use super::{LegPlace, place, replacing, returning};
 use crate::error::{Error, Result, errno};
 use crate::layout::{self, LegDir};
+use crate::legs::timed::Calls;
 use crate::legs::{Leg, LegId, PerLeg};
 use crate::ops::{LegState, MirrorState};
 use crate::options::Degraded;
 use crate::shell::quoted;
 
+/// How often a leg that is there at the mount is tried to be taken back, and how long it is waited in between.
+const TRIES: u32 = 10;
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+
 /// The last one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Filling {
     leg: LegId,
     path: PathBuf,
+    /// It is that leg, and was away.
+    returns: bool,
+    calls: Calls,
     /// `None` while it goes on.
     ended: Option<std::result::Result<(), String>>,
 }
 
 impl Served {
-    /// Whether one is filled just now.
-    pub(super) fn is_filling(&self) -> bool {
-        self.filling.lock().as_ref().is_some_and(|filling| filling.ended.is_none())
+    /// Takes a leg in that was behind at the mount and is there.
+    ///
+    /// Its lock was given back, and somebody may look at it just now: it is tried more than once.
+    pub(super) fn take_back(&self, leg: LegId) {
+        for left in (0..TRIES).rev() {
+            match self.readd(leg, None) {
+                Ok(()) => break,
+                Err(error) if left == 0 || *self.ended.0.lock() => {
+                    log::error!("leg {leg} stays away: {error}");
+                    self.mirror.stays_away(leg, None, error.to_string());
+                    let detail =
+                        format!("everything on it is to be compared, and it cannot be opened: {error}");
+                    self.events.tell(Event { name: Name::FailSpare, leg: Some(leg), detail });
+                    break;
+                }
+                Err(error) => log::debug!("leg {leg} is not taken back yet: {error}"),
+            }
+            let mut ended = self.ended.0.lock();
+            if !*ended {
+                self.ended.1.wait_for(&mut ended, BETWEEN_TRIES);
+            }
+        }
+        *self.returns.lock() = None;
     }
 
-    /// What there is to say of the last one, in the report on this leg.
+    /// Whether one is filled just now, or is about to be.
+    pub(super) fn is_filling(&self) -> bool {
+        self.returns.lock().is_some()
+            || self.filling.lock().as_ref().is_some_and(|filling| filling.ended.is_none())
+    }
+
+    /// Whether the one that is filled was given up, and calls on it have not come back.
+    pub(super) fn is_stuck(&self) -> bool {
+        let filling = self.filling.lock();
+        filling.as_ref().is_some_and(|filling| {
+            let calls = &filling.calls;
+            filling.ended.is_none() && calls.patience().check().is_err() && calls.under_way() > 0
+        })
+    }
+
+    /// Whether this leg, which was away, is filled just now, or is about to be.
+    pub(super) fn is_returning(&self, leg: LegId) -> bool {
+        if *self.returns.lock() == Some(leg) {
+            return true;
+        }
+        let filling = self.filling.lock();
+        filling
+            .as_ref()
+            .is_some_and(|filling| filling.leg == leg && filling.returns && filling.ended.is_none())
+    }
+
+    /// What there is to say of the last one, in the report on this leg. Of one that returns its state says it.
     pub(super) fn replacement(&self, leg: LegId) -> Option<Replacement> {
         let filling = self.filling.lock();
-        let filling = filling.as_ref().filter(|filling| filling.leg == leg)?;
+        let filling = filling.as_ref().filter(|filling| filling.leg == leg && !filling.returns)?;
         let failed = match &filling.ended {
             None => None,
             Some(Ok(())) => return None,
@@ -49,7 +109,10 @@ impl Served {
         let filling = self.filling.lock();
         let Some(filling) = filling.as_ref().filter(|filling| filling.ended.is_none()) else { return Ok(()) };
         let (path, leg) = (filling.path.display(), filling.leg);
-        let error = Error::new(format!("{path} is being filled just now, to take the place of leg {leg}"));
+        let error = Error::new(match filling.returns {
+            true => format!("leg {leg} at {path} is being brought up to date just now"),
+            false => format!("{path} is being filled just now, to take the place of leg {leg}"),
+        });
         Err(error.hint(format!("Wait for that: mirrorfs wait {}", quoted(&self.mountpoint))))
     }
 
@@ -60,6 +123,7 @@ impl Served {
             let [state, other] = states();
             replacing::not_now(leg, state, other, &self.mountpoint)
         };
+        self.check_not_filling()?;
         if self.mirror.state() == MirrorState::ReadOnly {
             return Err(returning::not_taken(leg, errno(libc::EROFS)));
         }
@@ -85,37 +149,56 @@ impl Served {
         }
     }
 
-    /// Begins to fill the directory at `path`.
-    fn fill(&self, path: PathBuf, (new, owner): Opened) -> Result<()> {
-        let (leg, directory) = (new.leg, new.directory.clone());
+    /// Begins to fill the directory at `path`. The caller holds the lock on taking in.
+    pub(super) fn fill(&self, path: PathBuf, (new, owner): Opened) -> Result<()> {
+        let (leg, directory, returns) = (new.leg, new.directory.clone(), !new.is_new);
         let calls = directory.calls();
         let hung = Arc::downgrade(&directory);
         drop(directory);
-        // It is nobody's leg: who waits for it is let go, and it is given up.
+        // It does not serve: who waits for it is let go, and it is given up.
         calls.patience().on_hung(Some(Arc::new(move || hung.upgrade().iter().for_each(|new| new.give_up()))));
-        *self.filling.lock() = Some(Filling { leg, path: path.clone(), ended: None });
+        let mut owner = Some(owner);
+        if returns {
+            owner.take().into_iter().for_each(|owner| self.held.take(leg, owner, calls.clone()));
+        }
+        *self.filling.lock() =
+            Some(Filling { leg, path: path.clone(), returns, calls: calls.clone(), ended: None });
         let (mirror, this) = (self.mirror.clone(), self.this());
         let work = move || {
             // The user's requests come first, for the processor too.
             if let Err(error) = rustix::process::nice(10) {
                 log::info!("the copy runs at normal priority: {error}");
             }
-            let replaced = mirror.replace(new);
+            let filled = mirror.fill(new);
             let Some(served) = this.upgrade() else { return };
-            if replaced.is_ok() {
+            if filled.is_ok() {
                 served.watch_over(leg, &calls);
-                served.held.take_over(leg, owner, calls);
+                owner.into_iter().for_each(|owner| served.held.take_over(leg, owner, calls.clone()));
                 served.places.lock()[leg] = LegPlace::At(path);
-                mirror.resync();
+            } else if returns {
+                served.held.let_go(leg);
+            } else if calls.under_way() > 0 {
+                log::warn!(
+                    "{} still has calls under way: its lock is kept until the mount ends",
+                    path.display()
+                );
+                // ORDER: it ends with the process, and so with the last call.
+                std::mem::forget(owner);
             } else {
                 // It is a file on a disk that may hang.
                 served.waits.within(move || drop(owner));
             }
+            let is_in = filled.is_ok();
             if let Some(filling) = served.filling.lock().as_mut() {
-                filling.ended = Some(replaced);
+                filling.ended = Some(filled);
+            }
+            if is_in {
+                mirror.resync();
+                // It may have failed before it was known here that it serves.
+                served.let_go(leg);
             }
         };
-        self.spawn("replace", work).map_err(|cause| {
+        self.spawn(if returns { "re-add" } else { "replace" }, work).map_err(|cause| {
             *self.filling.lock() = None;
             Error::new("cannot start the copy").because(cause)
         })

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::fuse::Caching;
 use crate::layout::{self, LegDir};
 use crate::legs::timed::TimedSuperblock;
-use crate::legs::{LegId, PerLeg, Timestamp};
+use crate::legs::{Leg, LegId, PerLeg, Timestamp};
 use crate::ops::{Mirror, Options, Parts};
 use crate::options::{Degraded, MountOptions};
 use crate::owner::{Owner, Refused};
@@ -41,7 +41,7 @@ const PINNED_DIRECTORIES: usize = 4096;
 /// Opens the mirror of `request`.
 pub fn mirror(request: &MountRequest, events: &Events) -> std::result::Result<Arc<dyn Service>, StartError> {
     let paths = request.legs.clone().map(|place| place.path().unwrap_or(Path::new("missing")).to_owned());
-    let dirs = waited_for(request)?;
+    let mut dirs = waited_for(request)?;
     check_apart(&dirs)?;
     let read_only = request.options.flags.contains(MountFlags::RDONLY);
     judge(&read_superblocks(&dirs)?, &paths, events)?;
@@ -54,17 +54,28 @@ pub fn mirror(request: &MountRequest, events: &Events) -> std::result::Result<Ar
         PerLeg::from_fn(|leg| dirs[leg].as_ref().map(|dir| own(leg, dir, read_only)).transpose())
             .transpose()?;
     // What was read before the locks were held may have been changed by the last owner since.
-    let (plan, mut superblocks) = judge(&read_superblocks(&dirs)?, &paths, events)?;
-    if let (Work::CompareAll, Some(stale)) = (plan.work, plan.stale) {
-        tell_of_comparing(stale);
-    }
+    let (mut plan, mut superblocks) = judge(&read_superblocks(&dirs)?, &paths, events)?;
     check_chunk(request, superblocks.iter().find_map(|(_, superblock)| superblock.as_ref()))?;
     let waits = Waits::start(request.options.leg_timeout)?;
-    let legs = PerLeg::from_fn(|leg| dirs[leg].as_ref().map(|dir| waits.open(dir.path(), leg)).transpose())
-        .transpose()?;
+    let mut legs =
+        PerLeg::from_fn(|leg| dirs[leg].as_ref().map(|dir| waits.open(dir.path(), leg)).transpose())
+            .transpose()?;
     let elsewhere = request.options.bitmap.as_deref();
     let files = Files { dirs: &dirs, elsewhere, read_only, plan, legs: &legs };
     let bitmap = bitmap_files::open(&files, &mut superblocks)?;
+    let everything = plan.work == Work::CompareAll || bitmap.compare_all();
+    let lasting = legs.iter().all(|(_, leg)| leg.as_ref().is_some_and(|leg| leg.identities_last()));
+    let returns = plan.stale.filter(|_| everything && lasting && !read_only);
+    if let Some(leg) = returns {
+        // The other one goes on alone, and serves at once: this one is taken in from there, and nobody has to wait until it
+        // is equal.
+        plan = Plan { work: Work::Alone, ..plan };
+        bitmap.stop_using(leg);
+        drop((bitmap.take_copy(leg), legs[leg].take(), owners[leg].take(), dirs[leg].take()));
+    }
+    if let (Work::CompareAll, Some(stale)) = (plan.work, plan.stale) {
+        tell_of_comparing(stale);
+    }
     let superblocks = PerLeg::from_fn(|leg| match (&dirs[leg], &superblocks[leg], &legs[leg]) {
         (Some(dir), Some(superblock), Some(there)) => {
             let store = open_store(leg, dir, superblock, read_only)?;
@@ -85,7 +96,7 @@ pub fn mirror(request: &MountRequest, events: &Events) -> std::result::Result<Ar
             owners[leg].iter_mut().for_each(Owner::record);
         }
     }
-    Ok(Served::new(mirror, request, (owners, calls), waits, events))
+    Ok(Served::new(mirror, request, (owners, calls), waits, events, returns))
 }
 
 /// The directories of the legs that are there, after waiting for them as the options say.

@@ -22,11 +22,10 @@ use super::{LegPlace, MountRequest, Service, place, returning};
 use crate::error::{Error, Result, errno};
 use crate::fuse;
 use crate::legs::timed::Calls;
-use crate::legs::{LegId, PerLeg};
+use crate::legs::{Leg as _, LegId, PerLeg};
 use crate::ops::{self, Herald, Mirror, MirrorState, News, Returning};
 use crate::options::Degraded;
 use crate::owner::Owner;
-use crate::superblock::Superblock;
 
 /// Event loops that answer the kernel: with one, a stat waits behind somebody's fsync.
 const EVENT_LOOPS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
@@ -53,19 +52,22 @@ pub struct Served {
     pub(super) readding: Mutex<()>,
     /// The last directory that was to take the place of a leg when it is complete.
     pub(super) filling: Mutex<Option<Filling>>,
+    /// A leg that is to be taken in as soon as the mirror serves.
+    pub(super) returns: Mutex<Option<LegId>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     pub(super) events: Events,
     pub(super) ended: (Mutex<bool>, Condvar),
 }
 
 impl Served {
-    /// Serves `mirror`, with the locks on its legs and what is asked of them.
+    /// Serves `mirror`, with the locks on its legs and what is asked of them. `returns` is there, and is to be taken in.
     pub fn new(
         mirror: Arc<Mirror<BackingLeg>>,
         request: &MountRequest,
         (owners, calls): (PerLeg<Option<Owner>>, PerLeg<Option<Calls>>),
         waits: Waits,
         events: &Events,
+        returns: Option<LegId>,
     ) -> Arc<Served> {
         let served = Arc::new_cyclic(|this| Served {
             this: this.clone(),
@@ -79,6 +81,7 @@ impl Served {
             waits,
             readding: Mutex::default(),
             filling: Mutex::default(),
+            returns: Mutex::new(returns),
             threads: Mutex::default(),
             events: events.clone(),
             ended: (Mutex::new(false), Condvar::new()),
@@ -143,11 +146,14 @@ impl Served {
         };
         match self.mirror.leg_state(id) {
             ops::LegState::InSync => Leg { state: LegState::InSync, ..leg },
+            ops::LegState::Lost(_) if self.is_returning(id) => Leg { state: LegState::Recovering, ..leg },
             ops::LegState::Resyncing => Leg { state: LegState::Recovering, ..leg },
             ops::LegState::Lost(lost) => Leg {
                 state: if lost.missing { LegState::Missing } else { LegState::Faulted },
                 reason: Some(match (lost.missing, lost.errno) {
-                    (true, _) => "not there when the mirror was mounted".to_owned(),
+                    (true, _) => {
+                        self.mirror.why_lost(id).unwrap_or("not there when the mirror was mounted".to_owned())
+                    }
                     (_, 0) => "taken out by hand".to_owned(),
                     (_, number) => self.mirror.why_lost(id).unwrap_or_else(|| errno(number).to_string()),
                 }),
@@ -164,6 +170,7 @@ impl Served {
     /// Takes a leg in that was left behind, at `path` or where it was.
     pub(super) fn readd(&self, leg: LegId, path: Option<PathBuf>) -> Result<()> {
         let not_away = || Error::new(format!("leg {leg} is not away")).hint("\"mirrorfs status\" shows it.");
+        self.check_not_filling()?;
         self.check_quiet(leg, not_away)?;
         let _one_at_a_time = self.readding.lock();
         self.check_not_filling()?;
@@ -172,10 +179,13 @@ impl Served {
             Error::new(format!("leg {leg} was mounted as \"missing\""))
                 .hint("Say where it is: re-add DIR LEG PATH")
         })?;
-        let events = self.events.clone();
-        self.take_in(leg, path, not_away, move |path, survivor, waits| {
-            returning::open(leg, path, survivor, waits, &events)
-        })
+        let opened = self.open_again(leg, &path, not_away)?;
+        let everything = opened.0.compare_all || self.mirror.bitmap_stats().compare_all;
+        let lasting = self.mirror.identities_last(leg.other()) && opened.0.directory.identities_last();
+        match everything && lasting {
+            true => self.fill(path, opened),
+            false => self.take_in_opened(path, opened),
+        }
     }
 
     /// Refuses a leg that is not away, or on which something is under way. Before the lock is taken: who lets go of
@@ -188,14 +198,8 @@ impl Served {
         }
     }
 
-    /// Takes in what `open` finds at `path`, if that ends in time. The caller holds the lock.
-    fn take_in(
-        &self,
-        leg: LegId,
-        path: PathBuf,
-        not_away: impl Fn() -> Error,
-        open: impl FnOnce(&Path, (&Path, &Superblock), &Waits) -> Result<Opened> + Send + 'static,
-    ) -> Result<()> {
+    /// Opens the leg that is at `path` again, if that ends in time. The caller holds the lock.
+    fn open_again(&self, leg: LegId, path: &Path, not_away: impl Fn() -> Error) -> Result<Opened> {
         if !matches!(self.mirror.leg_state(leg), ops::LegState::Lost(_)) {
             return Err(not_away());
         }
@@ -205,27 +209,28 @@ impl Served {
             return Err(not_away());
         };
         let other = other.to_owned();
-        places[leg] = LegPlace::At(path.clone());
+        places[leg] = LegPlace::At(path.to_owned());
         if !self.close(leg) {
             return Err(self.still_under_way(leg));
         }
+        let (path, mountpoint, waits) = (path.to_owned(), self.mountpoint.clone(), self.waits.clone());
+        let events = self.events.clone();
         let opened = self.waits.within({
-            let (path, mountpoint, waits) = (path.clone(), self.mountpoint.clone(), self.waits.clone());
+            let path = path.clone();
             move || {
                 place::check_apart(&places, &mountpoint, Degraded::No)?;
-                open(&path, (&other, &says), &waits)
+                returning::open(leg, &path, (&other, &says), &waits, &events)
             }
         });
-        let (returning, owner) = opened.unwrap_or_else(|| {
+        opened.unwrap_or_else(|| {
             Err(self.waits.no_answer(leg, &path).hint(
                 "It stays away. See to the network, or to the program behind it, and try again; \
                  nothing has been lost.",
             ))
-        })?;
-        self.take_in_opened(path, (returning, owner))
+        })
     }
 
-    /// The same of one that has been opened there.
+    /// Takes in a leg that has been opened at `path`.
     pub(super) fn take_in_opened(&self, path: PathBuf, (returning, owner): Opened) -> Result<()> {
         let (leg, calls) = (returning.leg, returning.directory.calls());
         self.mirror.take_in(returning).map_err(|cause| returning::not_taken(leg, cause))?;
@@ -247,8 +252,11 @@ impl Served {
     }
 
     /// Lets go of a leg that was left behind, so that its filesystem can be unmounted and repaired.
-    fn let_go(&self, leg: LegId) {
+    pub(super) fn let_go(&self, leg: LegId) {
         let _nobody_takes_it_in = self.readding.lock();
+        if self.is_returning(leg) {
+            return;
+        }
         if matches!(self.mirror.leg_state(leg), ops::LegState::Lost(_)) && !self.close(leg) {
             log::warn!(
                 "leg {leg} has requests under way that may change it yet: it is kept from others until they have ended"
@@ -263,6 +271,13 @@ impl Served {
     }
 
     fn fail(&self, leg: LegId) -> Result<()> {
+        if self.is_returning(leg) && self.mirror.break_off_filling() {
+            let deadline = Instant::now() + LAST_WAIT;
+            while self.is_returning(leg) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            return Ok(());
+        }
         self.mirror.take_out(leg).map_err(|cause| {
             let hint = match self.mirror.leg_state(leg) {
                 ops::LegState::Lost(_) => "It is out already: \"mirrorfs status\" shows since when.",
@@ -333,9 +348,17 @@ impl Service for Served {
         self.spawn("watch", move || this.upgrade().into_iter().for_each(|this| this.watch()))?;
         for leg in LegId::ALL {
             if matches!(self.mirror.leg_state(leg), ops::LegState::Lost(_)) {
-                let detail = format!("not there at the mount; leg {} goes on alone", leg.other());
+                let why = match self.is_returning(leg) {
+                    true => "everything on it is to be compared",
+                    false => "not there at the mount",
+                };
+                let detail = format!("{why}; leg {} goes on alone", leg.other());
                 self.events.tell(Event { name: Name::DegradedArray, leg: Some(leg), detail });
             }
+        }
+        if let Some(leg) = *self.returns.lock() {
+            let this = self.this.clone();
+            self.spawn("take-back", move || this.upgrade().into_iter().for_each(|this| this.take_back(leg)))?;
         }
         fuse::serve(self.mirror.clone(), device, EVENT_LOOPS, self.caching, self.requests.clone(), mounted)
     }
@@ -402,7 +425,8 @@ impl Service for Served {
         self.ended.1.notify_all();
         self.mirror.stop();
         self.held.stop_waiting();
-        for thread in std::mem::take(&mut *self.threads.lock()) {
+        // One of them may have begun another.
+        while let Some(thread) = { self.threads.lock().pop() } {
             self.end(thread);
         }
         let closed = self.mirror.close();
@@ -420,7 +444,9 @@ impl Served {
     fn end(&self, thread: JoinHandle<()>) {
         let mut stuck_since = None;
         while !thread.is_finished() {
-            if self.held.is_stuck() && stuck_since.get_or_insert_with(Instant::now).elapsed() > LAST_WAIT {
+            if (self.held.is_stuck() || self.is_stuck())
+                && stuck_since.get_or_insert_with(Instant::now).elapsed() > LAST_WAIT
+            {
                 log::warn!(
                     "a thread behind the mount is stuck in a leg that hangs: the mount ends without it"
                 );

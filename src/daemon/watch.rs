@@ -72,6 +72,11 @@ impl Served {
             *seen = Seen::default();
             return;
         };
+        if self.is_returning(leg) {
+            // Should that fail, it counts as a try that has failed.
+            (seen.gone, seen.done) = (false, false);
+            return;
+        }
         let survivor = self.mirror.superblock(leg.other());
         let place = self.places.lock()[leg].clone();
         let (Some(path), Some(survivor)) = (place.path(), survivor) else { return };
@@ -93,6 +98,9 @@ impl Served {
             seen.done = !self.auto_readd;
             if self.auto_readd {
                 match self.readd(leg, None) {
+                    Ok(()) if self.is_returning(leg) => {
+                        seen.retry.failed();
+                    }
                     Ok(()) => seen.done = true,
                     Err(error) if seen.retry.failed() => {
                         log::error!("leg {leg} is not taken back yet, and will be tried again: {error}");

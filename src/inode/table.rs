@@ -152,13 +152,28 @@ impl<L: Leg> Table<L> {
     }
 
     /// The source is `to` from now on. Nothing is interned before [`turned`](Self::turned) is called,
-    /// when it is known of those that are returned what they are on that leg.
+    /// when it is known of those that are returned what they are on that leg; the caller [reaps](Self::reap) them.
     pub fn turn(&self, to: LegId) -> Vec<Arc<Object<L>>> {
         let mut state = self.state.lock();
         (state.source, state.turning) = (to, true);
-        let living = |object: &&Arc<Object<L>>| object.with_names(|names| !names.gone);
-        let unknown = |object: &&Arc<Object<L>>| object.with_names(|names| names.identity(to).is_none());
-        state.objects.values().filter(living).filter(unknown).cloned().collect()
+        drop(state);
+        let is_unknown =
+            |object: &Arc<Object<L>>| object.with_names(|names| !names.gone && names.identity(to).is_none());
+        self.look_at_all(|object| is_unknown(object).then(|| object.clone()))
+    }
+
+    /// What `look` makes of all objects, by their numbers: in an order that does not change from run to run.
+    fn look_at_all<T>(&self, look: impl Fn(&Arc<Object<L>>) -> Option<T>) -> Vec<T> {
+        let mut all: Vec<Ino> = self.state.lock().objects.keys().copied().collect();
+        all.sort_unstable();
+        let look_at = |ino| {
+            let object = self.get(ino)?;
+            let seen = look(&object);
+            // The kernel may have forgotten it meanwhile.
+            self.reap(Some(object));
+            seen
+        };
+        all.into_iter().filter_map(look_at).collect()
     }
 
     /// See [`turn`](Self::turn).
@@ -176,20 +191,32 @@ impl<L: Leg> Table<L> {
     /// Another directory has taken `leg`'s place: what was known of objects there is not so any more. What
     /// has no name is not there at all.
     pub fn forget_leg(&self, leg: LegId, root: Identity) {
-        let objects: Vec<_> = self.state.lock().objects.values().cloned().collect();
-        for object in objects {
+        self.look_at_all(|object| {
             object.with_names(|names| {
                 names.identify(leg, (object.ino == Ino::ROOT).then_some(root));
                 names.absent[leg] = names.gone;
                 names.born_alone = false;
             });
-        }
+            None::<()>
+        });
+    }
+
+    /// What has names, and is not to be found on `leg`: neither what it is there nor any of its names is known. The
+    /// caller [reaps](Self::reap) it.
+    pub fn unfindable(&self, leg: LegId) -> Vec<Arc<Object<L>>> {
+        let is_lost = |object: &Arc<Object<L>>| {
+            object.ino != Ino::ROOT
+                && object.with_names(|names| {
+                    let has_no_way = names.place.is_none() && names.identity(leg).is_none();
+                    has_no_way && !names.gone && names.pinned(leg).is_none()
+                })
+        };
+        self.look_at_all(|object| is_lost(object).then(|| object.clone()))
     }
 
     /// What is held open on a leg; the caller's to let go of.
     pub fn take_leg(&self, leg: LegId) -> Vec<L::Node> {
-        let objects: Vec<_> = self.state.lock().objects.values().cloned().collect();
-        objects.iter().filter_map(|object| object.with_names(|names| names.unpin(leg))).collect()
+        self.look_at_all(|object| object.with_names(|names| names.unpin(leg)))
     }
 
     /// The kernel gives `count` lookups back.

@@ -648,6 +648,10 @@ pub trait Leg: Send + Sync + 'static {
         true
     }
 
+    /// While this is `wanted`, who waits for the leg is let go when it is given up, wherever it lies, at the price of
+    /// handing each call over: for one on whom others wait.
+    fn detach_callers(&self, _wanted: bool) {}
+
     /// The mirror goes on without this leg for good: a leg that can lets go of all who wait for it, and
     /// answers ENOTCONN from now on.
     fn give_up(&self) {}

@@ -14,17 +14,22 @@
 //! A new leg that takes another's place is taken in the same way, when it is complete or, where that cannot be, at once.
 //! Before the superblocks call it a leg, the bitmap forgets what its objects were on the old one, durably: a number or a
 //! handle of that one may be another object's on the new one. Everything is compared instead, unless it is complete:
-//! then nothing is, but for what could not be read, which has slots by then.
+//! then nothing is, but for what could not be read, which has slots by then. So it is with one that returns and has been
+//! filled.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Mirror;
-use super::replacement::Filled;
+use super::filling::Filled;
 use crate::bitmap::{ChunkIndex, Kinds, Markable, Needs, PageStore, Span, Want};
 use crate::error::errno;
+use crate::inode::Object;
 use crate::legs::{Identity, Leg, LegId, PerLeg};
+use crate::resync;
 use crate::superblock::FoundSide;
 
 /// A leg that was left behind, opened and judged to be the one that is wanted.
@@ -81,7 +86,7 @@ impl<L: Leg> Mirror<L> {
         taken
     }
 
-    /// The caller has seen to it that nobody changes anything. `filled`: it is a new leg that has got all already.
+    /// The caller has seen to it that nobody changes anything. `filled`: it has got all already.
     pub(super) fn take_in_alone(&self, returning: Returning<L>, filled: Option<Filled>) -> io::Result<()> {
         let Returning { leg, directory, superblock, bitmap, compare_all, is_new } = returning;
         let root = directory.identity(&directory.root())?;
@@ -98,7 +103,7 @@ impl<L: Leg> Mirror<L> {
             self.bitmap.set_compare_all(self)?;
         }
         self.bitmap.set_away(None);
-        match is_new || numbered_anew {
+        match is_new || numbered_anew || filled.is_some() {
             true => self.bitmap.start_over(self, leg)?,
             false => self.bitmap.need_all(self)?,
         }
@@ -127,6 +132,48 @@ impl<L: Leg> Mirror<L> {
             log::warn!("the bitmap cannot be written ({error}): everything is compared");
         }
         Ok(())
+    }
+
+    /// Finds on the leg that was taken in what has lost the name by which it was known, and has others that are not:
+    /// what it was there before has been forgotten. Names are alike on both legs, and nobody changes any. Walks
+    /// the source, if there is such a thing.
+    pub(super) fn find_nameless(&self, legs: &PerLeg<Arc<L>>) {
+        let source = self.source();
+        let target = source.other();
+        let lost = self.table.unfindable(target);
+        let known = |object: &Object<L>| object.with_names(|names| names.identity(source));
+        let wanted = lost.iter().filter_map(|object| known(object)).map(|identity| identity.ino).collect();
+        let places = match lost.is_empty() {
+            true => BTreeMap::new(),
+            false => resync::places_of(&*legs[source], &wanted, || self.stop.is_asked()),
+        };
+        let at = |leg: LegId, path: &Path| -> io::Result<(L::Node, Identity)> {
+            let here = &legs[leg];
+            let node = path.iter().try_fold(here.root(), |dir, name| here.child(&dir, name))?;
+            let identity = here.identity(&node)?;
+            Ok((node, identity))
+        };
+        // One that is not found gives ESTALE to who still has it open.
+        let find = |object: &Object<L>| {
+            let known = known(object)?;
+            let path = places.get(&known.ino)?;
+            let is_it = at(source, path).is_ok_and(|(_, identity)| identity.is_same(&known));
+            at(target, path).ok().filter(|_| is_it)
+        };
+        let found: Vec<_> = lost.iter().map(|object| find(object)).collect();
+        // ORDER: asked after the looks. A leg that is left behind lets changes in that move names on the other one.
+        let are_found = self.health.in_service(target);
+        for (object, found) in lost.into_iter().zip(found) {
+            if let Some((node, identity)) = found.filter(|_| are_found) {
+                object.with_names(|names| {
+                    names.identify(target, Some(identity));
+                    if !identity.opens() {
+                        names.pin(target, node);
+                    }
+                });
+            }
+            self.table.reap(Some(object));
+        }
     }
 
     /// Marks what a leg that is complete otherwise has not got, for the resync. False if there is no room for it:

@@ -301,6 +301,11 @@ impl<L: Leg> Mirror<L> {
         self.fault(leg, 0)
     }
 
+    /// A leg that is away is there again, and was not taken in: for this reason it stays away from now on.
+    pub fn stays_away(&self, leg: LegId, number: Option<i32>, why: String) {
+        self.health.stays_away(leg, number, (self.options.clock)(), why);
+    }
+
     /// Lets go of all that is open on a leg that was left behind, so that its filesystem can be unmounted. May
     /// wait for that leg for ever, if it hangs.
     pub fn let_go(&self, leg: LegId) {
@@ -330,6 +335,7 @@ impl<L: Leg> Mirror<L> {
             if let Err(error) = self.identity_on(&object, to) {
                 log::warn!("inode {} is not found on leg {to}: {error}", object.ino.0);
             }
+            self.table.reap(Some(object));
         }
         self.table.turned();
         self.health.set_source(to);

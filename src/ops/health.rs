@@ -198,6 +198,17 @@ impl Health {
         Ok(Left::Now)
     }
 
+    /// A leg that is away came back, and could not be made equal; or, without an errno, not be opened.
+    pub fn stays_away(&self, leg: LegId, errno: Option<i32>, since: Timestamp, why: String) {
+        let mut shown = self.shown.lock();
+        if let Some(lost) = &mut shown.lost[leg] {
+            if let Some(errno) = errno {
+                *lost = Lost { errno, since, missing: false };
+            }
+            shown.why[leg] = Some(why);
+        }
+    }
+
     /// Takes `leg` into service again, as the target of a recovery; recorded when it returns.
     pub fn take_in(&self, leg: LegId, found: FoundSide) -> std::result::Result<(), NotWritten> {
         let mut superblocks = self.superblocks.lock();

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::covers::Covers;
 use super::failover::Turning;
+use super::filling::Noting;
 use super::freed::Freed;
 use super::health::{Health, Lost};
 use super::mtimes::Mtimes;
 use super::not_equal::NotEqual;
-use super::replacement::Noting;
 use super::{Invalidate, LegState, Mirror, MirrorState, Neither, News, ReadErrors, gate::Gate};
 use crate::bitmap::{Bitmap, CopyId, Host, IdleSlot, Stats};
 use crate::error::errno;
@@ -273,6 +273,7 @@ impl<L: Leg> Mirror<L> {
             Err(error) => return Err(failed(&resync, error)),
             Ok(_) => {}
         }
+        self.find_nameless(&legs);
         // What the resync has built was born after all that had been seen, and is covered by nothing.
         let birth = |leg: LegId| legs[leg].birth_now().ok().flatten();
         self.bitmap.note_births(PerLeg::from_fn(birth));
@@ -310,8 +311,12 @@ impl<L: Leg> Mirror<L> {
     /// The same, of one leg.
     pub(super) fn names_on(&self, leg: &L, inos: &[u64]) -> Vec<String> {
         let wanted = inos.iter().copied().collect();
-        let names = resync::names_of(leg, &wanted, || self.stop.is_asked());
-        wanted.iter().map(|ino| names.get(ino).cloned().unwrap_or_else(|| format!("inode {ino}"))).collect()
+        let places = resync::places_of(leg, &wanted, || self.stop.is_asked());
+        let name = |ino: &u64| match places.get(ino) {
+            Some(path) => path.display().to_string(),
+            None => format!("inode {ino}"),
+        };
+        wanted.iter().map(name).collect()
     }
 
     /// Sweeps, and mends what cannot be read, until the mirror is shut down.

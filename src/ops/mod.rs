@@ -20,6 +20,7 @@
 //! | `health` | which legs serve, faults, read-only, superblocks |
 //! | `failover` | going on without a leg that failed, asking both and judging who is broken |
 //! | `comeback` | taking a leg in again |
+//! | `filling` | filling a new leg, or one that has everything compared, while changes go on |
 //! | `mend` | what the source cannot read: answered by the other leg, and written anew |
 //! | `neither` | what neither leg could do: counted and told |
 //! | `read_errors` | counting that (pure) |
@@ -41,6 +42,7 @@ mod dir_read;
 mod dir_write;
 mod failover;
 mod file;
+mod filling;
 mod freed;
 mod gate;
 mod health;
@@ -55,7 +57,6 @@ mod not_equal;
 pub mod outcome;
 mod read_errors;
 mod repair;
-mod replacement;
 mod resolve;
 mod sweep;
 #[cfg(all(test, feature = "simulation"))]
@@ -116,7 +117,7 @@ pub struct Mirror<L: Leg> {
     invalidate: std::sync::OnceLock<Arc<dyn Invalidate>>,
     herald: std::sync::OnceLock<Arc<dyn Herald>>,
     covers: covers::Covers<L>,
-    noting: replacement::Noting,
+    noting: filling::Noting,
     /// Held while slots are cleared.
     sweeping: Mutex<()>,
     /// What the next resync makes equal has been told of already.

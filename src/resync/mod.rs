@@ -102,7 +102,7 @@ pub use repair::{Name, Repair};
 pub use rewrite::NotRewritten;
 pub use throttle::Limits;
 pub use touched::{Part, Touched};
-pub use trouble::{Trouble, names_of};
+pub use trouble::{Trouble, places_of};
 
 /// What the resync asks of the mirror.
 pub trait ResyncHost: bitmap::Host {

@@ -15,18 +15,17 @@ use super::entries::look_up;
 use super::pairs::Child;
 use super::plan::Object;
 use super::{Sides, gone_is_none};
-use crate::bitmap::{self, Bitmap, Kinds};
+use crate::bitmap::{Kinds, SlotIndex};
 use crate::legs::{Identity, Kind, Leg, name_hash};
 
-/// The objects with what they are on the target, as far as it has them.
+/// The objects with what they are on the target, as far as it has them. `rebind` is told for each slot.
 ///
-/// ORDER: durable in the slots before it returns. What is moved after that is not found at its place any
-/// more, also not by the resync after a crash.
+/// ORDER: where the slots outlive this, durable in them before it returns. What is moved after that is not found at
+/// its place any more, also not by the resync after a crash.
 pub(super) fn bind<L: Leg>(
     mut objects: Vec<Object>,
     sides: Sides<'_, L>,
-    bitmap: &Bitmap,
-    host: &dyn bitmap::Host,
+    rebind: impl Fn(SlotIndex, Identity) -> io::Result<()>,
 ) -> io::Result<Vec<Object>> {
     let target = sides.target();
     let has_place = |object: &Object| object.ids[target].place();
@@ -49,7 +48,7 @@ pub(super) fn bind<L: Leg>(
             let found = found.filter(|found| taken.insert(*found));
             let Some(found) = found else { continue };
             for &slot in &object.slots {
-                bitmap.rebind(host, slot, target, found)?;
+                rebind(slot, found)?;
             }
             object.ids[target] = found;
         }

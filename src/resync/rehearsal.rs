@@ -24,16 +24,21 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::pairs::Pairs;
-use super::plan::Object;
+use super::places;
+use super::plan::{Object, gather, settle};
 use super::run::Run;
 use super::touched::{Names, One, Part, Touched};
-use super::{Limits, Outcome, Progress, Resync, ResyncHost, Scope, Trouble};
+use super::{Limits, Outcome, Progress, Resync, ResyncHost, Scope, Sides, Trouble};
 use crate::bitmap::{
-    Bitmap, ChunkSize, Copies, CopyId, Expect, Host, IdleSlot, Kinds, MIN_SLOTS, PageIndex, PageStore,
+    Bitmap, ChunkSize, Copies, CopyId, DirtySlot, Expect, Host, IdleSlot, Kinds, MIN_SLOTS, PageIndex,
+    PageStore,
 };
 use crate::error::errno;
 use crate::legs::{Identity, Leg, LegId, PerLeg};
 use crate::sync::{Mutex, join};
+
+/// How often it is looked what slots tell, while somebody moves what they tell of.
+const ATTEMPTS: usize = 8;
 
 /// What is asked of the mirror meanwhile.
 pub trait RehearsalHost: Send + Sync {
@@ -95,6 +100,31 @@ impl<'a, L: Leg> Rehearsal<'a, L> {
         progress: &'a Progress,
     ) -> Self {
         Rehearsal { legs, source, host, progress, pairs: Pairs::default() }
+    }
+
+    /// What these slots tell of the target, which is as it was when they were marked: which object is which. So what was
+    /// moved since is moved there, too, and not copied. Before the first pass.
+    pub fn begin_with(&mut self, slots: Vec<DirtySlot>, chunk: ChunkSize) -> io::Result<()> {
+        for _ in 0..ATTEMPTS {
+            let known = self.known_by(slots.clone(), chunk);
+            match known {
+                Err(error) if has_moved(&error) => {}
+                known => {
+                    // Contradictions tell nothing, and everything is compared anyway.
+                    self.pairs = known?.unwrap_or_default();
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn known_by(&self, slots: Vec<DirtySlot>, chunk: ChunkSize) -> io::Result<Option<Pairs>> {
+        let (s, t) = (&*self.legs[self.source], self.target());
+        let sides = Sides { s, t, source: self.source };
+        let objects = places::bind(gather(slots, chunk), sides, |_, _| Ok(()))?;
+        let objects = settle(objects, |leg, identity| Ok(sides.find(leg, identity)?.is_some()))?;
+        Ok(Pairs::from_slots(objects.iter().map(|object| object.ids)))
     }
 
     /// Makes equal what is in `touched`, which the caller has taken out of what is noted. Both directories are

@@ -95,7 +95,8 @@ impl<'r, L: Leg> Run<'r, L> {
             run.list_dirty()?;
             return Ok(Some(run));
         }
-        let gathered = places::bind(gathered, sides, resync.bitmap, resync.host)?;
+        let rebind = |slot, found| resync.bitmap.rebind(resync.host, slot, sides.target(), found);
+        let gathered = places::bind(gathered, sides, rebind)?;
         let objects = settle(gathered, |leg, identity| Ok(sides.find(leg, identity)?.is_some()))?;
         match Pairs::from_slots(objects.iter().map(|object| object.ids)) {
             Some(pairs) => {

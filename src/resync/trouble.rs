@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::PathBuf;
 
 use super::Sides;
 use crate::legs::{Identity, Kind, Leg, LegId, OpenMode, PerLeg};
@@ -45,27 +46,27 @@ fn look<L: Leg>(leg: &L, node: Option<L::Node>) -> io::Result<()> {
 }
 
 /// A path from the leg's root for each of these inode numbers, as far as they are found before
-/// `stop_requested`. Walks the leg; for people, when something is wrong.
-pub fn names_of<L: Leg>(
+/// `stop_requested`. Walks the leg.
+pub fn places_of<L: Leg>(
     leg: &L,
     wanted: &BTreeSet<u64>,
     stop_requested: impl Fn() -> bool,
-) -> BTreeMap<u64, String> {
+) -> BTreeMap<u64, PathBuf> {
     let mut found = BTreeMap::new();
-    let mut dirs = vec![(leg.root(), String::new())];
-    while let Some((dir, path)) = dirs.pop() {
+    // Not the directories themselves: of these only so many can be open.
+    let mut dirs = vec![PathBuf::new()];
+    while let Some(path) = dirs.pop() {
         if found.len() == wanted.len() || stop_requested() {
             break;
         }
-        for entry in leg.read_dir(&dir).unwrap_or_default() {
-            let path = format!("{path}{}", entry.name.display());
+        let dir = path.iter().try_fold(leg.root(), |dir, name| leg.child(&dir, name));
+        for entry in dir.and_then(|dir| leg.read_dir(&dir)).unwrap_or_default() {
+            let path = path.join(&entry.name);
             if wanted.contains(&entry.ino) {
                 found.insert(entry.ino, path.clone());
             }
-            if entry.kind == Kind::Directory
-                && let Ok(child) = leg.child(&dir, &entry.name)
-            {
-                dirs.push((child, path + "/"));
+            if entry.kind == Kind::Directory {
+                dirs.push(path);
             }
         }
     }

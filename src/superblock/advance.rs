@@ -169,6 +169,8 @@ impl Superblocks {
             }
             (sb.clean, sb.source) = (false, Some(source));
             (sb.generation, sb.ancestors) = (of_source.generation, of_source.ancestors);
+            // A leg that was away does not know where the bitmap is by now.
+            (sb.bitmap_place, sb.bitmap_file) = (of_source.bitmap_place, of_source.bitmap_file);
             sb.peer_state = if sb.role == source { PeerState::Recovering } else { PeerState::InSync };
         })
     }

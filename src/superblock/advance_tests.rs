@@ -395,6 +395,24 @@ fn what_was_born_alone_is_known_until_the_legs_are_equal_again() {
     assert_eq!(since(&mounted), None);
 }
 
+/// Else a crash would look like one while the place was being changed, and the legs' old copies would count.
+#[test]
+fn a_leg_that_is_taken_in_knows_where_the_bitmap_is_by_now() {
+    for leg in LegId::ALL {
+        let medium = new_medium();
+        alone(&medium, leg.other(), u64::MAX);
+        let (mut slots, decided) = find(&medium);
+        let file = uuid::Uuid::new_v4();
+        let survivor = &mut slots[leg.other()];
+        (survivor.bitmap_place, survivor.bitmap_file) = (BitmapPlace::Elsewhere, file);
+        mount(&medium, &slots, &decided.unwrap()).unwrap();
+        for id in LegId::ALL {
+            let says = medium.lock().slots[id].clone();
+            assert_eq!((says.bitmap_place, says.bitmap_file), (BitmapPlace::Elsewhere, file), "leg {id}");
+        }
+    }
+}
+
 #[test]
 fn a_leg_that_cannot_be_taken_in_stays_behind_and_never_takes_the_lead() {
     for leg in LegId::ALL {

@@ -19,6 +19,22 @@
 //! Why `events` is 0 in R1: fewer than any `events_cleared`, which starts at 1, so that no bitmap reaches back
 //! to a leg that has nothing. Why the generation is the survivor's: between S1 and S2 the new leg is behind
 //! within it, and has not diverged.
+//!
+//! A leg that *returns* and has everything compared is filled in the same way, and is what it was until then: stale.
+//! But once the first file has been copied to it it holds neither what it held nor what the survivor holds. So before that
+//! it loses its history:
+//!
+//! ```text
+//!   T1  returned leg   events = 0, target of a recovery from the survivor; twice
+//!   S1 to S3           when it is complete
+//! ```
+//!
+//! | crash | with the survivor | with an old copy of the survivor | alone |
+//! |---|---|---|---|
+//! | before T1 | stale, by the bitmap or everything compared | by their histories | goes on with what it had |
+//! | T1, S1 | stale, everything compared | stale, everything compared | refused: incomplete |
+//!
+//! With the events it had, an old copy of the survivor, from before the leg was left behind, would pass for its peer in step.
 
 use uuid::Uuid;
 
@@ -38,6 +54,18 @@ impl Superblock {
             alone_since: None,
             clean: false,
             sequence: 0,
+            ..self.clone()
+        }
+    }
+
+    /// T1: for a leg that returns, before it is filled.
+    pub fn without_history(&self) -> Superblock {
+        Superblock {
+            events: 0,
+            events_cleared: 0,
+            peer_state: PeerState::InSync,
+            source: Some(self.role.other()),
+            clean: false,
             ..self.clone()
         }
     }

@@ -113,6 +113,37 @@ fn before_the_new_leg_has_a_superblock_all_is_as_it_was() {
     }
 }
 
+/// T1, with the survivor as it is now and as it was before the leg was left behind.
+#[test]
+fn a_leg_that_has_lost_its_history_has_everything_compared_and_is_never_alone() {
+    for leg in LegId::ALL {
+        let (disks, _) = degraded(leg);
+        let survivor = disks.says(Dir::Survivor);
+        let mut of_survivor = vec![survivor.clone()];
+        // Clean, mounted, crashed: as any copy of it can be that was in step with the leg.
+        let old = disks.says(Dir::Old);
+        for (clean, source) in [(true, None), (false, None), (false, Some(leg.other()))] {
+            let in_step = Superblock {
+                leg: survivor.leg,
+                peer: old.leg,
+                role: survivor.role,
+                peer_state: PeerState::InSync,
+                clean,
+                source,
+                ..old.clone()
+            };
+            of_survivor.push(in_step);
+        }
+        let found = Found::Leg { superblock: old.without_history(), damaged_slot: None };
+        assert_eq!(plan_alone(leg, &found), Err(Refusal::Incomplete(leg)));
+        for says in of_survivor {
+            let survivor = Found::Leg { superblock: says, damaged_slot: None };
+            let which = |id| if id == leg { found.clone() } else { survivor.clone() };
+            assert_eq!(plan(&PerLeg::from_fn(which)), stale(leg, Work::CompareAll));
+        }
+    }
+}
+
 #[test]
 fn a_crash_after_each_write_leaves_the_old_leg_or_the_new_one_and_never_both() {
     for leg in LegId::ALL {

@@ -1,7 +1,6 @@
 //! A client of the mirror that does what chance says, sees to it that it reads what it must, and
 //! keeps its history.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::sync::Arc;
@@ -78,8 +77,6 @@ pub struct Client {
     pub rng: Rng,
     /// Files it has open, also without a name.
     open: Vec<(ObjectId, Fh)>,
-    /// What has lost a name.
-    lost_a_name: BTreeSet<ObjectId>,
 }
 
 /// Whether a client goes on.
@@ -98,7 +95,7 @@ impl Client {
         mix: Mix,
         rng: Rng,
     ) -> Client {
-        Client { mix, number, mirror, memory, rng, open: Vec::new(), lost_a_name: BTreeSet::new() }
+        Client { mix, number, mirror, memory, rng, open: Vec::new() }
     }
 
     /// Does `operations` things, then closes its files.
@@ -148,10 +145,6 @@ impl Client {
 
     /// Does one operation and keeps it in the history.
     fn perform(&mut self, op: Op, call: impl FnOnce(&mut Self) -> io::Result<()>) -> Go {
-        if let Op::Remove { path } | Op::Rename { to: path, .. } = &op {
-            let lost = self.history().now().names.get(path).copied();
-            self.lost_a_name.extend(lost);
-        }
         self.history().begin(op.clone());
         match call(self) {
             Ok(()) => self.history().acknowledge(),
@@ -175,9 +168,7 @@ impl Client {
                 Go::Home
             }
             Some(libc::EIO) => Go::Home,
-            Some(libc::ENODEV | libc::ESTALE)
-                if op.file().is_some_and(|id| self.is_nameless(id) || self.lost_a_name.contains(&id)) =>
-            {
+            Some(libc::ENODEV | libc::ESTALE) if op.file().is_some_and(|id| self.is_nameless(id)) => {
                 self.history().take_back();
                 Go::On
             }

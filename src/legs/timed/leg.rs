@@ -7,8 +7,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Result;
+use std::sync::atomic::Ordering;
 
-use super::{File, Pace, Timed, Way};
+use super::{File, Pace, Timed};
 use crate::bitmap::WriteIntent;
 use crate::legs::{
     Area, Creator, Entry, Identity, Keeps, Leg, Make, OpenMode, RenameMode, Seek, Stat, Statfs, Timestamp,
@@ -17,9 +18,9 @@ use crate::legs::{
 /// One call in both ways: `[name = what a courier takes along instead]`, then the call.
 macro_rules! ask {
     ($timed:ident, $pace:expr, [$($arg:ident = $owned:expr),* $(,)?], |$leg:ident| $call:expr) => {
-        match &$timed.way {
-            Way::InPlace(watch) => $timed.in_place(watch, |$leg| $call),
-            Way::ByCourier => {
+        match $timed.watch() {
+            Some(watch) => $timed.in_place(watch, |$leg| $call),
+            None => {
                 $(let $arg = $owned;)*
                 $timed.by_courier($pace, move |$leg| $call)
             }
@@ -347,6 +348,11 @@ impl<L: Leg> Leg for Timed<L> {
         self.patience.timeout().is_none_or(|timeout| self.patience.answers(timeout / 2))
     }
 
+    fn detach_callers(&self, wanted: bool) {
+        // Without a limit nobody is let go anyway.
+        self.detached.store(wanted && self.patience.timeout().is_some(), Ordering::Release);
+    }
+
     fn give_up(&self) {
         self.patience.give_up();
     }
@@ -361,7 +367,7 @@ impl<L: Leg> Timed<L> {
         buf: &mut [u8],
         offset: u64,
     ) -> Result<usize> {
-        if let Way::InPlace(watch) = &self.way {
+        if let Some(watch) = self.watch() {
             return self.in_place(watch, |leg| read(leg, file, buf, offset));
         }
         let (file, len) = (file.share(), buf.len());

@@ -17,6 +17,8 @@
 //! the leg, that leaves it behind, which calls [`Leg::give_up`]: all who wait are let go with ENOTCONN, and nothing
 //! is asked of the leg any more. An answer that comes then does not count either: the other leg may have moved on.
 //!
+//! A disk is asked by courier, too, while others would have to wait for who asks it ([`Leg::detach_callers`]).
+//!
 //! What a hung leg does late harms nothing: see [`WriteIntent::lend`](crate::bitmap::WriteIntent::lend).
 //! But the leg must not be taken back while [`Calls::under_way`] is not zero.
 //!
@@ -27,6 +29,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Leg;
 
@@ -65,6 +68,8 @@ pub struct Timed<L: Leg> {
     leg: Arc<L>,
     patience: Arc<Patience>,
     way: Way,
+    /// Calls are made by courier for now, wherever the leg lies: see [`Leg::detach_callers`].
+    detached: AtomicBool,
     syncs: Pace,
     closing: Closing<L::File>,
     /// Where the watchdog guards.
@@ -117,7 +122,7 @@ impl<L: Leg> Timed<L> {
             }
             Backing::Network | Backing::Fuse => (Way::ByCourier, Closing::by_courier(patience.clone()), None),
         };
-        Ok(Timed { leg, patience, way, syncs, closing, _leash: leash })
+        Ok(Timed { leg, patience, way, detached: AtomicBool::new(false), syncs, closing, _leash: leash })
     }
 
     /// What is asked of it.
@@ -126,7 +131,15 @@ impl<L: Leg> Timed<L> {
     }
 
     fn is_by_courier(&self) -> bool {
-        matches!(self.way, Way::ByCourier)
+        self.watch().is_none()
+    }
+
+    /// The watchdog's, while calls are made in place.
+    fn watch(&self) -> Option<&Watch> {
+        match &self.way {
+            Way::InPlace(watch) if !self.detached.load(Ordering::Acquire) => Some(watch),
+            _ => None,
+        }
     }
 
     fn in_place<T>(&self, watch: &Watch, call: impl FnOnce(&L) -> io::Result<T>) -> io::Result<T> {

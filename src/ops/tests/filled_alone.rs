@@ -1,4 +1,5 @@
-//! A new disk is filled while one leg serves alone, and takes the place of the one that is away.
+//! A new disk is filled while one leg serves alone, and takes the place of the one that is away. Or that one comes back, has
+//! everything compared, and is filled so.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use crate::inode::Ino;
 use crate::legs::simulated::{Call, SimLeg};
 use crate::legs::{LegId, RenameMode};
 use crate::ops::{LegState, Mirror};
+use crate::superblock::{Refusal, Work, plan_alone};
 
 /// How a leg went away.
 const WAYS: [Away; 3] = [Away::TakenOut, Away::Failed, Away::Missing];
@@ -58,6 +60,26 @@ fn has_all(mirror: &Mirror<SimLeg>) {
     assert!(mirror.lookup(Ino::ROOT, OsStr::new("h")).is_err());
 }
 
+/// Forty files are made, each at a call to what is filled while changes are let in. How many there are, and what is to
+/// run before each call.
+fn busy(mirror: &Arc<Mirror<SimLeg>>) -> (Arc<AtomicU32>, impl FnMut() + Send + 'static) {
+    let made = Arc::new(AtomicU32::new(0));
+    let (mirror, count) = (mirror.clone(), made.clone());
+    let hook = move || {
+        let number = count.load(Ordering::SeqCst);
+        if mirror.gate.is_open() && number < 40 {
+            count.fetch_add(1, Ordering::SeqCst);
+            let mirror = mirror.clone();
+            let work = move || {
+                let (_, fh) = file(&mirror, &format!("new{number}"), b"new");
+                mirror.release(fh);
+            };
+            std::thread::spawn(work).join().unwrap();
+        }
+    };
+    (made, hook)
+}
+
 #[test]
 fn a_leg_that_is_away_is_replaced_while_changes_are_let_in() {
     for (leg, way) in LegId::ALL.into_iter().flat_map(|leg| WAYS.map(|way| (leg, way))) {
@@ -65,22 +87,7 @@ fn a_leg_that_is_away_is_replaced_while_changes_are_let_in() {
             let mut world = World::new();
             world.handles = handles;
             let mirror = alone(&world, leg, way);
-            let made = Arc::new(AtomicU32::new(0));
-            let hook = {
-                let (mirror, made) = (mirror.clone(), made.clone());
-                move || {
-                    if mirror.gate.is_open() {
-                        let (mirror, number) = (mirror.clone(), made.fetch_add(1, Ordering::SeqCst));
-                        if number < 40 {
-                            let work = move || {
-                                let (_, fh) = file(&mirror, &format!("new{number}"), b"new");
-                                mirror.release(fh);
-                            };
-                            std::thread::spawn(work).join().unwrap();
-                        }
-                    }
-                }
-            };
+            let (made, hook) = busy(&mirror);
             world.replace_serving_with(&mirror, leg, hook).unwrap();
             assert!(made.load(Ordering::SeqCst) >= 40, "changes had to wait");
             assert!(!mirror.bitmap.compare_all(), "{way:?}: nothing is compared again");
@@ -221,5 +228,58 @@ fn what_one_of_two_legs_cannot_read_ends_it_with_both_as_they_were() {
         let failed = world.replace_serving(&mirror, leg).unwrap_err();
         assert!(failed.contains("cannot read 1 file"), "{failed}");
         assert!(mirror.is_equal() && LegId::ALL.iter().all(|&leg| mirror.health.lost(leg).is_none()));
+    }
+}
+
+#[test]
+fn a_leg_that_returns_has_everything_compared_while_changes_are_let_in() {
+    for (leg, way) in LegId::ALL.into_iter().flat_map(|leg| WAYS.map(|way| (leg, way))) {
+        for handles in [false, true] {
+            let mut world = World::new();
+            world.handles = handles;
+            let mirror = alone(&world, leg, way);
+            mirror.bitmap.set_compare_all(&*mirror).unwrap();
+            let moved = world.number(leg, "f");
+            let (made, hook) = busy(&mirror);
+            world.fill_again(&mirror, leg, hook).unwrap();
+            assert!(made.load(Ordering::SeqCst) >= 40, "changes had to wait");
+            mirror.resync();
+            assert!(mirror.is_equal() && mirror.health.lost(leg).is_none());
+            assert!(!mirror.bitmap.compare_all());
+            has_all(&mirror);
+            assert_eq!(world.number(leg, "z"), moved, "{way:?}: a rename is a rename");
+            sweep(&mirror);
+            world.assert_equal();
+            assert_eq!(mirror.bitmap_stats().dirty_slots, 0);
+            world.unmount(mirror);
+            assert!(world.mount().is_equal(), "unmounted clean");
+        }
+    }
+}
+
+/// It holds neither what it held nor what the other one holds.
+#[test]
+fn one_that_is_filled_in_part_is_stale_and_never_alone() {
+    for (leg, call) in LegId::ALL.into_iter().flat_map(|leg| [(leg, Call::Write), (leg, Call::Sync)]) {
+        let world = World::new();
+        let mirror = alone(&world, leg, Away::TakenOut);
+        mirror.bitmap.set_compare_all(&*mirror).unwrap();
+        world.fail_new(call, libc::ENOSPC);
+        let why = world.fill_again(&mirror, leg, || {}).unwrap_err();
+        world.heal();
+        let LegState::Lost(lost) = mirror.leg_state(leg) else { panic!("it is not complete") };
+        assert_eq!((lost.errno, lost.missing), (libc::ENOSPC, false));
+        assert_eq!(mirror.why_lost(leg), Some(why));
+        assert!(mirror.gate.is_open());
+        assert_eq!(plan_alone(leg, &world.found(leg)), Err(Refusal::Incomplete(leg)));
+        let plan = world.plan();
+        assert_eq!((plan.work, plan.stale, plan.source), (Work::CompareAll, Some(leg), leg.other()));
+        write(&mirror, "e", b"X");
+        world.fill_again(&mirror, leg, || {}).unwrap();
+        mirror.resync();
+        has_all(&mirror);
+        assert_eq!(content(&mirror, "e"), b"X is old");
+        sweep(&mirror);
+        world.assert_equal();
     }
 }

@@ -4,6 +4,7 @@
 mod coarsening;
 mod covers;
 mod faults;
+mod filled;
 mod filled_alone;
 mod listing;
 mod objects;
@@ -12,6 +13,6 @@ mod overflow;
 mod read_errors;
 mod renames;
 mod replaced;
-mod replacement;
+
 mod world;
 mod writeback;

@@ -80,6 +80,33 @@ fn what_is_open_without_a_name_stays_usable_while_a_new_leg_is_filled() {
     }
 }
 
+/// It was known by the name that went; nobody has looked for it by the other one.
+#[test]
+fn what_has_lost_the_name_it_was_opened_by_is_found_on_a_new_leg_by_its_other_one() {
+    for (leg, handles) in LegId::ALL.into_iter().flat_map(|leg| [(leg, false), (leg, true)]) {
+        let mut world = World::new();
+        world.handles = handles;
+        let mirror = world.mount();
+        let dir = mirror.make(Ino::ROOT, OsStr::new("dir"), Make::Directory { mode: 0o755 }, NOBODY).unwrap();
+        let (ino, fh) = file(&mirror, "name", b"text");
+        mirror.link(ino, dir.attr.ino, OsStr::new("other")).unwrap();
+        // As a walk would: the place that is known is the last one that was looked up.
+        mirror.lookup(Ino::ROOT, OsStr::new("name")).unwrap();
+        mirror.unlink(Ino::ROOT, OsStr::new("name")).unwrap();
+        mirror.take_out(leg).unwrap();
+        world.replace(&mirror, leg);
+        mirror.resync();
+        assert_eq!(mirror.write(fh, b"more", 4, false).unwrap(), 4, "leg {leg}, handles: {handles}");
+        sweep(&mirror);
+        world.assert_equal();
+        let other = leg.other();
+        mirror.take_out(other).unwrap();
+        let mut read = [0; 8];
+        assert_eq!(mirror.read(fh, &mut read, 0).unwrap(), 8);
+        assert_eq!(&read, b"textmore");
+    }
+}
+
 /// What a resync has made equal is the leg that was there when it began.
 #[test]
 fn a_resync_of_the_old_leg_that_is_still_at_work_does_not_call_the_new_one_complete() {

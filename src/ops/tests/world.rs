@@ -219,6 +219,25 @@ impl World {
         mirror.take_in(returning).unwrap();
     }
 
+    /// A leg that was left behind comes back, and has everything compared while changes are let in. `hook` runs before
+    /// each call to it.
+    pub fn fill_again(
+        &self,
+        mirror: &Mirror<SimLeg>,
+        leg: LegId,
+        mut hook: impl FnMut() + Send + 'static,
+    ) -> Result<(), String> {
+        let failing = self.failing_new.clone();
+        let directory = SimLeg::new(leg, self.disks[leg].clone()).with_faults(Box::new(move |_, call| {
+            hook();
+            Some(failing[call as usize].load(Ordering::Relaxed)).filter(|&errno| errno != 0)
+        }));
+        let directory = Arc::new(if self.handles { directory } else { directory.without_handles() });
+        let superblock = self.found_side(leg);
+        let compare_all = self.plan().work == Work::CompareAll;
+        mirror.fill(Returning { leg, directory, superblock, bitmap: None, compare_all, is_new: false })
+    }
+
     /// A new disk takes the place of a leg that was left behind. Nothing has been copied to it yet.
     pub fn replace(&mut self, mirror: &Mirror<SimLeg>, leg: LegId) {
         let new = self.superblock(leg.other()).new_peer();
@@ -263,7 +282,7 @@ impl World {
         let superblock: superblock::FoundSide =
             (says, Box::new(SuperblockFile(self.superblocks.clone(), leg)));
         let new = Returning { leg, directory, superblock, bitmap: None, compare_all: true, is_new: true };
-        mirror.replace(new)?;
+        mirror.fill(new)?;
         self.disks[leg] = disk;
         Ok(())
     }
@@ -272,7 +291,7 @@ impl World {
         self.superblocks.lock()[leg].clone()
     }
 
-    fn found(&self, leg: LegId) -> Found {
+    pub fn found(&self, leg: LegId) -> Found {
         Found::Leg { superblock: self.superblock(leg), damaged_slot: None }
     }
 
@@ -280,7 +299,7 @@ impl World {
         (self.superblock(leg), Box::new(SuperblockFile(self.superblocks.clone(), leg)))
     }
 
-    fn plan(&self) -> Plan {
+    pub fn plan(&self) -> Plan {
         superblock::plan(&PerLeg::from_fn(|leg| self.found(leg))).expect("the legs belong together")
     }
 
@@ -336,6 +355,12 @@ impl World {
     pub fn take_away(&self, leg: LegId, name: &str) {
         let place = (ROOT, name.into());
         self.disks[leg].lock().apply(Change::Unlink { place });
+    }
+
+    /// What a name in the root stands for on that leg, until the object is removed.
+    pub fn number(&self, leg: LegId, name: &str) -> u64 {
+        let leg = SimLeg::new(leg, self.disks[leg].clone());
+        leg.stat(&leg.child(&leg.root(), OsStr::new(name)).unwrap()).unwrap().ino
     }
 
     /// What was written to a file is zeros on that leg; its length and times are as they were.

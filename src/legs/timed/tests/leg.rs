@@ -110,6 +110,16 @@ fn every_call_reaches_the_leg_with_its_arguments_whichever_way() {
 }
 
 #[test]
+fn a_disk_lets_its_callers_go_while_that_is_wanted() {
+    let fixture = Fixture::new(Backing::Disk, SHORT, Some(Call::ReadDir), false);
+    fixture.leg.detach_callers(true);
+    refused(fixture.leg.read_dir(&fixture.leg.root()), libc::ENOTCONN);
+    assert_eq!(fixture.leg.calls().under_way(), 1, "it may come back yet");
+    fixture.door.open();
+    soon(|| fixture.leg.calls().under_way() == 0);
+}
+
+#[test]
 fn by_courier_a_call_or_sync_that_hangs_lets_its_caller_go() {
     for backing in [Backing::Network, Backing::Fuse] {
         for hangs in [Call::ReadDir, Call::Sync] {

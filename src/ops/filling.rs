@@ -1,7 +1,8 @@
-//! A new directory takes the place of a leg that serves, or is away: it is filled while the mirror goes on, and is a
-//! leg when it is complete.
+//! A new directory takes the place of a leg that serves, or is away; or a leg returns that has everything compared. It is
+//! filled while the mirror goes on, and is a leg that serves when it is complete.
 //!
 //! ```text
+//!   history     one that returns loses it, durably: from here on it is no leg without the other one
 //!   note        from here on every change notes what it has touched, beside all else that it does
 //!   fill        everything, then what was touched meanwhile, until that is little       gate open
 //!   gate closed, changes in flight ended
@@ -12,7 +13,8 @@
 //!
 //! Until `leave` nothing durable says that there is a new leg, and the two legs are what they always were: a crash, a
 //! full disk, an unmount leave them so. A crash between `leave` and `take in` leaves the old leg stale, with
-//! nothing that it misses. One that was away before stays so, and the bitmap keeps all that it misses, until `take in`.
+//! nothing that it misses. One that was away before stays so, and the bitmap keeps all that it misses, until `take in`. One
+//! that returns is stale until then.
 //!
 //! A file of which the leg that stays cannot read all ends it while the old leg serves: that one has all of it. Once the
 //! old leg is away there is nothing better to keep, so the new one gets the rest. That file is marked when it is taken
@@ -20,7 +22,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use super::change::{Part, Touch};
 use super::not_equal::NotEqual;
@@ -42,11 +44,17 @@ pub(super) struct Noting {
     /// 0: none is filled; else one more than the leg it is filled from.
     from: AtomicU8,
     touched: Mutex<Touched>,
+    /// It is to end before it is done.
+    broken_off: AtomicBool,
 }
 
 impl Noting {
     pub fn new() -> Noting {
-        Noting { from: AtomicU8::new(0), touched: Mutex::new(Rank::Leaf, Touched::default()) }
+        Noting {
+            from: AtomicU8::new(0),
+            touched: Mutex::new(Rank::Leaf, Touched::default()),
+            broken_off: AtomicBool::new(false),
+        }
     }
 
     /// The leg that a new one is filled from.
@@ -136,31 +144,47 @@ impl<L: Leg> Mirror<L> {
         }
     }
 
-    /// Fills the new leg, which takes the place of one that serves or is away. On success [`resync`](Self::resync) is
-    /// to be called at once: changes wait until that has ended, or has come to what could not be read, if anything.
+    /// Fills a new leg, which takes the place of one that serves or is away, or one that returns. On success
+    /// [`resync`](Self::resync) is to be called at once: changes wait until that has ended, or has come to what could not be
+    /// read, if anything.
     ///
     /// # Errors
     /// Why not, in words. The legs are as they were, unless one of them has failed meanwhile, or the new one when it
-    /// was to be taken in: then the old one has been left behind, and is told of. `re-add` takes it in again.
-    pub fn replace(&self, new: Returning<L>) -> Result<(), String> {
-        let leg = new.leg;
+    /// was to be taken in: then the old one has been left behind, and is told of. `re-add` takes it in again. One that
+    /// returns stays away, for this reason from now on.
+    pub fn fill(&self, new: Returning<L>) -> Result<(), String> {
+        let (leg, returns) = (new.leg, !new.is_new);
         self.tell(News::Recovering(leg));
         let replaced = self.fill_and_take_in(new);
+        let by_hand = self.noting.broken_off.swap(false, Ordering::SeqCst);
         self.noting.end();
         self.progress.stopped();
         replaced.map_err(|failed| {
-            let because = match self.stop.is_asked() {
-                true => {
+            let because = match (self.stop.is_asked(), by_hand) {
+                (true, _) => {
                     "the mirror is being unmounted; give the command again after the next mount".to_owned()
                 }
-                false => failed.to_string(),
+                (false, true) => "taken out by hand".to_owned(),
+                (false, false) => failed.to_string(),
             };
             self.tell(News::Recovered { leg, returned: false, because: Some(because.clone()) });
+            if returns && !self.stop.is_asked() {
+                let errno = if by_hand { 0 } else { failed.errno() };
+                self.stays_away(leg, Some(errno), because.clone());
+                self.tell(News::Left { leg, errno, recovering: true, why: Some(because.clone()) });
+            }
             because
         })
     }
 
-    fn fill_and_take_in(&self, new: Returning<L>) -> Result<(), NotEqual> {
+    /// Has the filling that is under way end before it is done. False if there is none.
+    pub fn break_off_filling(&self) -> bool {
+        let is_filling = self.noting.from().is_some();
+        self.noting.broken_off.store(is_filling, Ordering::SeqCst);
+        is_filling
+    }
+
+    fn fill_and_take_in(&self, mut new: Returning<L>) -> Result<(), NotEqual> {
         let (leg, from) = (new.leg, new.leg.other());
         let stays = self.leg(from)?;
         self.health.writable()?;
@@ -171,14 +195,25 @@ impl<L: Leg> Mirror<L> {
         if !lasting {
             return Err(errno(libc::EOPNOTSUPP).into());
         }
-        let fresh = || new.directory.clone();
-        let legs = PerLeg::from_fn(|id| if id == leg { fresh() } else { stays.clone() });
+        // The leg is as it was when these were marked: what has been moved since is known by them.
+        let told = (!new.is_new && !new.compare_all).then(|| self.bitmap.slots());
+        if !new.is_new {
+            // ORDER: before the first change to it. A crash from here on leaves what only the survivor can complete.
+            let (says, store) = &mut new.superblock;
+            *says = says.without_history();
+            (store.write(says).and_then(|()| store.write(says)))?;
+        }
+        let directory = new.directory.clone();
+        let legs = PerLeg::from_fn(|id| if id == leg { directory.clone() } else { stays.clone() });
         new.directory.measure();
         self.progress.restart();
         self.noting.begin(from)?;
         // ORDER: who has changed something and not noted it is done before the first look.
         drop(self.inside.write_unless(|| self.stop.is_asked()).ok_or_else(|| errno(libc::EINTR))?);
-        let rehearsal = Rehearsal::new(&legs, from, self, &self.progress);
+        let mut rehearsal = Rehearsal::new(&legs, from, self, &self.progress);
+        if let Some(slots) = told {
+            rehearsal.begin_with(slots, self.bitmap.chunk_size())?;
+        }
         let mut filling = Filling { legs: &legs, from, rehearsal, unread: Vec::new() };
         self.pass(&mut filling, Touched::everything(), Pace::GivingWay)?;
         for _ in 1..PASSES {
@@ -222,6 +257,9 @@ impl<L: Leg> Mirror<L> {
         let _no_resync = self.resyncing.lock();
         // It may be waiting for a disk, so it is waited for before anybody has to.
         let _no_sweep = self.sweeping.lock();
+        let directory = new.directory.clone();
+        // If it hangs now, everybody would wait with this thread.
+        directory.detach_callers(true);
         self.gate.close();
         let mut held = None;
         let mut left = false;
@@ -249,6 +287,7 @@ impl<L: Leg> Mirror<L> {
             taken.map_err(NotEqual::from)
         })();
         drop(held);
+        directory.detach_callers(false);
         if let Err(failed) = &changed {
             if self.health.lost(leg).is_some() {
                 self.bitmap.stop_using(leg);
@@ -286,7 +325,7 @@ impl<L: Leg> Filling<'_, L> {
     }
 }
 
-/// A new leg that is complete, but for what could not be read.
+/// A leg that has been filled is complete, but for what could not be read.
 pub(super) struct Filled {
     /// Each of these files by what names it on both legs.
     pub unread: Vec<PerLeg<Identity>>,
@@ -294,7 +333,8 @@ pub(super) struct Filled {
 
 impl<L: Leg> RehearsalHost for Mirror<L> {
     fn stop_requested(&self) -> bool {
-        self.stop.is_asked() || self.noting.from().is_some_and(|from| !self.health.in_service(from))
+        let lost_its_source = || self.noting.from().is_some_and(|from| !self.health.in_service(from));
+        self.stop.is_asked() || self.noting.broken_off.load(Ordering::SeqCst) || lost_its_source()
     }
 
     fn user_operations(&self) -> u64 {
