@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::fs::StatVfsMountFlags;
 use rustix::mount::MountFlags;
 
 use super::bitmap_files::{self, Files};
@@ -55,6 +56,7 @@ pub fn mirror(request: &MountRequest, events: &Events) -> std::result::Result<Ar
             .transpose()?;
     // What was read before the locks were held may have been changed by the last owner since.
     let (mut plan, mut superblocks) = judge(&read_superblocks(&dirs)?, &paths, events)?;
+    check_passthrough(request, plan.source, &dirs)?;
     check_chunk(request, superblocks.iter().find_map(|(_, superblock)| superblock.as_ref()))?;
     let waits = Waits::start(request.options.leg_timeout)?;
     let mut legs =
@@ -271,6 +273,29 @@ fn cannot_open(leg: LegId, dir: &LegDir, cause: std::io::Error) -> Error {
     Error::new(format!("cannot open leg {leg} at {}", dir.path().display()))
         .because(cause)
         .hint("Run as the directory's owner or as root; see in the system log whether the disk is well.")
+}
+
+/// What the kernel reads itself may be changed by nobody, and not by reading either.
+fn check_passthrough(request: &MountRequest, source: LegId, dirs: &PerLeg<Option<LegDir>>) -> Result<()> {
+    if request.options.caching != Caching::Passthrough {
+        return Ok(());
+    }
+    if !request.options.flags.contains(MountFlags::RDONLY) {
+        return Err(Error::new("mount option \"passthrough\" is for a mirror that is mounted read-only")
+            .hint("Add ro, or leave passthrough out."));
+    }
+    let Some(dir) = &dirs[source] else { return Ok(()) };
+    let quiet = StatVfsMountFlags::NOATIME | StatVfsMountFlags::RDONLY;
+    match rustix::fs::fstatvfs(dir.as_fd()) {
+        Ok(says) if says.f_flag.intersects(quiet) => Ok(()),
+        Ok(_) => {
+            let path = dir.path().display();
+            Err(Error::new(format!("reading {path} by \"passthrough\" would raise its files' access times")).hint(format!(
+                "Mount the filesystem of leg {source} with noatime (mount -o remount,noatime), or leave passthrough out."
+            )))
+        }
+        Err(cause) => Err(cannot_open(source, dir, cause.into())),
+    }
 }
 
 /// A mirror keeps the chunk size it was made with; an option that says otherwise is a mistake.

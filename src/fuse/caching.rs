@@ -5,6 +5,7 @@
 //! | `Through` | when the mirror has replied (P1) | the mirror's |
 //! | `Back` | when it is in the kernel's memory | the kernel's, until it has told them |
 //! | `Direct` | when the mirror has replied (P1) | the mirror's |
+//! | `Passthrough` | - | the mirror's |
 //!
 //! # What the kernel does with `Back` (Linux 6.18, fs/fuse/file.c and dir.c)
 //! - It hands pages over by WRITE requests in nobody's name, by any handle of the file that is open for writing,
@@ -29,6 +30,9 @@
 //! - It sends no FSYNC after a write to a file opened with O_SYNC or O_DSYNC: the request's flags say so, and the
 //!   mirror has to sync before it replies (P2). See [`Caching::syncs`].
 //! - It takes no capabilities away before a write. The legs' own kernel does, at the write there.
+//!
+//! # What it does with `Passthrough`
+//! See [`passthrough`](super::passthrough).
 
 use fuser::{FopenFlags, InitFlags, OpenFlags};
 use serde::{Deserialize, Serialize};
@@ -46,22 +50,26 @@ pub enum Caching {
     /// Nothing but what is mapped (the option `direct_io`).
     #[serde(rename = "direct_io")]
     Direct,
+    /// Nothing of its own: it reads the source's files itself (the option `passthrough`). Only where nothing is changed.
+    Passthrough,
 }
 
 impl Caching {
     /// What the kernel must be able to do for it.
     pub(super) fn needed(self) -> InitFlags {
         match self {
-            Caching::Through | Caching::Direct => InitFlags::empty(),
+            Caching::Through | Caching::Direct | Caching::Passthrough => InitFlags::empty(),
             Caching::Back => InitFlags::FUSE_WRITEBACK_CACHE,
         }
     }
 
-    /// What it is to do for it if it can. Before Linux 6.6 a file that is open for direct I/O cannot be mapped and shared.
+    /// What it is to do for it if it can. Before Linux 6.6 a file that is open for direct I/O cannot be mapped and shared,
+    /// before 6.9 the kernel reads no files itself.
     pub(super) fn wanted(self) -> InitFlags {
         match self {
             Caching::Through | Caching::Back => InitFlags::empty(),
             Caching::Direct => InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+            Caching::Passthrough => InitFlags::FUSE_PASSTHROUGH,
         }
     }
 
@@ -72,7 +80,7 @@ impl Caching {
     /// of O_SYNC.
     pub(super) fn opened(self) -> FopenFlags {
         match self {
-            Caching::Through | Caching::Back => FopenFlags::FOPEN_KEEP_CACHE,
+            Caching::Through | Caching::Back | Caching::Passthrough => FopenFlags::FOPEN_KEEP_CACHE,
             Caching::Direct => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_DIRECT_IO,
         }
     }

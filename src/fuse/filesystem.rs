@@ -23,6 +23,7 @@ use super::answer::{self, FOR_GOOD};
 use super::caching::Caching;
 use super::convert::{self, bare_attr, errno, file_attr, file_type, permissions};
 use super::loops::Loops;
+use super::passthrough::Passthrough;
 use super::requests::{Asked, Requests};
 use super::serve::agree;
 use crate::inode::{Fh, Ino};
@@ -58,6 +59,8 @@ pub(super) struct Translation<L: Leg> {
     mirror: Arc<Mirror<L>>,
     loops: Arc<Loops>,
     caching: Caching,
+    /// With the option of that name.
+    passthrough: Option<Arc<Passthrough>>,
     requests: Arc<Requests>,
 }
 
@@ -68,7 +71,8 @@ impl<L: Leg> Translation<L> {
         caching: Caching,
         requests: Arc<Requests>,
     ) -> Self {
-        Translation { mirror, loops, caching, requests }
+        let passthrough = (caching == Caching::Passthrough).then(|| Arc::new(Passthrough::new()));
+        Translation { mirror, loops, caching, passthrough, requests }
     }
 
     /// Answers a request: on this thread, unless that is the last event loop which is free.
@@ -300,7 +304,11 @@ impl<L: Leg> Filesystem for Translation<L> {
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.requests.count(Asked::Open);
         let (number, caller, opened) = (ino(number), caller(request), self.caching.opened());
-        self.answer(move |mirror| answer::opened(reply, mirror.open(number, flags.0, caller), opened));
+        let passthrough = self.passthrough.clone();
+        self.answer(move |mirror| match (mirror.open(number, flags.0, caller), passthrough) {
+            (Ok(handle), Some(passthrough)) => passthrough.opened(reply, mirror, (number, handle), opened),
+            (result, _) => answer::opened(reply, result, opened),
+        });
     }
 
     fn read(
@@ -378,7 +386,9 @@ impl<L: Leg> Filesystem for Translation<L> {
         reply: ReplyEmpty,
     ) {
         self.requests.count(Asked::Release);
+        let passthrough = self.passthrough.clone();
         self.answer(move |mirror| {
+            passthrough.iter().for_each(|passthrough| passthrough.released(fh(handle)));
             mirror.release(fh(handle));
             reply.ok();
         });

@@ -5,6 +5,7 @@
 //!   /dev/fuse -> fuser's event loops (serve) -> one method a request (filesystem) -> ops::Mirror
 //!                                               on which thread (loops)
 //!                                               types and errno (convert), counts (requests)
+//!                                               what the kernel reads itself (passthrough)
 //!   ops::Mirror -> Invalidate (caches) -> /dev/fuse
 //! ```
 //!
@@ -43,6 +44,7 @@ mod caching;
 mod convert;
 mod filesystem;
 mod loops;
+mod passthrough;
 mod requests;
 mod serve;
 

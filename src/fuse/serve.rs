@@ -101,13 +101,24 @@ pub(super) fn agree(config: &mut KernelConfig, caching: Caching) -> io::Result<(
         return Err(io::Error::from_raw_os_error(libc::EPROTONOSUPPORT));
     }
     if !offered.contains(caching.wanted()) {
-        log::warn!("this kernel is older than Linux 6.6: with direct_io no file can be mapped and shared");
+        log::warn!(
+            "this kernel is too old: {}",
+            match caching {
+                Caching::Passthrough =>
+                    "before Linux 6.9 files are read through the mirror, also with passthrough",
+                _ => "before Linux 6.6 no file can be mapped and shared with direct_io",
+            }
+        );
     }
     // Nothing that is refused here could be wrong: only what is offered is asked for, and both
     // limits lie within fuser's.
     let _ = config.add_capabilities((WANTED | needed | caching.wanted()) & offered);
     let _ = config.set_max_write(MAX_WRITE);
     let _ = config.set_max_background(MAX_BACKGROUND);
+    if caching == Caching::Passthrough {
+        // The legs lie on filesystems that lie on no others.
+        let _ = config.set_max_stack_depth(1);
+    }
     Ok(())
 }
 

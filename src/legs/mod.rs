@@ -12,6 +12,7 @@ use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::io;
 use std::ops::{Index, IndexMut};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::bitmap::WriteIntent;
@@ -482,6 +483,11 @@ pub trait Leg: Send + Sync + 'static {
 
     /// Opens a regular file. Changes nothing (no O_TRUNC).
     fn open(&self, node: &Self::Node, mode: OpenMode) -> io::Result<Self::File>;
+
+    /// A descriptor of the file, for the kernel to read from; `None` where there is none.
+    fn descriptor<'f>(&self, _file: &'f Self::File) -> Option<BorrowedFd<'f>> {
+        None
+    }
 
     /// Reads at `offset` until `buf` is full or the file ends; returns the bytes read.
     fn read(&self, file: &Self::File, buf: &mut [u8], offset: u64) -> io::Result<usize>;

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -57,6 +58,17 @@ impl<L: Leg> Mirror<L> {
             self.forget_told(object);
         }
         self.table.reap(object);
+    }
+
+    /// Lends the source's descriptor of an open file, for the kernel to read from. `None` if the leg has no such thing.
+    pub fn with_descriptor<T>(
+        &self,
+        fh: Fh,
+        work: impl FnOnce(BorrowedFd<'_>) -> T,
+    ) -> io::Result<Option<T>> {
+        let (open, source) = (self.handles.file(fh)?, self.source());
+        let file = self.file_on(&open, source)?;
+        Ok(self.leg(source)?.descriptor(&file).map(work))
     }
 
     /// Reads at `offset` until `buf` is full or the file ends.

@@ -335,9 +335,10 @@ mod tests {
         assert_eq!(parse("").unwrap().caching, Caching::Through);
         assert_eq!(parse("writeback,ro,writeback").unwrap().caching, Caching::Back);
         assert_eq!(parse("direct_io").unwrap().caching, Caching::Direct);
-        for text in ["writeback,direct_io", "direct_io,noatime,writeback"] {
+        assert_eq!(parse("ro,passthrough").unwrap().caching, Caching::Passthrough);
+        for text in ["writeback,direct_io", "direct_io,noatime,writeback", "ro,passthrough,direct_io"] {
             let error = parse(text).unwrap_err().to_string();
-            assert!(error.contains("\"writeback\" and \"direct_io\""), "{error}");
+            assert!(error.contains("\"writeback\", \"direct_io\" and \"passthrough\""), "{error}");
         }
     }
 

@@ -160,6 +160,13 @@ pub const TABLE: &[MountOption] = &[
         "Keep nothing of the data of files in the kernel's memory: every read and write goes on to the mirror, with one copy less. For large streams, and for programs with a cache of their own; what is read again is slower.",
     ),
     row(
+        Group::Mirror,
+        "passthrough",
+        Value::None,
+        Effect::Caching(Caching::Passthrough),
+        "On a mirror that is mounted ro, let the kernel read the files of one leg itself, as fast as without the mirror. What that leg cannot read is an error then, although the other one may have it. For root; that leg's filesystem must be mounted noatime or ro.",
+    ),
+    row(
         Group::Fuse,
         "allow_other",
         Value::None,

@@ -81,8 +81,10 @@ pub(super) fn yes_or_no(name: &str, value: &[u8]) -> Result<bool> {
 
 /// What one asks the kernel to keep, the other one asks it not to.
 pub(super) fn one_caching_only() -> Error {
-    Error::new("mount options \"writeback\" and \"direct_io\" exclude each other")
-        .hint("writeback keeps writes in the kernel's memory, direct_io keeps nothing there: leave one of them out.")
+    Error::new("mount options \"writeback\", \"direct_io\" and \"passthrough\" exclude each other").hint(
+        "writeback keeps writes in the kernel's memory, direct_io keeps nothing there, passthrough has the kernel read a leg's \
+         files itself: leave one of them.",
+    )
 }
 
 /// The time meant by `30`, `30s`, `2m` or `1h`; `None` when it is not a time or does not fit.

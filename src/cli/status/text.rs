@@ -62,6 +62,7 @@ pub fn text(report: &Report, now: i64) -> String {
             line("cache", "writes stay with the kernel until the file is synced or closed (writeback)")
         }
         Caching::Direct => line("cache", "the kernel keeps no data of files (direct_io)"),
+        Caching::Passthrough => line("cache", "the kernel reads one leg's files itself (passthrough)"),
     }
     line("resync", &resync(&mirror.resync, lost));
     line("dirty", &format!("{} slots, {} chunks", mirror.dirty.slots, mirror.dirty.chunks));

@@ -4,6 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Result;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::AtFlags;
@@ -141,6 +142,10 @@ impl Leg for DirectoryLeg {
 
     fn open(&self, node: &Node, mode: OpenMode) -> Result<File> {
         self.open_file(node, mode)
+    }
+
+    fn descriptor<'f>(&self, file: &'f File) -> Option<BorrowedFd<'f>> {
+        Some(file.fd())
     }
 
     fn read(&self, file: &File, buf: &mut [u8], offset: u64) -> Result<usize> {

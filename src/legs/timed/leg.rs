@@ -7,6 +7,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Result;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 
 use super::{File, Pace, Timed};
@@ -108,6 +109,10 @@ impl<L: Leg> Leg for Timed<L> {
     fn open(&self, node: &L::Node, mode: OpenMode) -> Result<Self::File> {
         let file = prompt!(self, [node = node.clone()], |leg| leg.open(&node, mode))?;
         Ok(self.open_file(file))
+    }
+
+    fn descriptor<'f>(&self, file: &'f Self::File) -> Option<BorrowedFd<'f>> {
+        self.leg.descriptor(file)
     }
 
     fn read(&self, file: &Self::File, buf: &mut [u8], offset: u64) -> Result<usize> {

@@ -170,6 +170,7 @@ fn what_the_kernel_keeps_is_told_where_it_is_not_as_usual() {
         (Caching::Through, None),
         (Caching::Back, Some("(writeback)\n")),
         (Caching::Direct, Some("(direct_io)\n")),
+        (Caching::Passthrough, Some("(passthrough)\n")),
     ] {
         let out = shown(Status { caching, legs: legs(Leg::default()), ..Status::default() });
         assert_eq!(out.contains(" cache: "), told.is_some(), "{out}");
