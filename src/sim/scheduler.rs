@@ -59,6 +59,8 @@ pub enum Rule {
     TakenWhenQuiet,
     /// A call is under way until the courier is back, whether or not somebody waits for it.
     CountedUntilBack,
+    /// Nobody changes anything while a leg that was filled takes its place.
+    GateLock,
 }
 
 impl Plan {
@@ -301,7 +303,11 @@ pub fn breaks(rule: Rule) -> bool {
 
 /// Whether a lock of this rank is to let two holders in.
 pub fn lock_is_broken(rank: Rank) -> bool {
-    rank == Rank::Object && breaks(Rule::ObjectLock)
+    match rank {
+        Rank::Object => breaks(Rule::ObjectLock),
+        Rank::Gate => breaks(Rule::GateLock),
+        _ => false,
+    }
 }
 
 /// Takes a lock by `attempt`, giving the turn away as long as it fails. `None` on a thread that is

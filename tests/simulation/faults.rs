@@ -206,7 +206,7 @@ pub fn share(usual: u64) -> u64 {
 }
 
 /// The first of these runs in which something is found when it is broken so, and nothing when it is not.
-fn first_found(setups: impl Iterator<Item = Setup>, broken: Broken) -> Option<String> {
+pub fn first_found(setups: impl Iterator<Item = Setup>, broken: Broken) -> Option<String> {
     setups.filter_map(|sound| Some((sound, run(Setup { broken, ..sound }).err()?))).find_map(
         |(sound, found)| {
             run(sound).ok()?;

@@ -12,10 +12,10 @@ use mirrorfs::legs::LegId;
 use mirrorfs::legs::simulated::Call;
 use mirrorfs::ops::{LegState, Mirror};
 use mirrorfs::sim::rng::Rng;
-use mirrorfs::sim::scheduler::{self, End, Plan, Spawned};
+use mirrorfs::sim::scheduler::{self, End, Plan, Rule, Spawned};
 
 use crate::client::Mix;
-use crate::faults::{CHANGES, all_of, share};
+use crate::faults::{CHANGES, all_of, first_found, share};
 use crate::run::{Counts, Setup, prepare, run, spawn};
 use crate::world::{Broken, Fault, TestLeg, World};
 
@@ -107,6 +107,13 @@ fn a_crash_at_every_step_of_a_replacement_is_recovered_from() {
             Err(what) => panic!("seed {seed}, crash at step {step}: {what}"),
         }
     }
+}
+
+#[test]
+fn a_change_while_a_leg_that_was_filled_takes_its_place_is_found() {
+    let broken = Broken { rule: Some(Rule::GateLock), ..Broken::nothing() };
+    let found = first_found((0..3000).map(|seed| filling(3000 + seed)), broken);
+    println!("{}", found.expect("what is changed then comes to one leg only"));
 }
 
 /// A new leg has no names at first: nobody may look for them there who came in before it did.
