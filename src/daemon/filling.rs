@@ -28,6 +28,9 @@ use crate::shell::quoted;
 const TRIES: u32 = 10;
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
+/// Gives up what is filled.
+type GiveUp = Arc<dyn Fn() + Send + Sync>;
+
 /// The last one.
 #[derive(Clone)]
 pub(super) struct Filling {
@@ -36,6 +39,7 @@ pub(super) struct Filling {
     /// It is that leg, and was away.
     returns: bool,
     calls: Calls,
+    give_up: GiveUp,
     /// `None` while it goes on.
     ended: Option<std::result::Result<(), String>>,
 }
@@ -47,7 +51,7 @@ impl Served {
     pub(super) fn take_back(&self, leg: LegId) {
         for left in (0..TRIES).rev() {
             match self.readd(leg, None) {
-                Ok(()) => break,
+                Ok(_) => break,
                 Err(error) if left == 0 || *self.ended.0.lock() => {
                     log::error!("leg {leg} stays away: {error}");
                     self.mirror.stays_away(leg, None, error.to_string());
@@ -70,6 +74,20 @@ impl Served {
     pub(super) fn is_filling(&self) -> bool {
         self.returns.lock().is_some()
             || self.filling.lock().as_ref().is_some_and(|filling| filling.ended.is_none())
+    }
+
+    /// Refuses what would come in the way of a leg that is about to be taken in.
+    pub(super) fn check_not_about_to_return(&self) -> Result<()> {
+        let Some(leg) = *self.returns.lock() else { return Ok(()) };
+        let error = Error::new(format!("leg {leg} is being brought up to date just now"));
+        Err(error.hint(format!("Wait for that: mirrorfs wait {}", quoted(&self.mountpoint))))
+    }
+
+    /// At the end of the mount: nobody waits for it then.
+    pub(super) fn give_up_what_is_filled_when_it_hangs(&self) {
+        if let Some(filling) = self.filling.lock().as_ref().filter(|filling| filling.ended.is_none()) {
+            filling.calls.patience().on_hung(Some(filling.give_up.clone()));
+        }
     }
 
     /// Whether the one that is filled was given up, and calls on it have not come back.
@@ -123,6 +141,7 @@ impl Served {
             let [state, other] = states();
             replacing::not_now(leg, state, other, &self.mountpoint)
         };
+        self.check_not_about_to_return()?;
         self.check_not_filling()?;
         if self.mirror.state() == MirrorState::ReadOnly {
             return Err(returning::not_taken(leg, errno(libc::EROFS)));
@@ -156,13 +175,15 @@ impl Served {
         let hung = Arc::downgrade(&directory);
         drop(directory);
         // It does not serve: who waits for it is let go, and it is given up.
-        calls.patience().on_hung(Some(Arc::new(move || hung.upgrade().iter().for_each(|new| new.give_up()))));
+        let give_up: GiveUp = Arc::new(move || hung.upgrade().iter().for_each(|new| new.give_up()));
+        calls.patience().on_hung(Some(give_up.clone()));
         let mut owner = Some(owner);
+        *self.filling.lock() =
+            Some(Filling { leg, path: path.clone(), returns, calls: calls.clone(), give_up, ended: None });
         if returns {
+            // Only now: nobody lets go of it while it is filled.
             owner.take().into_iter().for_each(|owner| self.held.take(leg, owner, calls.clone()));
         }
-        *self.filling.lock() =
-            Some(Filling { leg, path: path.clone(), returns, calls: calls.clone(), ended: None });
         let (mirror, this) = (self.mirror.clone(), self.this());
         let work = move || {
             // The user's requests come first, for the processor too.

@@ -168,7 +168,8 @@ impl Served {
     }
 
     /// Takes a leg in that was left behind, at `path` or where it was.
-    pub(super) fn readd(&self, leg: LegId, path: Option<PathBuf>) -> Result<()> {
+    /// Whether that has only begun: it is filled before.
+    pub(super) fn readd(&self, leg: LegId, path: Option<PathBuf>) -> Result<bool> {
         let not_away = || Error::new(format!("leg {leg} is not away")).hint("\"mirrorfs status\" shows it.");
         self.check_not_filling()?;
         self.check_quiet(leg, not_away)?;
@@ -183,8 +184,8 @@ impl Served {
         let everything = opened.0.compare_all || self.mirror.bitmap_stats().compare_all;
         let lasting = self.mirror.identities_last(leg.other()) && opened.0.directory.identities_last();
         match everything && lasting {
-            true => self.fill(path, opened),
-            false => self.take_in_opened(path, opened),
+            true => self.fill(path, opened).map(|()| true),
+            false => self.take_in_opened(path, opened).map(|()| false),
         }
     }
 
@@ -271,12 +272,21 @@ impl Served {
     }
 
     fn fail(&self, leg: LegId) -> Result<()> {
-        if self.is_returning(leg) && self.mirror.break_off_filling() {
+        if self.is_returning(leg) {
             let deadline = Instant::now() + LAST_WAIT;
             while self.is_returning(leg) && Instant::now() < deadline {
+                // Again and again: it may not have begun when this is asked first.
+                self.mirror.break_off_filling();
                 std::thread::sleep(Duration::from_millis(10));
             }
-            return Ok(());
+            if self.is_returning(leg) {
+                let error =
+                    Error::new(format!("leg {leg} is being brought up to date, and that does not end"));
+                return Err(error.hint("Try again: its disk may be slow to answer."));
+            }
+            if matches!(self.mirror.leg_state(leg), ops::LegState::Lost(_)) {
+                return Ok(());
+            }
         }
         self.mirror.take_out(leg).map_err(|cause| {
             let hint = match self.mirror.leg_state(leg) {
@@ -370,7 +380,10 @@ impl Service for Served {
                 let replaced = request.leg().and_then(|leg| self.replace(leg, request.needed_path()?));
                 return Some(replaced.map(Value::Bool));
             }
-            "re-add" => request.leg().and_then(|leg| self.readd(leg, request.path()?)),
+            "re-add" => request.leg().and_then(|leg| {
+                self.check_not_about_to_return()?;
+                self.readd(leg, request.path()?).map(drop)
+            }),
             _ => return None,
         };
         Some(done.map(|()| Value::Null))
@@ -425,6 +438,7 @@ impl Service for Served {
         self.ended.1.notify_all();
         self.mirror.stop();
         self.held.stop_waiting();
+        self.give_up_what_is_filled_when_it_hangs();
         // One of them may have begun another.
         while let Some(thread) = { self.threads.lock().pop() } {
             self.end(thread);

@@ -73,19 +73,20 @@ impl Served {
             return;
         };
         if self.is_returning(leg) {
-            // Should that fail, it counts as a try that has failed.
-            (seen.gone, seen.done) = (false, false);
             return;
         }
         let survivor = self.mirror.superblock(leg.other());
         let place = self.places.lock()[leg].clone();
         let (Some(path), Some(survivor)) = (place.path(), survivor) else { return };
         // While something is under way on it, it could not be taken back.
-        if lost.errno == 0 || seen.done || self.held.under_way(leg) > 0 || !seen.retry.is_due() {
+        if seen.done || self.held.under_way(leg) > 0 || !seen.retry.is_due() {
             return;
         }
         // If it was kept because something was.
         self.held.let_go(leg);
+        if lost.errno == 0 {
+            return;
+        }
         if !self.is_it(leg, path, survivor, seen) {
             seen.gone = true;
         } else if seen.gone || lost.missing || lost.errno == libc::ETIMEDOUT {
@@ -98,10 +99,12 @@ impl Served {
             seen.done = !self.auto_readd;
             if self.auto_readd {
                 match self.readd(leg, None) {
-                    Ok(()) if self.is_returning(leg) => {
+                    // Should that fail, it counts as a try that has failed.
+                    Ok(true) => {
+                        seen.gone = false;
                         seen.retry.failed();
                     }
-                    Ok(()) => seen.done = true,
+                    Ok(false) => seen.done = true,
                     Err(error) if seen.retry.failed() => {
                         log::error!("leg {leg} is not taken back yet, and will be tried again: {error}");
                     }

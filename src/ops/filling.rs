@@ -64,6 +64,7 @@ impl Noting {
     }
 
     pub(super) fn begin(&self, from: LegId) -> io::Result<()> {
+        self.broken_off.store(false, Ordering::SeqCst);
         let begun = self.from.compare_exchange(0, from as u8 + 1, Ordering::SeqCst, Ordering::SeqCst);
         begun.map(drop).map_err(|_| errno(libc::EBUSY))
     }
@@ -257,9 +258,8 @@ impl<L: Leg> Mirror<L> {
         let _no_resync = self.resyncing.lock();
         // It may be waiting for a disk, so it is waited for before anybody has to.
         let _no_sweep = self.sweeping.lock();
-        let directory = new.directory.clone();
-        // If it hangs now, everybody would wait with this thread.
-        directory.detach_callers(true);
+        // If one of them hangs now, everybody would wait with this thread.
+        filling.legs.iter().for_each(|(_, leg)| leg.detach_callers(true));
         self.gate.close();
         let mut held = None;
         let mut left = false;
@@ -287,7 +287,7 @@ impl<L: Leg> Mirror<L> {
             taken.map_err(NotEqual::from)
         })();
         drop(held);
-        directory.detach_callers(false);
+        filling.legs.iter().for_each(|(_, leg)| leg.detach_callers(false));
         if let Err(failed) = &changed {
             if self.health.lost(leg).is_some() {
                 self.bitmap.stop_using(leg);

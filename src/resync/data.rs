@@ -119,8 +119,8 @@ impl<L: Leg> Resync<'_, L> {
                 // All that are left could not be found.
                 throttle.rest(|| self.host.stop_requested());
             }
-            // A large one has its turn until it is done.
-            from = if inos.len() > 1 { last + 1 } else { first };
+            // They have their turn until they are done.
+            from = first;
             // To wake somebody for a single small file takes longer than to compare it.
             let workers = copiers.len().min(inos.len() / 2).max(1);
             let turns = each(&mut copiers[..workers], &inos, |copier, &ino| self.turn(ino, copier));

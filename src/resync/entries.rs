@@ -124,16 +124,36 @@ impl<'r, L: Leg> Run<'r, L> {
         name: &OsStr,
         (wanted, found): (&Child, &Child),
     ) -> io::Result<()> {
-        let Sides { t, source, .. } = self.sides;
         let ids = self.sides.pair(wanted.identity, found.identity);
         self.at = Some(ids);
+        let unmet = self.is_unmet(&wanted.identity);
+        if unmet {
+            // Until all of it has been looked at. Somebody may move it under our hands.
+            self.unmet.insert(wanted.identity.ino);
+        }
+        self.compare_where_it_is(intent, dir, (sd, td), name, (wanted, found), self.everything || unmet)?;
+        self.unmet.remove(&wanted.identity.ino);
+        Ok(())
+    }
+
+    fn compare_where_it_is(
+        &mut self,
+        intent: &WriteIntent<'_>,
+        dir: Dir,
+        (sd, td): (&L::Node, &L::Node),
+        name: &OsStr,
+        (wanted, found): (&Child, &Child),
+        everything: bool,
+    ) -> io::Result<()> {
+        let Sides { t, source, .. } = self.sides;
+        let ids = self.sides.pair(wanted.identity, found.identity);
         self.adopt(&wanted.identity, found.identity)?;
         // From here on its other names must be names of the same object.
         let linked = wanted.stat.kind != Kind::Directory && (wanted.stat.nlink > 1 || found.stat.nlink > 1);
         if (linked || self.rehearses.is_some()) && self.pairs.partner(source, &wanted.identity).is_none() {
             self.pairs.insert(ids);
         }
-        if self.everything && wanted.stat.kind == Kind::Directory {
+        if everything && wanted.stat.kind == Kind::Directory {
             self.list(Dir { ids, slot: dir.slot, since: None, whole: false });
             return Ok(());
         }
@@ -142,13 +162,13 @@ impl<'r, L: Leg> Run<'r, L> {
             self.list(Dir { ids, whole: false, ..dir });
         }
         let certain = self.known(&wanted.identity).is_some_and(|at| self.objects[at].is_certain());
-        if certain && !self.everything && !born && !dir.whole {
+        if certain && !everything && !born && !dir.whole {
             return Ok(());
         }
         let (s_node, t_node) = (self.source_child(sd, name, wanted)?, t.child(td, name)?);
         let all = born || dir.whole;
-        if may_hold_other_data(&wanted.stat, &found.stat, self.everything || all, self.sides.keeps()) {
-            self.compare(intent, ids, (&s_node, &t_node), &wanted.stat, all)?;
+        if may_hold_other_data(&wanted.stat, &found.stat, everything || all, self.sides.keeps()) {
+            self.compare(intent, ids, (&s_node, &t_node), &wanted.stat, all, everything)?;
         }
         if metadata::differs(self.sides, &s_node, &t_node)? {
             metadata::equalize(self.sides, intent, &s_node, &t_node)?;
@@ -189,8 +209,9 @@ impl<'r, L: Leg> Run<'r, L> {
         nodes: (&L::Node, &L::Node),
         wanted: &Stat,
         born: bool,
+        everything: bool,
     ) -> io::Result<()> {
-        if (self.everything || wanted.size > SMALL) && self.want_data(ids)? {
+        if (everything || wanted.size > SMALL) && self.want_data(ids)? {
             return Ok(());
         }
         match self.copy_data(intent, nodes, wanted.size) {
@@ -254,7 +275,11 @@ impl<'r, L: Leg> Run<'r, L> {
                 self.move_in(intent, &node, (&place.t, name))?;
                 // By its number alone it may be taken for another one that had it before.
                 let by_number = self.rehearses.is_some() && wanted.identity.handle.is_none();
-                if self.everything || born || by_number { self.look_into(intent, &wanted) } else { Ok(()) }
+                if self.everything || born || by_number || self.is_unmet(&wanted.identity) {
+                    self.look_into(intent, &wanted)?;
+                }
+                self.unmet.remove(&wanted.identity.ino);
+                Ok(())
             }
             None if self.take_stray(intent, &place.s, &wanted, (&place.t, name))? => Ok(()),
             None => self.build(place, name, wanted, batch),

@@ -68,6 +68,11 @@ impl Pairs {
         self.position(leg, identity).map(|at| self.all[at][leg.other()])
     }
 
+    /// What has a partner, by its number on this leg.
+    pub fn all_of(&self, leg: LegId) -> impl Iterator<Item = u64> + '_ {
+        self.by_ino[leg].iter().filter(|(_, positions)| !positions.is_empty()).map(|(&ino, _)| ino)
+    }
+
     fn position(&self, leg: LegId, identity: &Identity) -> Option<usize> {
         let positions = self.by_ino[leg].get(&identity.ino)?;
         positions.iter().copied().find(|&at| self.all[at][leg].is_same(identity))

@@ -18,6 +18,7 @@
 //! Whoever changes the source notes it *after* the change, and before it counts as over. So what a pass has
 //! missed is in a later one, and when nobody is inside any more nothing is missing.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
@@ -89,6 +90,8 @@ pub struct Rehearsal<'a, L: Leg> {
     host: &'a dyn RehearsalHost,
     progress: &'a Progress,
     pairs: Pairs,
+    /// See [`Run`].
+    unmet: HashSet<u64>,
 }
 
 impl<'a, L: Leg> Rehearsal<'a, L> {
@@ -99,16 +102,15 @@ impl<'a, L: Leg> Rehearsal<'a, L> {
         host: &'a dyn RehearsalHost,
         progress: &'a Progress,
     ) -> Self {
-        Rehearsal { legs, source, host, progress, pairs: Pairs::default() }
+        Rehearsal { legs, source, host, progress, pairs: Pairs::default(), unmet: HashSet::new() }
     }
 
     /// What these slots tell of the target, which is as it was when they were marked: which object is which. So what was
     /// moved since is moved there, too, and not copied. Before the first pass.
     pub fn begin_with(&mut self, slots: Vec<DirtySlot>, chunk: ChunkSize) -> io::Result<()> {
         for _ in 0..ATTEMPTS {
-            let known = self.known_by(slots.clone(), chunk);
-            match known {
-                Err(error) if has_moved(&error) => {}
+            match self.known_by(slots.clone(), chunk) {
+                Err(error) if has_moved(&error) && !self.host.stop_requested() => {}
                 known => {
                     // Contradictions tell nothing, and everything is compared anyway.
                     self.pairs = known?.unwrap_or_default();
@@ -116,6 +118,9 @@ impl<'a, L: Leg> Rehearsal<'a, L> {
                 }
             }
         }
+        // FAIL-SAFE: somebody may have moved what was looked up meanwhile. And nothing of it has been compared: whenever
+        // it is met for the first time, in whichever pass, all of it is.
+        self.unmet = self.pairs.all_of(self.source).collect();
         Ok(())
     }
 
@@ -175,9 +180,11 @@ impl<'a, L: Leg> Rehearsal<'a, L> {
         run.rehearses = Some(Rehearses { moves: host.source_moves(), noted: self.host.noted() });
         run.everything = touched.is_everything();
         run.pairs = std::mem::take(&mut self.pairs);
+        run.unmet = std::mem::take(&mut self.unmet);
         touched.into_objects().for_each(|one| run.add_touched(one));
         let named = run.list_dirty().and_then(|()| run.names_and_metadata(host));
         self.pairs = std::mem::take(&mut run.pairs);
+        self.unmet = std::mem::take(&mut run.unmet);
         *at = run.at;
         if named? == Outcome::Stopped {
             return Ok(Outcome::Stopped);
@@ -210,6 +217,12 @@ impl<L: Leg> Run<'_, L> {
         self.add(Object { slots: Vec::new(), ids, kinds, data: one.data, born_since: None });
     }
 
+    /// Whether a rehearsal has not compared this object of the source with its counterpart yet.
+    pub fn is_unmet(&self, wanted: &Identity) -> bool {
+        let is_known = || self.pairs.partner(self.sides.source, wanted).is_some();
+        self.rehearses.is_some() && (self.unmet.contains(&wanted.ino) || !is_known())
+    }
+
     /// Whether the source is changed by others meanwhile.
     pub fn moves(&self) -> bool {
         self.rehearses.is_some_and(|rehearses| rehearses.moves)
@@ -239,7 +252,7 @@ impl<L: Leg> Run<'_, L> {
 }
 
 /// Whether an error may be what a change by somebody else looks like.
-fn has_moved(error: &io::Error) -> bool {
+pub(super) fn has_moved(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(

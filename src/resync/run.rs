@@ -1,6 +1,6 @@
 //! One pass over names and metadata: what it knows, and the order of its steps.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use super::pairs::Pairs;
 use super::places;
 use super::plan::{Object, earliest, gather, settle};
 use super::progress::Progress;
-use super::rehearsal::Rehearses;
+use super::rehearsal::{Rehearses, has_moved};
 use super::spans::Spans;
 use super::strays::Strays;
 use super::touched::Part;
@@ -43,6 +43,8 @@ pub(super) struct Run<'r, L: Leg> {
     pub host: &'r dyn bitmap::Host,
     pub progress: &'r Progress,
     pub pairs: Pairs,
+    /// In a rehearsal: what is known with its counterpart, and has not been compared with it yet; by number on the source.
+    pub unmet: HashSet<u64>,
     pub parked: Parked<L>,
     /// What is parked and may be what is missing, once that was asked for.
     pub strays: Option<Strays>,
@@ -126,6 +128,7 @@ impl<'r, L: Leg> Run<'r, L> {
             host,
             progress,
             pairs: Pairs::default(),
+            unmet: HashSet::new(),
             parked: Parked::open(sides.t)?,
             strays: None,
             copier: Copier::new(progress),
@@ -288,7 +291,14 @@ impl<'r, L: Leg> Run<'r, L> {
         let mut pending = Pending::default();
         self.progress.expect_objects(self.objects.len() as u64);
         for object in std::mem::take(&mut self.objects) {
-            let (found, counterpart) = self.sides.find_both(&object.ids)?;
+            let (found, counterpart) = match self.sides.find_both(&object.ids) {
+                // Without handles it is looked for by a walk, which renames can lead astray.
+                Err(error) if self.moves() && has_moved(&error) => {
+                    self.again(&object);
+                    continue;
+                }
+                both => both?,
+            };
             if found.is_some() && counterpart.is_none() && self.moves() {
                 self.again(&object);
                 continue;

@@ -69,7 +69,7 @@ pub struct Timed<L: Leg> {
     patience: Arc<Patience>,
     way: Way,
     /// Calls are made by courier for now, wherever the leg lies: see [`Leg::detach_callers`].
-    detached: AtomicBool,
+    detached: Arc<AtomicBool>,
     syncs: Pace,
     closing: Closing<L::File>,
     /// Where the watchdog guards.
@@ -122,7 +122,7 @@ impl<L: Leg> Timed<L> {
             }
             Backing::Network | Backing::Fuse => (Way::ByCourier, Closing::by_courier(patience.clone()), None),
         };
-        Ok(Timed { leg, patience, way, detached: AtomicBool::new(false), syncs, closing, _leash: leash })
+        Ok(Timed { leg, patience, way, detached: Arc::default(), syncs, closing, _leash: leash })
     }
 
     /// What is asked of it.

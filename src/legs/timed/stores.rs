@@ -8,6 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::patience::{Pace, Patience};
 use super::{Timed, Way};
@@ -25,6 +26,8 @@ pub struct TimedPages {
     store: Slow<dyn PageStore>,
     patience: Arc<Patience>,
     way: Way,
+    /// The leg's.
+    detached: Arc<AtomicBool>,
     /// What couriers carry pages in: aligned, and allocated in advance. Away while one is under way; it
     /// stays away with one that hangs.
     buffer: Mutex<Option<PinnedPages>>,
@@ -45,6 +48,7 @@ impl TimedPages {
             store: Slow::new(Arc::from(store), leg),
             patience,
             way,
+            detached: leg.detached.clone(),
             buffer: Mutex::new(Rank::Leaf, buffer),
         })
     }
@@ -74,7 +78,9 @@ impl PageStore for TimedPages {
     }
 
     fn write(&self, page: PageIndex, bytes: &[u8]) -> io::Result<()> {
-        if let Way::InPlace(watch) = &self.way {
+        if let Way::InPlace(watch) = &self.way
+            && !self.detached.load(Ordering::Acquire)
+        {
             return self.patience.in_place(watch, || self.store.share().write(page, bytes));
         }
         let pieces = bytes.chunks(PAGES * PAGE_SIZE).zip((page.0..).step_by(PAGES));

@@ -5,11 +5,11 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::world::{World, content, file, sweep, write};
+use super::world::{CALLER, NOBODY, World, content, file, sweep, write};
 use crate::inode::Ino;
 use crate::legs::simulated::{Call, SimLeg};
-use crate::legs::{LegId, RenameMode};
-use crate::ops::{LegState, Mirror};
+use crate::legs::{LegId, Make, RenameMode, Timestamp};
+use crate::ops::{LegState, Mirror, SetAttr, SetTime};
 use crate::superblock::{Refusal, Work, plan_alone};
 
 /// How a leg went away.
@@ -282,4 +282,74 @@ fn one_that_is_filled_in_part_is_stale_and_never_alone() {
         sweep(&mirror);
         world.assert_equal();
     }
+}
+
+/// What slots tell of it is not yet that it has been compared: somebody moves it again before it is met.
+#[test]
+fn what_was_moved_while_the_leg_was_away_and_is_moved_again_meanwhile_is_compared() {
+    for (leg, handles) in LegId::ALL.into_iter().flat_map(|leg| [(leg, false), (leg, true)]) {
+        for at in 0.. {
+            let mut world = World::new();
+            world.handles = handles;
+            let mirror = world.mount();
+            let [p, d, sub] = ["p", "d", "sub"].map(|name| dir(&mirror, Ino::ROOT, name));
+            let inner = dir(&mirror, sub, "inner");
+            for (at, name) in [(p, "old"), (inner, "deep")] {
+                let (_, fh) = mirror.create(at, OsStr::new(name), 0o644, NOBODY, libc::O_RDWR).unwrap();
+                mirror.write(fh, b"old data", 0, false).unwrap();
+                mirror.release(fh);
+            }
+            sweep(&mirror);
+            mirror.take_out(leg).unwrap();
+            let moves = |from: (Ino, &str), to: (Ino, &str)| {
+                let [from, to] = [from, to].map(|(dir, name)| (dir, OsStr::new(name)));
+                mirror.rename(from.0, from.1, to.0, to.1, RenameMode::Replace).unwrap();
+            };
+            moves((p, "old"), (d, "new"));
+            moves((Ino::ROOT, "sub"), (d, "sub"));
+            for (at, name) in [(d, "new"), (inner, "deep")] {
+                let found = mirror.lookup(at, OsStr::new(name)).unwrap();
+                let fh = mirror.open(found.attr.ino, libc::O_RDWR, CALLER).unwrap();
+                mirror.write(fh, b"new", 0, false).unwrap();
+                mirror.release(fh);
+                // As a program that keeps times does: lengths and times tell nothing.
+                let set = SetAttr {
+                    mtime: Some(SetTime::At(Timestamp { secs: 7, nanos: 0 })),
+                    ..SetAttr::default()
+                };
+                mirror.setattr(found.attr.ino, &set, None, CALLER).unwrap();
+            }
+            mirror.bitmap.set_compare_all(&*mirror).unwrap();
+            let calls = Arc::new(AtomicU32::new(0));
+            let hook = {
+                let (mirror, calls) = (mirror.clone(), calls.clone());
+                move || {
+                    if calls.fetch_add(1, Ordering::SeqCst) == at && mirror.gate.is_open() {
+                        let mirror = mirror.clone();
+                        let work = move || {
+                            for (from, to) in [("new", "foo"), ("sub", "bar")] {
+                                let (from, to) = (OsStr::new(from), OsStr::new(to));
+                                mirror.rename(d, from, Ino::ROOT, to, RenameMode::Replace).unwrap();
+                            }
+                        };
+                        std::thread::spawn(work).join().unwrap();
+                    }
+                }
+            };
+            world.fill_again(&mirror, leg, hook).unwrap();
+            // From here on it would wait for itself.
+            let all_calls = calls.swap(u32::MAX / 2, Ordering::SeqCst);
+            mirror.resync();
+            sweep(&mirror);
+            let [a, b] = LegId::ALL.map(|leg| world.tree(leg));
+            assert!(a == b, "leg {leg}, handles: {handles}, moved at call {at}");
+            if all_calls <= at {
+                break;
+            }
+        }
+    }
+}
+
+fn dir(mirror: &Mirror<SimLeg>, at: Ino, name: &str) -> Ino {
+    mirror.make(at, OsStr::new(name), Make::Directory { mode: 0o755 }, NOBODY).unwrap().attr.ino
 }
