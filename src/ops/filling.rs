@@ -199,6 +199,8 @@ impl<L: Leg> Mirror<L> {
         // The leg is as it was when these were marked: what has been moved since is known by them.
         let told = (!new.is_new && !new.compare_all).then(|| self.bitmap.slots());
         if !new.is_new {
+            // Its history says so, too; this is for who asks how much it misses, should it not come to an end.
+            self.bitmap.set_compare_all(self)?;
             // ORDER: before the first change to it. A crash from here on leaves what only the survivor can complete.
             let (says, store) = &mut new.superblock;
             *says = says.without_history();
