@@ -52,7 +52,9 @@ impl Served {
         for left in (0..TRIES).rev() {
             match self.readd(leg, None) {
                 Ok(_) => break,
-                Err(error) if left == 0 || *self.ended.0.lock() => {
+                // It was not to be had in that time; at the next mount it is tried again.
+                Err(_) if *self.ended.0.lock() => break,
+                Err(error) if left == 0 => {
                     log::error!("leg {leg} stays away: {error}");
                     self.mirror.stays_away(leg, None, error.to_string());
                     let detail =

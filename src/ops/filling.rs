@@ -156,12 +156,15 @@ impl<L: Leg> Mirror<L> {
     pub fn fill(&self, new: Returning<L>) -> Result<(), String> {
         let (leg, returns) = (new.leg, !new.is_new);
         self.tell(News::Recovering(leg));
-        let replaced = self.fill_and_take_in(new);
+        let filled = self.fill_and_take_in(new);
         let by_hand = self.noting.broken_off.swap(false, Ordering::SeqCst);
         self.noting.end();
         self.progress.stopped();
-        replaced.map_err(|failed| {
+        filled.map_err(|failed| {
             let because = match (self.stop.is_asked(), by_hand) {
+                (true, _) if returns => {
+                    "the mirror is being unmounted; the next mount with both legs begins again".to_owned()
+                }
                 (true, _) => {
                     "the mirror is being unmounted; give the command again after the next mount".to_owned()
                 }
