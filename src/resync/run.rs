@@ -176,7 +176,7 @@ impl<'r, L: Leg> Run<'r, L> {
             if object.kinds.contains(Kinds::ENTRIES) {
                 let whole = object.kinds.contains(Kinds::CHILDREN);
                 let slot = self.slot_of(object);
-                self.list(Dir { ids: object.ids, slot, since: object.born_since, whole });
+                self.list_as_told(Dir { ids: object.ids, slot, since: object.born_since, whole });
             }
         }
         Ok(())
@@ -341,8 +341,17 @@ impl<'r, L: Leg> Run<'r, L> {
         }
     }
 
-    /// Puts a directory on the list, if it is not there, or is there and less of what is in it is compared.
+    /// Puts a directory on the list with all its names, if it is not there, or is there and less of what is in it is
+    /// compared.
     pub fn list(&mut self, dir: Dir) {
+        if self.only.remove(&dir.ids).is_some() {
+            self.listed.remove(&dir.ids);
+        }
+        self.list_as_told(dir);
+    }
+
+    /// The same, and of one of which only some names have been touched no others are looked at.
+    fn list_as_told(&mut self, dir: Dir) {
         let listed = self.listed.get(&dir.ids).copied();
         let since = earliest(listed.flatten(), dir.since);
         if listed != Some(since) {

@@ -331,6 +331,9 @@ fn what_was_moved_while_the_leg_was_away_and_is_moved_again_meanwhile_is_compare
                                 let (from, to) = (OsStr::new(from), OsStr::new(to));
                                 mirror.rename(d, from, Ino::ROOT, to, RenameMode::Replace).unwrap();
                             }
+                            // One name of it is told: that is not all there is to look at in it.
+                            let made = mirror.create(sub, OsStr::new("made"), 0o644, NOBODY, libc::O_RDWR);
+                            mirror.release(made.unwrap().1);
                         };
                         std::thread::spawn(work).join().unwrap();
                     }
