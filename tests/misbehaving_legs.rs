@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::bad_leg::can_misbehave;
+use common::compare::assert_same_data;
 use common::mirror::{mirrorfs, said};
 use common::process::{NOBODY, must, shell_as_nobody};
 use common::sshfs::can_sshfs;
@@ -363,12 +364,6 @@ fn a_leg_that_fails_to_write_is_faulted_and_made_equal_later() {
             assert!(!more || fs::read(root.join("more")).is_ok_and(|data| data == b"x"));
         }
     }
-}
-
-/// Fails the test unless both hold the same names, data, link targets. Of times the protocol of sshfs
-/// (SFTP 3) carries whole seconds only, and a symlink's not at all.
-fn assert_same_data(a: &Path, b: &Path) {
-    must(Command::new("diff").args(["-r", "--no-dereference", "--exclude=.mirrorfs"]).args([a, b]));
 }
 
 fn on_sshfs(name: &str) -> Option<(TestMirror, Sshfs)> {

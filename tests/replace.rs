@@ -17,7 +17,7 @@ use std::time::Duration;
 use common::mirror::{mirrorfs, said};
 use common::process::{must, run};
 use common::raw::shut_down_filesystem;
-use common::{Filesystem, Random, TestMirror, can_mount, differences, wait_for};
+use common::{Filesystem, Random, TestMirror, can_mount, differences, tree, wait_for};
 
 const LEGS: [&str; 2] = ["A", "B"];
 
@@ -391,15 +391,6 @@ fn the_bitmap_elsewhere_and_a_disk_of_its_own_are_no_hindrance() {
     }
 }
 
-/// Stops who works when the test ends, however it does.
-struct StopAtEnd<'s>(&'s AtomicBool);
-
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Has what happens written down; returns where.
 fn listen(test: &mut TestMirror) -> PathBuf {
     let (script, heard) = (test.scratch().join("tell"), test.scratch().join("heard"));
@@ -409,25 +400,6 @@ fn listen(test: &mut TestMirror) -> PathBuf {
     test.mirror_mut().options = format!("on_event={}", script.display());
     test.mount();
     heard
-}
-
-/// Renames directories about and writes below them, for as long as it is wanted.
-fn restless(root: &Path, stop: &AtomicBool) {
-    let dir = root.join("restless");
-    fs::create_dir(&dir).expect("mkdir");
-    let mut number = 0u32;
-    while !stop.load(Ordering::Relaxed) {
-        let (from, to) = (dir.join(format!("d{number}")), dir.join(format!("d{}", number + 1)));
-        if number.is_multiple_of(20) {
-            fs::create_dir(&from).expect("mkdir");
-        }
-        fs::write(from.join(number.to_string()), number.to_string()).expect("write");
-        fs::rename(&from, &to).expect("rename");
-        number += 1;
-        if number.is_multiple_of(20) {
-            fs::rename(&to, dir.join(format!("kept{number}"))).expect("rename");
-        }
-    }
 }
 
 #[test]
@@ -447,8 +419,8 @@ fn a_leg_that_serves_is_replaced_under_work_and_the_mirror_has_two_legs_througho
         let open = File::options().read(true).write(true).open(test.mnt.join("big")).expect("open");
         let stop = AtomicBool::new(false);
         let writes = std::thread::scope(|scope| {
-            let at_end = StopAtEnd(&stop);
-            let restless = scope.spawn(|| restless(&test.mnt, &stop));
+            let at_end = tree::StopAtEnd(&stop);
+            let restless = scope.spawn(|| tree::restless(&test.mnt, &stop, Duration::ZERO));
             let writing = scope.spawn(|| {
                 let mut writes = 0u64;
                 while !stop.load(Ordering::Relaxed) {
@@ -514,7 +486,7 @@ fn a_kill_or_an_unmount_while_a_leg_that_serves_is_replaced_loses_nothing() {
                 }
                 done
             });
-            let _at_end = StopAtEnd(&stop);
+            let _at_end = tree::StopAtEnd(&stop);
             order(&test, &["replace", leg], Some(&new));
             std::thread::sleep(Duration::from_micros(random.below(400_000)));
             if round < 8 {

@@ -36,20 +36,12 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     let path = absolute(&args.path)?;
     let request = Request::new("replace").with_leg(args.leg).with_path(&path);
     let (leg, at, path) = (args.leg, quoted(&mount.mountpoint), quoted(&path));
-    let answer = client::ask(&mount, &request, Patience::Unlimited)?;
-    if answer == serde_json::Value::Bool(false) {
-        super::print(&format!(
-            "Everything is being copied to {path}, and it is leg {leg} when that is done. Until then the mirror is as it was.\n\
-             To wait for that, type: mirrorfs wait {at}\n\
-             Then name that directory wherever the mirror's legs are named, as in /etc/fstab.\n\
-             Should the mirror be unmounted before, give the command again: what was copied is not copied again.\n"
-        ))?;
-        return Ok(Exit::Success);
-    }
+    client::ask(&mount, &request, Patience::Unlimited)?;
     super::print(&format!(
-        "Leg {leg} is {path} from now on; everything is being copied to it.\n\
-         Name that directory wherever the mirror's legs are named, as in /etc/fstab.\n\
-         To wait for the copy, type: mirrorfs wait {at}\n"
+        "Everything is being copied to {path}, and it is leg {leg} when that is done. Until then the mirror is as it was.\n\
+         To wait for that, type: mirrorfs wait {at}\n\
+         Then name that directory wherever the mirror's legs are named, as in /etc/fstab.\n\
+         Should the mirror be unmounted before, give the command again: what was copied is not copied again.\n"
     ))?;
     Ok(Exit::Success)
 }

@@ -2,9 +2,6 @@
 //! is complete: the command returns when that has begun, and a thread sees to the rest. So it is with a leg that returns,
 //! by `re-add` or at a mount, and has everything compared.
 //!
-//! Where a FUSE filesystem takes part, what is copied while it is changed is not found again. There the place of a leg
-//! that is away is taken at once, and changes wait until all names are there; a leg that serves is not replaced.
-//!
 //! Invariant: what is asked of a leg that returns is counted with its lock (`held`) from the beginning. What it still
 //! does when that has failed would change it after it was compared the next time.
 
@@ -136,8 +133,8 @@ impl Served {
         Err(error.hint(format!("Wait for that: mirrorfs wait {}", quoted(&self.mountpoint))))
     }
 
-    /// Puts a new directory at `path` in the place of a leg, when it is complete or at once. Whether it is a leg now.
-    pub(super) fn replace(&self, leg: LegId, path: PathBuf) -> Result<bool> {
+    /// Puts a new directory at `path` in the place of a leg, when it is complete.
+    pub(super) fn replace(&self, leg: LegId, path: PathBuf) -> Result<()> {
         let states = || [leg, leg.other()].map(|leg| self.mirror.leg_state(leg));
         let not_away = || {
             let [state, other] = states();
@@ -161,13 +158,8 @@ impl Served {
         if !serves && !self.close(leg) {
             return Err(self.still_under_way(leg));
         }
-        let (new, owner) = self.open_new(leg, &path, serves)?;
-        let lasting = self.mirror.identities_last(leg.other()) && new.directory.identities_last();
-        match (lasting, serves) {
-            (true, _) => self.fill(path, (new, owner)).map(|()| false),
-            (false, true) => Err(replacing::not_lasting(leg, &self.mountpoint)),
-            (false, false) => self.take_in_opened(path, (new, owner)).map(|()| true),
-        }
+        let opened = self.open_new(leg, &path, serves)?;
+        self.fill(path, opened)
     }
 
     /// Begins to fill the directory at `path`. The caller holds the lock on taking in.

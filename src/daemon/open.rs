@@ -22,8 +22,8 @@ use crate::error::{Error, Result};
 use crate::fuse::Caching;
 use crate::layout::{self, LegDir};
 use crate::legs::timed::TimedSuperblock;
-use crate::legs::{Leg, LegId, PerLeg, Timestamp};
-use crate::ops::{Mirror, Options, Parts};
+use crate::legs::{LegId, PerLeg, Timestamp};
+use crate::ops::{Mirror, Options, Parts, comes_later};
 use crate::options::{Degraded, MountOptions};
 use crate::owner::{Owner, Refused};
 use crate::superblock::{self, Found, Plan, Refusal, Superblock, SuperblockStore, Work};
@@ -65,13 +65,11 @@ pub fn mirror(request: &MountRequest, events: &Events) -> std::result::Result<Ar
     let elsewhere = request.options.bitmap.as_deref();
     let files = Files { dirs: &dirs, elsewhere, read_only, plan, legs: &legs };
     let bitmap = bitmap_files::open(&files, &mut superblocks)?;
-    let everything = plan.work == Work::CompareAll || bitmap.compare_all();
-    let lasting = legs.iter().all(|(_, leg)| leg.as_ref().is_some_and(|leg| leg.identities_last()));
-    let returns = plan.stale.filter(|_| everything && lasting && !read_only);
+    let returns = comes_later(&plan, &legs, &bitmap).filter(|_| !read_only);
     if let Some(leg) = returns {
         // The other one goes on alone, and serves at once: this one is taken in from there, and nobody has to wait until it
         // is equal.
-        plan = Plan { work: Work::Alone, ..plan };
+        plan = Plan { work: Work::Alone, stale: Some(leg), ..plan };
         bitmap.stop_using(leg);
         drop((bitmap.take_copy(leg), legs[leg].take(), owners[leg].take(), dirs[leg].take()));
     }

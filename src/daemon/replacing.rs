@@ -155,17 +155,6 @@ pub fn not_now(leg: LegId, state: LegState, other: LegState, mountpoint: &Path) 
     })
 }
 
-/// Two legs that serve, and one of them on a filesystem of which the objects' names do not last: what is to be
-/// copied while it is changed is not found again there.
-pub fn not_lasting(leg: LegId, mountpoint: &Path) -> Error {
-    let at = quoted(mountpoint);
-    let other = leg.other();
-    Error::new(format!("leg {leg} serves, and cannot be replaced meanwhile: a FUSE filesystem takes part")).hint(format!(
-        "Take it out first: mirrorfs fail {at} {leg}. From then until the new one is complete leg {other} alone has \
-         everything; leg {leg} stays as it was when it was taken out, and can be mounted alone should the other one fail."
-    ))
-}
-
 fn failed(what: &str, leg: LegId, dir: &LegDir, error: io::Error) -> Error {
     let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
     let error = Error::new(format!("cannot {what} leg {leg} at {}", dir.path().display())).because(error);

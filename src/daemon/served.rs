@@ -22,7 +22,7 @@ use super::{LegPlace, MountRequest, Service, place, returning};
 use crate::error::{Error, Result, errno};
 use crate::fuse;
 use crate::legs::timed::Calls;
-use crate::legs::{Leg as _, LegId, PerLeg};
+use crate::legs::{LegId, PerLeg};
 use crate::ops::{self, Herald, Mirror, MirrorState, News, Returning};
 use crate::options::Degraded;
 use crate::owner::Owner;
@@ -181,9 +181,7 @@ impl Served {
                 .hint("Say where it is: re-add DIR LEG PATH")
         })?;
         let opened = self.open_again(leg, &path, not_away)?;
-        let everything = opened.0.compare_all || self.mirror.bitmap_stats().compare_all;
-        let lasting = self.mirror.identities_last(leg.other()) && opened.0.directory.identities_last();
-        match everything && lasting {
+        match self.mirror.is_to_be_filled(&opened.0) {
             true => self.fill(path, opened).map(|()| true),
             false => self.take_in_opened(path, opened).map(|()| false),
         }
@@ -376,10 +374,7 @@ impl Service for Served {
     fn command(&self, verb: &str, request: &Request) -> Option<Result<Value>> {
         let done = match verb {
             "fail" => request.leg().and_then(|leg| self.fail(leg)),
-            "replace" => {
-                let replaced = request.leg().and_then(|leg| self.replace(leg, request.needed_path()?));
-                return Some(replaced.map(Value::Bool));
-            }
+            "replace" => request.leg().and_then(|leg| self.replace(leg, request.needed_path()?)),
             "re-add" => request.leg().and_then(|leg| {
                 self.check_not_about_to_return()?;
                 self.readd(leg, request.path()?).map(drop)

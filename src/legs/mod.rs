@@ -17,10 +17,12 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::bitmap::WriteIntent;
 
+pub mod by_place;
 pub mod directory;
 pub mod keeps;
 pub mod timed;
 
+pub use by_place::ByPlace;
 pub use directory::DirectoryLeg;
 pub use keeps::Keeps;
 pub use timed::Timed;
@@ -464,13 +466,6 @@ pub trait Leg: Send + Sync + 'static {
     /// mount tell nothing.
     fn identities_last(&self) -> bool;
 
-    /// Keeps an object found until [`let_go`](Self::let_go), where identities do not last. False if it cannot: too
-    /// many are kept already.
-    fn hold(&self, node: &Self::Node) -> bool;
-
-    /// Ends [`hold`](Self::hold).
-    fn let_go(&self, identity: &Identity);
-
     /// Finds out what the filesystem keeps, by trying it out beside the mirror's own files. Once, before use.
     fn measure(&self);
 
@@ -661,4 +656,9 @@ pub trait Leg: Send + Sync + 'static {
     /// The mirror goes on without this leg for good: a leg that can lets go of all who wait for it, and
     /// answers ENOTCONN from now on.
     fn give_up(&self) {}
+
+    /// Whether it has been [given up](Self::give_up).
+    fn is_given_up(&self) -> bool {
+        false
+    }
 }

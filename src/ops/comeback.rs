@@ -11,11 +11,10 @@
 //! A crash before the superblocks leaves the leg stale, after them the target of a resync: both are
 //! recovered by the next mount.
 //!
-//! A new leg that takes another's place is taken in the same way, when it is complete or, where that cannot be, at once.
-//! Before the superblocks call it a leg, the bitmap forgets what its objects were on the old one, durably: a number or a
-//! handle of that one may be another object's on the new one. Everything is compared instead, unless it is complete:
-//! then nothing is, but for what could not be read, which has slots by then. So it is with one that returns and has been
-//! filled.
+//! A new leg that takes another's place is taken in the same way when it is complete ([`Mirror::fill`]). Before the
+//! superblocks call it a leg, the bitmap forgets what its objects were on the old one, durably: a number or a handle of
+//! that one may be another object's on the new one. Nothing is compared then, but for what could not be read, which has
+//! slots by then. So it is with one that returns and has been filled.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,12 +24,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Mirror;
 use super::filling::Filled;
-use crate::bitmap::{ChunkIndex, Kinds, Markable, Needs, PageStore, Span, Want};
+use crate::bitmap::{Bitmap, ChunkIndex, Kinds, Markable, Needs, PageStore, Span, Want};
 use crate::error::errno;
 use crate::inode::Object;
 use crate::legs::{Identity, Leg, LegId, PerLeg};
 use crate::resync;
-use crate::superblock::FoundSide;
+use crate::superblock::{FoundSide, Plan, Work};
 
 /// A leg that was left behind, opened and judged to be the one that is wanted.
 pub struct Returning<L: Leg> {
@@ -44,8 +43,18 @@ pub struct Returning<L: Leg> {
     pub bitmap: Option<Box<dyn PageStore>>,
     /// The bitmap does not tell all that it misses.
     pub compare_all: bool,
-    /// It is not the leg that was left behind, but one that takes its place and holds nothing yet.
+    /// It is not the leg that was left behind, but one that takes its place: it is [filled](Mirror::fill) first.
     pub is_new: bool,
+}
+
+/// The leg that a mount of these two had better do without at first, to have it [filled](Mirror::fill): all is to be
+/// compared with one that is behind, or, where slots do not tell what an object is, after a crash.
+pub fn comes_later<L: Leg>(plan: &Plan, legs: &PerLeg<Option<Arc<L>>>, bitmap: &Bitmap) -> Option<LegId> {
+    let both = legs.iter().all(|(_, leg)| leg.is_some());
+    let lasting = legs.iter().all(|(_, leg)| leg.as_ref().is_none_or(|leg| leg.identities_last()));
+    let all = plan.work == Work::CompareAll || bitmap.compare_all();
+    let is_so = if lasting { all && plan.stale.is_some() } else { all || !bitmap.unresynced().is_empty() };
+    (both && is_so).then(|| plan.source.other())
 }
 
 impl<L: Leg> Mirror<L> {
@@ -86,24 +95,31 @@ impl<L: Leg> Mirror<L> {
         taken
     }
 
+    /// Whether the leg is to be [filled](Self::fill): everything on it is to be compared.
+    pub fn is_to_be_filled(&self, returning: &Returning<L>) -> bool {
+        let stays_lasts = || self.leg(returning.leg.other()).is_ok_and(|stays| stays.identities_last());
+        let lasting = returning.directory.identities_last() && stays_lasts();
+        let stats = self.bitmap.stats();
+        returning.compare_all || stats.compare_all || (!lasting && stats.dirty_slots > 0)
+    }
+
     /// The caller has seen to it that nobody changes anything. `filled`: it has got all already.
     pub(super) fn take_in_alone(&self, returning: Returning<L>, filled: Option<Filled>) -> io::Result<()> {
-        let Returning { leg, directory, superblock, bitmap, compare_all, is_new } = returning;
+        let Returning { leg, directory, superblock, bitmap, compare_all, .. } = returning;
         let root = directory.identity(&directory.root())?;
         directory.measure();
-        // What it calls an object is not what it was called when that was marked.
+        // What it calls an object is not what it was called when that was marked. Or it becomes another object's counterpart:
+        // all are compared by their names alone.
         let lasting = directory.identities_last() && self.leg(leg.other())?.identities_last();
-        let is_dirty = self.bitmap.stats().dirty_slots > 0;
-        let compare_all = compare_all || (!lasting && is_dirty);
-        // Nor is it that of what is called so now.
-        let numbered_anew = !directory.identities_last() && is_dirty;
+        let is_forgotten = !lasting && self.bitmap.stats().dirty_slots > 0;
+        let compare_all = compare_all || (is_forgotten && filled.is_none());
         *self.legs[leg].write() = Some(directory);
         self.table.forget_leg(leg, root);
         if compare_all {
             self.bitmap.set_compare_all(self)?;
         }
         self.bitmap.set_away(None);
-        match is_new || numbered_anew || filled.is_some() {
+        match is_forgotten || filled.is_some() {
             true => self.bitmap.start_over(self, leg)?,
             false => self.bitmap.need_all(self)?,
         }

@@ -3,6 +3,8 @@
 //! The bitmap knows only the directory's slot, so it is kept in mind here what that covers: before it is cleared,
 //! the times of all that have to be alike on both legs. And the object itself is kept, also when the kernel
 //! forgets it, for it alone knows that it is covered: should it move, its own slot has to tell all of it.
+//!
+//! On a leg where numbers do not last, so it is with what has a slot of its own: by that alone it might not be found any more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,8 +44,8 @@ impl<L: Leg> Covers<L> {
         let mut covered = self.0.lock();
         let room = covered.count < MOST;
         if room {
-            covered.count += 1;
-            covered.by_slot.entry(cover).or_default().insert(name_of(object), object.clone());
+            let before = covered.by_slot.entry(cover).or_default().insert(name_of(object), object.clone());
+            covered.count += usize::from(before.is_none());
         }
         room
     }
@@ -95,6 +97,15 @@ impl<L: Leg> Mirror<L> {
             && self.covers.add(cover, object)
         {
             object.cover.store(cover, Ordering::Release);
+        }
+    }
+
+    /// `object` has just been marked.
+    pub(super) fn keep_while_marked(&self, object: &Arc<Object<L>>) {
+        let is_fleeting = |leg: &LegId| self.leg(*leg).is_ok_and(|leg| !leg.identities_last());
+        if LegId::ALL.iter().any(is_fleeting) {
+            // With too many of them, times may stay different on the legs: nothing else.
+            self.covers.add(object.slot_hint.load(Ordering::Acquire), object);
         }
     }
 

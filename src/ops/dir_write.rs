@@ -350,6 +350,7 @@ impl<L: Leg> Mirror<L> {
             }
             None => self.placed(&moving, &to, new_name),
         }
+        self.note_placed(&[Touch::name(&from, name), Touch::name(&to, new_name)]);
         drop(unchanged);
         self.table.reap(there.map(|(target, _)| target));
         Ok(())

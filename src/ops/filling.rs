@@ -21,6 +21,7 @@
 //! in, and the resync that follows says what it says of every such file.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -28,31 +29,35 @@ use super::change::{Part, Touch};
 use super::not_equal::NotEqual;
 use super::{Mirror, News, Returning};
 use crate::error::errno;
-use crate::legs::{Identity, Leg, LegId, PerLeg};
+use crate::inode::{Ino, Object};
+use crate::legs::{ByPlace, Identity, Leg, LegId, PerLeg};
 use crate::resync::{self, Broken, Limits, Outcome, Pace, Rehearsal, RehearsalHost, Touched};
 use crate::sync::{Mutex, Rank};
 
-/// So much may be left to do while changes wait.
-const FEW_OBJECTS: usize = 256;
+/// So much may be left to do while changes wait. Next to nothing in tests, so that their small trees take several passes, too.
+const FEW_OBJECTS: usize = if cfg!(test) { 1 } else { 256 };
 const FEW_BYTES: u64 = 32 << 20;
 
 /// After so many passes the rest is done while changes wait, however much it is: it becomes no less.
 const PASSES: usize = 10;
 
 /// What is touched while a new leg is filled.
-pub(super) struct Noting {
+pub(super) struct Noting<L: Leg> {
     /// 0: none is filled; else one more than the leg it is filled from.
     from: AtomicU8,
     touched: Mutex<Touched>,
+    /// That leg, where an object is noted by its place.
+    by_place: Mutex<Option<Arc<ByPlace<L>>>>,
     /// It is to end before it is done.
     broken_off: AtomicBool,
 }
 
-impl Noting {
-    pub fn new() -> Noting {
+impl<L: Leg> Noting<L> {
+    pub fn new() -> Self {
         Noting {
             from: AtomicU8::new(0),
             touched: Mutex::new(Rank::Leaf, Touched::default()),
+            by_place: Mutex::new(Rank::Leaf, None),
             broken_off: AtomicBool::new(false),
         }
     }
@@ -63,15 +68,22 @@ impl Noting {
         LegId::ALL.into_iter().find(|&leg| from == leg as u8 + 1)
     }
 
-    pub(super) fn begin(&self, from: LegId) -> io::Result<()> {
+    pub(super) fn begin(&self, from: LegId, by_place: Option<Arc<ByPlace<L>>>) -> io::Result<()> {
+        if self.from().is_some() {
+            return Err(errno(libc::EBUSY));
+        }
         self.broken_off.store(false, Ordering::SeqCst);
-        let begun = self.from.compare_exchange(0, from as u8 + 1, Ordering::SeqCst, Ordering::SeqCst);
-        begun.map(drop).map_err(|_| errno(libc::EBUSY))
+        // ORDER: how, before whether.
+        *self.by_place.lock() = by_place;
+        self.from.store(from as u8 + 1, Ordering::SeqCst);
+        Ok(())
     }
 
     pub(super) fn end(&self) {
         self.from.store(0, Ordering::SeqCst);
         self.take();
+        let forgotten = self.by_place.lock().take();
+        drop(forgotten);
     }
 
     fn take(&self) -> Touched {
@@ -82,7 +94,6 @@ impl Noting {
         let touched = self.touched.lock();
         #[cfg(feature = "simulation")]
         if crate::sim::scheduler::is_simulated() {
-            // So that its small trees take several passes, too.
             return touched.is_empty();
         }
         !touched.is_everything() && touched.len() <= FEW_OBJECTS && touched.bytes() <= FEW_BYTES
@@ -91,32 +102,55 @@ impl Noting {
 
 /// What a change is about to touch. It is noted when this is dropped: after the change, for what is copied in between
 /// is the old, and before the change counts as over.
-pub(super) struct Note<'t> {
-    noting: &'t Noting,
-    parts: Vec<(Identity, resync::Part<'t>)>,
+pub(super) struct Note<'t, L: Leg> {
+    mirror: &'t Mirror<L>,
+    parts: Vec<(Noted<'t, L>, resync::Part<'t>)>,
     everything: bool,
 }
 
-impl Drop for Note<'_> {
+/// An object as it is noted.
+enum Noted<'t, L: Leg> {
+    Known(Identity),
+    /// It is found where it lies when the change is done.
+    ByPlace(&'t Arc<Object<L>>),
+}
+
+/// Where an object lies.
+enum Place {
+    At(Identity),
+    /// Its last name is gone.
+    Nowhere,
+    Unknown,
+}
+
+impl<L: Leg> Drop for Note<'_, L> {
     fn drop(&mut self) {
-        let mut touched = self.noting.touched.lock();
+        let mut noted = Vec::with_capacity(self.parts.len());
+        for (object, part) in self.parts.drain(..) {
+            let identity = match object {
+                Noted::Known(identity) => Place::At(identity),
+                Noted::ByPlace(object) => self.mirror.place_noted(object),
+            };
+            match identity {
+                Place::At(identity) => noted.push((identity, part)),
+                Place::Nowhere => {}
+                Place::Unknown => self.everything = true,
+            }
+        }
+        let mut touched = self.mirror.noting.touched.lock();
         if self.everything {
             touched.note_everything();
         }
-        self.parts.drain(..).for_each(|(identity, part)| touched.note(identity, part));
+        noted.into_iter().for_each(|(identity, part)| touched.note(identity, part));
     }
 }
 
 impl<L: Leg> Mirror<L> {
-    /// Whether what names an object on a leg lasts. See [`Leg::identities_last`].
-    pub fn identities_last(&self, leg: LegId) -> bool {
-        self.leg(leg).is_ok_and(|leg| leg.identities_last())
-    }
-
     /// To be dropped when the change is done. `None` if nobody wants to know; whoever wants to waits for the change.
-    pub(super) fn note<'t>(&'t self, touched: &'t [Touch<'_, L>]) -> Option<Note<'t>> {
+    pub(super) fn note<'t>(&'t self, touched: &'t [Touch<'_, L>]) -> Option<Note<'t, L>> {
         let from = self.noting.from()?;
-        let mut note = Note { noting: &self.noting, parts: Vec::new(), everything: false };
+        let by_place = self.noting.by_place.lock().is_some();
+        let mut note = Note { mirror: self, parts: Vec::new(), everything: false };
         for touch in touched {
             // What has no name any more comes to no other leg.
             if touch.object.with_names(|names| names.gone) {
@@ -129,8 +163,12 @@ impl<L: Leg> Mirror<L> {
                 }
                 Part::Data(bytes) => resync::Part::Data(bytes.clone()),
             };
+            if by_place {
+                note.parts.push((Noted::ByPlace(touch.object), part));
+                continue;
+            }
             match self.identity_on(touch.object, from) {
-                Ok(identity) => note.parts.push((identity, part)),
+                Ok(identity) => note.parts.push((Noted::Known(identity), part)),
                 // FAIL-SAFE: what it is cannot be told later.
                 Err(_) => note.everything = true,
             }
@@ -138,10 +176,56 @@ impl<L: Leg> Mirror<L> {
         Some(note)
     }
 
+    /// The mirror knows by now what lies under these names. Whoever has noted by its old place what lies below has done so
+    /// before this, which has all of it looked at.
+    pub(super) fn note_placed(&self, names: &[Touch<'_, L>]) {
+        drop(self.note(names));
+    }
+
     /// The times of an object have been set behind everybody's back.
     pub(super) fn note_times(&self, object: &PerLeg<Identity>) {
-        if let Some(from) = self.noting.from() {
-            self.noting.touched.lock().note(object[from], resync::Part::Metadata);
+        let Some(from) = self.noting.from() else { return };
+        let is_by_place = self.noting.by_place.lock().is_some();
+        let place = match is_by_place {
+            false => Place::At(object[from]),
+            // Times are taken from there, and not set.
+            true if from == self.source() => return,
+            true => {
+                let known = self.table.by_number(object[self.source()].ino);
+                let place = known.as_ref().map_or(Place::Unknown, |known| self.place_noted(known));
+                self.table.reap(known);
+                place
+            }
+        };
+        let mut touched = self.noting.touched.lock();
+        match place {
+            Place::At(identity) => touched.note(identity, resync::Part::Metadata),
+            Place::Nowhere => {}
+            Place::Unknown => touched.note_everything(),
+        }
+    }
+
+    /// Where an object lies now, as the mirror knows it. Somebody may move a directory above it meanwhile: then that is noted
+    /// afterwards, with all that is below it.
+    fn place_noted(&self, object: &Arc<Object<L>>) -> Place {
+        let mut names = Vec::new();
+        let mut at = object.clone();
+        while at.ino != Ino::ROOT {
+            let (place, gone) = at.with_names(|names| (names.place.clone(), names.gone));
+            let Some((dir, name)) = place else {
+                self.table.reap(Some(at));
+                return if gone { Place::Nowhere } else { Place::Unknown };
+            };
+            names.push(name);
+            let below = std::mem::replace(&mut at, dir);
+            self.table.reap(Some(below));
+        }
+        let path: PathBuf = names.iter().rev().map(|name| Path::new(&**name)).collect();
+        let by_place = self.noting.by_place.lock().clone();
+        match by_place {
+            Some(by_place) => Place::At(by_place.place(&path)),
+            // Nobody wants to know any more.
+            None => Place::Nowhere,
         }
     }
 
@@ -156,7 +240,13 @@ impl<L: Leg> Mirror<L> {
     pub fn fill(&self, new: Returning<L>) -> Result<(), String> {
         let (leg, returns) = (new.leg, !new.is_new);
         self.tell(News::Recovering(leg));
-        let filled = self.fill_and_take_in(new);
+        let directory = new.directory.clone();
+        let filled = self.fill_and_take_in(new).map_err(|failed| match directory.is_given_up() {
+            // What it has been given up for.
+            true => errno(libc::ETIMEDOUT).into(),
+            false => failed,
+        });
+        drop(directory);
         let by_hand = self.noting.broken_off.swap(false, Ordering::SeqCst);
         self.noting.end();
         self.progress.stopped();
@@ -192,15 +282,12 @@ impl<L: Leg> Mirror<L> {
         let (leg, from) = (new.leg, new.leg.other());
         let stays = self.leg(from)?;
         self.health.writable()?;
-        if !self.is_equal() || !self.health.in_service(from) {
+        if !self.is_equal() || !self.health.in_service(from) || self.noting.from().is_some() {
             return Err(errno(libc::EBUSY).into());
         }
         let lasting = stays.identities_last() && new.directory.identities_last();
-        if !lasting {
-            return Err(errno(libc::EOPNOTSUPP).into());
-        }
         // The leg is as it was when these were marked: what has been moved since is known by them.
-        let told = (!new.is_new && !new.compare_all).then(|| self.bitmap.slots());
+        let told = (lasting && !new.is_new && !new.compare_all).then(|| self.bitmap.slots());
         if !new.is_new {
             // Its history says so, too; this is for who asks how much it misses, should it not come to an end.
             self.bitmap.set_compare_all(self)?;
@@ -209,18 +296,32 @@ impl<L: Leg> Mirror<L> {
             *says = says.without_history();
             (store.write(says).and_then(|()| store.write(says)))?;
         }
-        let directory = new.directory.clone();
-        let legs = PerLeg::from_fn(|id| if id == leg { directory.clone() } else { stays.clone() });
         new.directory.measure();
         self.progress.restart();
-        self.noting.begin(from)?;
-        // ORDER: who has changed something and not noted it is done before the first look.
-        drop(self.inside.write_unless(|| self.stop.is_asked()).ok_or_else(|| errno(libc::EINTR))?);
+        let legs = PerLeg::from_fn(|id| if id == leg { new.directory.clone() } else { stays.clone() });
+        if !lasting {
+            let legs = legs.map(|leg| Arc::new(ByPlace::new(leg)));
+            self.begin_noting(from, Some(legs[from].clone()))?;
+            let same_place = |here: &Identity| legs[from].same_place(here, &legs[leg]);
+            let rehearsal = Rehearsal::new(&legs, from, self, &self.progress).by_place(&same_place);
+            return self.fill_by(Filling { legs: &legs, from, rehearsal, unread: None }, new);
+        }
+        self.begin_noting(from, None)?;
         let mut rehearsal = Rehearsal::new(&legs, from, self, &self.progress);
         if let Some(slots) = told {
             rehearsal.begin_with(slots, self.bitmap.chunk_size())?;
         }
-        let mut filling = Filling { legs: &legs, from, rehearsal, unread: Vec::new() };
+        self.fill_by(Filling { legs: &legs, from, rehearsal, unread: Some(Vec::new()) }, new)
+    }
+
+    fn begin_noting(&self, from: LegId, by_place: Option<Arc<ByPlace<L>>>) -> io::Result<()> {
+        self.noting.begin(from, by_place)?;
+        // ORDER: who has changed something and not noted it is done before the first look.
+        drop(self.inside.write_unless(|| self.stop.is_asked()).ok_or_else(|| errno(libc::EINTR))?);
+        Ok(())
+    }
+
+    fn fill_by<M: Leg>(&self, mut filling: Filling<'_, M>, new: Returning<L>) -> Result<(), NotEqual> {
         self.pass(&mut filling, Touched::everything(), Pace::GivingWay)?;
         for _ in 1..PASSES {
             if self.noting.is_little() {
@@ -231,7 +332,12 @@ impl<L: Leg> Mirror<L> {
         self.change_legs(&mut filling, new)
     }
 
-    fn pass(&self, filling: &mut Filling<'_, L>, touched: Touched, pace: Pace) -> Result<(), NotEqual> {
+    fn pass<M: Leg>(
+        &self,
+        filling: &mut Filling<'_, M>,
+        touched: Touched,
+        pace: Pace,
+    ) -> Result<(), NotEqual> {
         let from = filling.from;
         match filling.rehearsal.pass(touched, pace) {
             Ok(Outcome::Done) => Ok(()),
@@ -240,25 +346,27 @@ impl<L: Leg> Mirror<L> {
                 Err(NotEqual::SourceLost(from))
             }
             Ok(_) => Err(errno(libc::EINTR).into()),
-            Err(Broken::Unreadable(files)) if self.health.lost(from.other()).is_some() => {
-                filling.unread.extend(files);
-                Ok(())
-            }
             Err(Broken::Unreadable(files)) => {
+                if let Some(unread) = &mut filling.unread
+                    && self.health.lost(from.other()).is_some()
+                {
+                    unread.extend(files);
+                    return Ok(());
+                }
                 let inos: Vec<u64> = files.iter().map(|file| file.ino).collect();
-                let files = self.names_on(&filling.legs[from], &inos);
+                let files = self.names_on(&*filling.legs[from], &inos);
                 Err(NotEqual::Unreadable { leg: from, count: inos.len(), files })
             }
             Err(Broken::Failed(error, trouble)) => {
                 let ino = trouble.and_then(|trouble| trouble.source_ino);
-                let file = ino.and_then(|ino| self.names_on(&filling.legs[from], &[ino]).pop());
+                let file = ino.and_then(|ino| self.names_on(&*filling.legs[from], &[ino]).pop());
                 Err(NotEqual::Failed { error, leg: trouble.map(|trouble| trouble.leg), file })
             }
         }
     }
 
     /// The last of it, with nobody inside.
-    fn change_legs(&self, filling: &mut Filling<'_, L>, new: Returning<L>) -> Result<(), NotEqual> {
+    fn change_legs<M: Leg>(&self, filling: &mut Filling<'_, M>, new: Returning<L>) -> Result<(), NotEqual> {
         let (leg, from) = (new.leg, new.leg.other());
         let _no_resync = self.resyncing.lock();
         // It may be waiting for a disk, so it is waited for before anybody has to.
@@ -309,16 +417,16 @@ impl<L: Leg> Mirror<L> {
 }
 
 /// A new directory that is being filled.
-struct Filling<'f, L: Leg> {
+struct Filling<'f, M: Leg> {
     /// The leg that it is filled from, and itself.
-    legs: &'f PerLeg<Arc<L>>,
+    legs: &'f PerLeg<Arc<M>>,
     from: LegId,
-    rehearsal: Rehearsal<'f, L>,
-    /// The files of which that leg could not read all, as it calls them.
-    unread: Vec<Identity>,
+    rehearsal: Rehearsal<'f, M>,
+    /// The files of which that leg could not read all, as it calls them. `None` where no slot can tell which these are.
+    unread: Option<Vec<Identity>>,
 }
 
-impl<L: Leg> Filling<'_, L> {
+impl<M: Leg> Filling<'_, M> {
     /// The same on both. What has none there any more has lost its names since.
     fn unread(&self) -> Vec<PerLeg<Identity>> {
         let both = |file: &Identity| {
@@ -326,7 +434,7 @@ impl<L: Leg> Filling<'_, L> {
             both[self.from.other()] = self.rehearsal.counterpart(file)?;
             Some(both)
         };
-        self.unread.iter().filter_map(both).collect()
+        self.unread.iter().flatten().filter_map(both).collect()
     }
 }
 

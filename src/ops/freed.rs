@@ -69,6 +69,12 @@ impl Freed {
         !names.incomplete && known.is_none_or(|known| *known == Some(holder))
     }
 
+    /// Keeps everybody waiting who renames, after that was done and before the mirror knows the new place.
+    #[cfg(test)]
+    pub fn hold(&self) -> impl Sized + '_ {
+        self.0.lock()
+    }
+
     /// Slots that are not there any more.
     pub fn forget(&self, is_gone: impl Fn(u64) -> bool) {
         let known: Vec<u64> = self.0.lock().by_slot.keys().copied().collect();

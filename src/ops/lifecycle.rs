@@ -305,11 +305,11 @@ impl<L: Leg> Mirror<L> {
 
     /// Of what has these inode numbers on the source: paths, as far as they are to be found, for people.
     fn names_on_source(&self, legs: &PerLeg<Arc<L>>, inos: &[u64]) -> Vec<String> {
-        self.names_on(&legs[self.source()], inos)
+        self.names_on(&*legs[self.source()], inos)
     }
 
     /// The same, of one leg.
-    pub(super) fn names_on(&self, leg: &L, inos: &[u64]) -> Vec<String> {
+    pub(super) fn names_on<M: Leg>(&self, leg: &M, inos: &[u64]) -> Vec<String> {
         let wanted = inos.iter().copied().collect();
         let places = resync::places_of(leg, &wanted, || self.stop.is_asked());
         let name = |ino: &u64| match places.get(ino) {

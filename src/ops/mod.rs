@@ -72,7 +72,7 @@ use crate::legs::{Leg, PerLeg, Stat, Timestamp};
 use crate::resync::Progress;
 use crate::sync::{Mutex, RwLock};
 
-pub use comeback::Returning;
+pub use comeback::{Returning, comes_later};
 pub use dir_read::DirItem;
 pub use health::{LegState, Lost, MirrorState};
 pub use lifecycle::{Options, Parts};
@@ -117,7 +117,7 @@ pub struct Mirror<L: Leg> {
     invalidate: std::sync::OnceLock<Arc<dyn Invalidate>>,
     herald: std::sync::OnceLock<Arc<dyn Herald>>,
     covers: covers::Covers<L>,
-    noting: filling::Noting,
+    noting: filling::Noting<L>,
     /// Held while slots are cleared.
     sweeping: Mutex<()>,
     /// What the next resync makes equal has been told of already.

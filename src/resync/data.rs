@@ -287,7 +287,6 @@ impl<L: Leg> Resync<'_, L> {
 
     fn done(&self, ino: u64) {
         let object = self.pending.lock().files.remove(&ino).map(|file| file.object);
-        object.iter().for_each(|object| self.sides().let_go(&object.ids));
         for slot in object.into_iter().flat_map(|object| object.slots) {
             self.bitmap.resynced(slot);
         }

@@ -87,6 +87,10 @@ impl<'r, L: Leg> Run<'r, L> {
             Some(sd) => look_up(s, sd, name)?.map(|child| (sd, child)),
             None => None,
         };
+        if let Some((_, wanted)) = &wanted {
+            self.check_names(&wanted.stat)?;
+            self.check_names(&found.stat)?;
+        }
         match wanted {
             Some((sd, wanted)) if self.stays((sd, td), name, &wanted, &found)? => {
                 self.look_at(intent, dir, (sd, td), name, (&wanted, &found))
@@ -266,6 +270,7 @@ impl<'r, L: Leg> Run<'r, L> {
             return Ok(());
         }
         let Some(wanted) = look_up(s, &place.s, name)? else { return Ok(()) };
+        self.check_names(&wanted.stat)?;
         match self.counterpart((&place.s, name), &wanted)? {
             Some(node) => {
                 let stats = (&wanted.stat, &t.stat(&node)?);

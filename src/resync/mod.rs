@@ -45,9 +45,8 @@
 //!
 //! # Legs of which the filesystem does not keep its numbers
 //!
-//! What an earlier mount has marked cannot be found on a leg on FUSE. As soon as there is anything marked, everything
-//! is compared: objects by their names alone, so that what was renamed is copied anew. While that goes on, an
-//! object that is not found ends the resync; what is still to be compared when changes are let in is held open.
+//! What was marked cannot be found on a leg on FUSE, and what is found there may be called otherwise a moment later. No
+//! resync is made of such legs: one of them is filled (`rehearsal`), with objects known by where they lie.
 //!
 //! - `plan`, `pairs`, `spans` are pure: what is there to do, what is what, which bytes;
 //! - `entries` parks and places, `strays` finds again what was renamed without a slot, `build` makes what is missing, and `batch`
@@ -97,7 +96,7 @@ use data::Pending;
 pub use entries::SMALL;
 pub use forms::renew;
 pub use progress::{Progress, ProgressReport};
-pub use rehearsal::{Broken, Pace, Rehearsal, RehearsalHost};
+pub use rehearsal::{Broken, Pace, Rehearsal, RehearsalHost, SamePlace};
 pub use repair::{Name, Repair};
 pub use rewrite::NotRewritten;
 pub use throttle::Limits;
@@ -253,11 +252,6 @@ impl<'a, L: Leg> Sides<'a, L> {
 
     fn target(&self) -> LegId {
         self.source.other()
-    }
-
-    /// Ends [`Leg::hold`] on both.
-    fn let_go(&self, ids: &PerLeg<Identity>) {
-        ids.iter().for_each(|(leg, identity)| self.leg(leg).let_go(identity));
     }
 
     /// What the source and the target have, by leg.

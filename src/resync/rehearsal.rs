@@ -15,6 +15,11 @@
 //! - What was built is known with what it is on the source until the end, so that a rename is a rename. It costs some
 //!   300 bytes an object.
 //!
+//! Where what names an object does not last, it is known by its place ([`SamePlace`]), and what was touched is told by
+//! places. Then nothing is known from one pass to the next: what lies at a place where something was put, or was taken from, is
+//! compared in full, with all that is below it. Names of one object that lie elsewhere are not seen so; who meets something with
+//! several names starts over with everything.
+//!
 //! Whoever changes the source notes it *after* the change, and before it counts as over. So what a pass has
 //! missed is in a later one, and when nobody is inside any more nothing is missing.
 
@@ -35,7 +40,7 @@ use crate::bitmap::{
     PageStore,
 };
 use crate::error::errno;
-use crate::legs::{Identity, Leg, LegId, PerLeg};
+use crate::legs::{Identity, Kind, Leg, LegId, PerLeg, Stat};
 use crate::sync::{Mutex, join};
 
 /// How often it is looked what slots tell, while somebody moves what they tell of.
@@ -82,6 +87,9 @@ impl From<io::Error> for Broken {
     }
 }
 
+/// What lies at the place of an object of the source, there and on the target. Nothing if it cannot lie there any more.
+pub type SamePlace<'a> = dyn Fn(&Identity) -> io::Result<[Option<(Identity, Stat)>; 2]> + Sync + 'a;
+
 /// See the module.
 pub struct Rehearsal<'a, L: Leg> {
     /// The source, and in the other's place what is filled.
@@ -89,6 +97,8 @@ pub struct Rehearsal<'a, L: Leg> {
     source: LegId,
     host: &'a dyn RehearsalHost,
     progress: &'a Progress,
+    /// Where identities do not last.
+    same_place: Option<&'a SamePlace<'a>>,
     pairs: Pairs,
     /// See [`Run`].
     unmet: HashSet<u64>,
@@ -102,7 +112,13 @@ impl<'a, L: Leg> Rehearsal<'a, L> {
         host: &'a dyn RehearsalHost,
         progress: &'a Progress,
     ) -> Self {
-        Rehearsal { legs, source, host, progress, pairs: Pairs::default(), unmet: HashSet::new() }
+        let (pairs, unmet) = (Pairs::default(), HashSet::new());
+        Rehearsal { legs, source, host, progress, same_place: None, pairs, unmet }
+    }
+
+    /// An object is known by its place.
+    pub fn by_place(self, same_place: &'a SamePlace<'a>) -> Self {
+        Rehearsal { same_place: Some(same_place), ..self }
     }
 
     /// What these slots tell of the target, which is as it was when they were marked: which object is which. So what was
@@ -135,13 +151,29 @@ impl<'a, L: Leg> Rehearsal<'a, L> {
     /// Makes equal what is in `touched`, which the caller has taken out of what is noted. Both directories are
     /// durable when it is done.
     pub fn pass(&mut self, touched: Touched, pace: Pace) -> Result<Outcome, Broken> {
+        match self.pass_over(touched, pace)? {
+            Some(outcome) => Ok(outcome),
+            None => {
+                let outcome = self.pass_over(Touched::everything(), pace)?;
+                Ok(outcome.expect("everything tells of all names"))
+            }
+        }
+    }
+
+    /// `None` if what is touched has names of which nothing is told.
+    fn pass_over(&mut self, touched: Touched, pace: Pace) -> Result<Option<Outcome>, Broken> {
         let bitmap = scratch(self.source)?;
         let host = PassHost { host: self.host, pace };
         let resync = Resync::new(self.legs, &bitmap, self.source, Scope::Dirty, &host, self.progress);
         self.progress.set_active(true);
         let mut at = None;
         let named = self.names_and_metadata(&resync, &host, touched, &mut at);
-        let outcome = named.and_then(|named| if named == Outcome::Done { resync.data() } else { Ok(named) });
+        let outcome = match named {
+            Ok(None) => return Ok(None),
+            Ok(Some(Outcome::Done)) => resync.data(),
+            Ok(Some(stopped)) => Ok(stopped),
+            Err(error) => Err(error),
+        };
         match outcome {
             Ok(Outcome::Incomplete) => {
                 // ORDER: durable as after any pass, for what was copied stands for complete.
@@ -152,7 +184,7 @@ impl<'a, L: Leg> Rehearsal<'a, L> {
                 let unreadable = resync.pending.lock().unreadable_ids();
                 Err(Broken::Unreadable(unreadable.iter().map(|ids| ids[self.source]).collect()))
             }
-            Ok(outcome) => Ok(outcome),
+            Ok(outcome) => Ok(Some(outcome)),
             Err(error) => {
                 let trouble = resync.trouble().or_else(|| super::trouble::find(resync.sides(), at.as_ref()));
                 Err(Broken::Failed(error, trouble))
@@ -175,22 +207,33 @@ impl<'a, L: Leg> Rehearsal<'a, L> {
         host: &PassHost<'_>,
         touched: Touched,
         at: &mut Option<PerLeg<Identity>>,
-    ) -> io::Result<Outcome> {
+    ) -> io::Result<Option<Outcome>> {
         let mut run = Run::new(resync.sides(), resync.bitmap, resync.host, resync.progress)?;
-        run.rehearses = Some(Rehearses { moves: host.source_moves(), noted: self.host.noted() });
+        let by_place = self.same_place.is_some();
+        run.rehearses = Some(Rehearses { moves: host.source_moves(), noted: self.host.noted(), by_place });
         run.everything = touched.is_everything();
         run.pairs = std::mem::take(&mut self.pairs);
         run.unmet = std::mem::take(&mut self.unmet);
-        touched.into_objects().for_each(|one| run.add_touched(one));
-        let named = run.list_dirty().and_then(|()| run.names_and_metadata(host));
-        self.pairs = std::mem::take(&mut run.pairs);
-        self.unmet = std::mem::take(&mut run.unmet);
-        *at = run.at;
-        if named? == Outcome::Stopped {
-            return Ok(Outcome::Stopped);
+        let mut told = Ok(());
+        for one in touched.into_objects() {
+            match self.same_place {
+                None => run.add_touched(one),
+                Some(same_place) => told = told.and_then(|()| run.add_touched_at(one, same_place)),
+            }
         }
+        let named = told.and_then(|()| run.list_dirty()).and_then(|()| run.names_and_metadata(host));
+        if !by_place {
+            self.pairs = std::mem::take(&mut run.pairs);
+            self.unmet = std::mem::take(&mut run.unmet);
+        }
+        *at = run.at;
+        match named {
+            Err(_) if run.has_other_names => return Ok(None),
+            Ok(Outcome::Stopped) => return Ok(Some(Outcome::Stopped)),
+            named => named?,
+        };
         *resync.pending.lock() = run.finish()?;
-        Ok(Outcome::Done)
+        Ok(Some(Outcome::Done))
     }
 }
 
@@ -200,6 +243,8 @@ pub(super) struct Rehearses<'r> {
     /// The source is in use.
     moves: bool,
     noted: &'r Mutex<Touched>,
+    /// An object is known by its place.
+    by_place: bool,
 }
 
 impl<L: Leg> Run<'_, L> {
@@ -217,6 +262,35 @@ impl<L: Leg> Run<'_, L> {
         self.add(Object { slots: Vec::new(), ids, kinds, data: one.data, born_since: None });
     }
 
+    /// The same by its place, where it may be another object by now. What is not there any more has been moved or
+    /// removed by somebody, who tells of it.
+    fn add_touched_at(&mut self, one: One, same_place: &SamePlace<'_>) -> io::Result<()> {
+        let [Some((here, stat)), there] = same_place(&one.identity)? else { return Ok(()) };
+        let stats = [Some(stat), there.map(|(_, stat)| stat)];
+        stats.iter().flatten().try_for_each(|stat| self.check_names(stat))?;
+        if let Some((there, _)) = there.filter(|(_, other)| other.kind == stat.kind) {
+            self.pairs.insert(self.sides.pair(here, there));
+            // Nothing of it has been compared.
+            self.unmet.insert(here.ino);
+        }
+        self.add_touched(One { identity: here, ..one });
+        Ok(())
+    }
+
+    /// Refuses what may have names that are not looked at, and would be told from this one's only by them.
+    pub fn check_names(&mut self, stat: &Stat) -> io::Result<()> {
+        let by_place = self.rehearses.is_some_and(|rehearses| rehearses.by_place);
+        #[cfg(feature = "simulation")]
+        if crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::AllNames) {
+            return Ok(());
+        }
+        if by_place && !self.everything && stat.kind != Kind::Directory && stat.nlink > 1 {
+            self.has_other_names = true;
+            return Err(errno(libc::EMLINK));
+        }
+        Ok(())
+    }
+
     /// Whether a rehearsal has not compared this object of the source with its counterpart yet.
     pub fn is_unmet(&self, wanted: &Identity) -> bool {
         let is_known = || self.pairs.partner(self.sides.source, wanted).is_some();
@@ -231,7 +305,7 @@ impl<L: Leg> Run<'_, L> {
     /// That somebody has changed the source under our hands is no error: that part of the object is looked at again.
     pub fn or_again(&self, ids: &PerLeg<Identity>, part: Part<'_>, done: io::Result<()>) -> io::Result<()> {
         match (done, self.rehearses) {
-            (Err(error), Some(Rehearses { moves: true, noted })) if has_moved(&error) => {
+            (Err(error), Some(Rehearses { moves: true, noted, .. })) if has_moved(&error) => {
                 noted.lock().note(ids[self.sides.source], part);
                 Ok(())
             }

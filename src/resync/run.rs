@@ -62,6 +62,8 @@ pub(super) struct Run<'r, L: Leg> {
     pub root: Option<SlotIndex>,
     /// The target is no leg yet.
     pub rehearses: Option<Rehearses<'r>>,
+    /// Something was met that may have names which are not looked at; see [`check_names`](Self::check_names).
+    pub has_other_names: bool,
     /// The names to be looked at, of directories of which not all are.
     pub only: HashMap<PerLeg<Identity>, Rc<BTreeSet<OsString>>>,
     pub objects: Vec<Object>,
@@ -88,15 +90,13 @@ impl<'r, L: Leg> Run<'r, L> {
         if gathered.is_empty() && resync.scope == Scope::Dirty {
             return Ok(None);
         }
+        if !sides.identities_last() {
+            // FAIL-SAFE: what the slots call an object may be another one by now, or be called otherwise tomorrow.
+            log::error!("a leg is on a FUSE filesystem, and what is dirty is not found again there");
+            return Err(errno(libc::ESTALE));
+        }
         let mut run = Run::new(sides, resync.bitmap, resync.host, resync.progress)?;
         run.everything = resync.scope == Scope::Everything;
-        if !sides.identities_last() {
-            // FAIL-SAFE: what the slots call an object may be another one by now.
-            run.everything = true;
-            run.puzzling = gathered.into_iter().flat_map(|object| object.slots).collect();
-            run.list_dirty()?;
-            return Ok(Some(run));
-        }
         let rebind = |slot, found| resync.bitmap.rebind(resync.host, slot, sides.target(), found);
         let gathered = places::bind(gathered, sides, rebind)?;
         let objects = settle(gathered, |leg, identity| Ok(sides.find(leg, identity)?.is_some()))?;
@@ -138,6 +138,7 @@ impl<'r, L: Leg> Run<'r, L> {
             inside: None,
             root: None,
             rehearses: None,
+            has_other_names: false,
             only: HashMap::new(),
             objects: Vec::new(),
             born_since: None,
@@ -400,11 +401,8 @@ impl<'r, L: Leg> Run<'r, L> {
     }
 
     /// All of a file's data is to be compared: marks it so, durably, unless everything is. False if
-    /// no slot is to be had, or it might not be found again: then it is to be done at once.
+    /// no slot is to be had: then it is to be done at once.
     pub fn want_data(&mut self, ids: PerLeg<Identity>) -> io::Result<bool> {
-        if !self.hold(&ids)? {
-            return Ok(false);
-        }
         let slot = match self.root.is_some() {
             true => None,
             false => match self.mark(ids, Kinds::METADATA | Kinds::DATA, Span::From(ChunkIndex(0)))? {
@@ -415,21 +413,6 @@ impl<'r, L: Leg> Run<'r, L> {
         let at = self.known_or_new(ids);
         slot.into_iter().for_each(|slot| self.objects[at].covered_by(slot));
         self.objects[at].data = Spans::everything();
-        Ok(true)
-    }
-
-    /// Lets a file be found when its data has its turn.
-    fn hold(&self, ids: &PerLeg<Identity>) -> io::Result<bool> {
-        if self.sides.identities_last() {
-            return Ok(true);
-        }
-        for (leg, identity) in ids.iter() {
-            let node = self.sides.find(leg, identity)?;
-            if !node.is_some_and(|node| self.sides.leg(leg).hold(&node)) {
-                self.sides.let_go(ids);
-                return Ok(false);
-            }
-        }
         Ok(true)
     }
 

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, SeekFrom, Stat};
 
+use super::process::must;
+
 /// The mirror's own directory at a leg's root, which belongs to no user.
 const STATE_DIRECTORY: &str = ".mirrorfs";
 
@@ -28,6 +30,16 @@ const ENOUGH: usize = 200;
 pub fn assert_equal(a: &Path, b: &Path) {
     let found = differences(a, b);
     assert!(found.is_empty(), "the legs differ:\n  {}", found.join("\n  "));
+}
+
+/// Fails the test unless both hold the same names, data, link targets. Of times the protocol of sshfs
+/// (SFTP 3) carries whole seconds only, and a symlink's not at all.
+pub fn assert_same_data(a: &Path, b: &Path) {
+    must(
+        std::process::Command::new("diff")
+            .args(["-r", "--no-dereference", "--exclude=.mirrorfs"])
+            .args([a, b]),
+    );
 }
 
 /// Every difference between two trees, a line each.

@@ -5,6 +5,8 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::{Random, compare};
 
@@ -91,4 +93,33 @@ fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
+}
+
+/// Renames directories about and writes below them, for as long as it is wanted, with a `rest` after each.
+pub fn restless(root: &Path, stop: &AtomicBool, rest: Duration) {
+    let dir = root.join("restless");
+    fs::create_dir(&dir).expect("mkdir");
+    let mut number = 0u32;
+    while !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(rest);
+        let (from, to) = (dir.join(format!("d{number}")), dir.join(format!("d{}", number + 1)));
+        if number.is_multiple_of(20) {
+            fs::create_dir(&from).expect("mkdir");
+        }
+        fs::write(from.join(number.to_string()), number.to_string()).expect("write");
+        fs::rename(&from, &to).expect("rename");
+        number += 1;
+        if number.is_multiple_of(20) {
+            fs::rename(&to, dir.join(format!("kept{number}"))).expect("rename");
+        }
+    }
+}
+
+/// Stops who works when the test ends, however it does.
+pub struct StopAtEnd<'s>(pub &'s AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

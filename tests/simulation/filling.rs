@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use mirrorfs::inode::Ino;
-use mirrorfs::legs::LegId;
 use mirrorfs::legs::simulated::Call;
+use mirrorfs::legs::{LegId, PerLeg};
 use mirrorfs::ops::{LegState, Mirror};
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sim::scheduler::{self, End, Plan, Rule, Spawned};
@@ -28,6 +28,7 @@ pub fn begin(world: &Arc<World>, mirror: &Arc<Mirror<TestLeg>>, mut rng: Rng, un
     spawn(mirror, move |mirror| {
         for _ in 0..1 + rng.below(3) {
             (0..rng.below(100)).for_each(|_| scheduler::pause());
+            let _one_at_a_time = world.take_turn();
             let is_away = |&leg: &LegId| matches!(mirror.leg_state(leg), LegState::Lost(_));
             match LegId::ALL.into_iter().find(is_away) {
                 Some(leg) if rng.one_in(2) => comes_back(&world, mirror, leg, rng.one_in(2), unsound),
@@ -38,9 +39,9 @@ pub fn begin(world: &Arc<World>, mirror: &Arc<Mirror<TestLeg>>, mut rng: Rng, un
 }
 
 /// At once, or when it is equal: the daemon chooses that where everything is to be compared anyway.
-fn comes_back(world: &World, mirror: &Mirror<TestLeg>, leg: LegId, filled: bool, unsound: bool) {
+pub fn comes_back(world: &World, mirror: &Mirror<TestLeg>, leg: LegId, filled: bool, unsound: bool) {
     let returning = world.returning(leg, None).unwrap_or_else(|why| panic!("{why}"));
-    if filled {
+    if filled || mirror.is_to_be_filled(&returning) {
         return after_filling(mirror, leg, mirror.fill(returning), unsound);
     }
     match mirror.take_in(returning) {
@@ -61,7 +62,7 @@ fn replace(world: &World, mirror: &Mirror<TestLeg>, leg: LegId, rng: &mut Rng, u
     after_filling(mirror, leg, replaced, unsound || fault.is_some());
 }
 
-fn after_filling(mirror: &Mirror<TestLeg>, leg: LegId, filled: Result<(), String>, unsound: bool) {
+pub fn after_filling(mirror: &Mirror<TestLeg>, leg: LegId, filled: Result<(), String>, unsound: bool) {
     match filled {
         Ok(()) => mirror.resync(),
         Err(why) => {
@@ -109,6 +110,31 @@ fn a_crash_at_every_step_of_a_replacement_is_recovered_from() {
     }
 }
 
+/// On the legs named numbers do not last, and one look in so many (0: none) finds that one has been forgotten.
+fn fleeting(legs: &'static [LegId], forgets_one_in: u64, runs: u64) -> impl Iterator<Item = Setup> {
+    (5000..5000 + runs).map(move |seed| {
+        let fleeting = PerLeg::from_fn(|leg| legs.contains(&leg).then_some(forgets_one_in));
+        Setup { fleeting, ..filling(seed) }
+    })
+}
+
+#[test]
+fn legs_whose_numbers_do_not_last_are_filled_and_replaced() {
+    for (legs, forgets_one_in) in
+        [&[LegId::A][..], &[LegId::B], &LegId::ALL].into_iter().flat_map(|legs| [(legs, 0), (legs, 6)])
+    {
+        let setups = fleeting(legs, forgets_one_in, share(60));
+        let Counts { replaced, kills, power_cuts, .. } = all_of(setups);
+        assert!(replaced > 4 && kills > 30 && power_cuts > 30, "{replaced}, {kills}, {power_cuts}");
+    }
+}
+
+#[test]
+fn other_names_of_what_is_known_by_its_place_that_are_passed_over_are_found() {
+    let broken = Broken { rule: Some(Rule::AllNames), ..Broken::nothing() };
+    println!("{}", first_found(fleeting(&[LegId::B], 0, 6000), broken).expect("it is found"));
+}
+
 #[test]
 fn a_change_while_a_leg_that_was_filled_takes_its_place_is_found() {
     let broken = Broken { rule: Some(Rule::GateLock), ..Broken::nothing() };
@@ -128,7 +154,7 @@ fn a_directory_is_synced_while_a_new_leg_is_taken_in() {
             let syncs = spawn(&mirror, move |mirror| {
                 (0..40).for_each(|_| mirror.fsyncdir(dir).expect("it is synced"));
             });
-            mirror.take_in(world.replacement(LegId::B, None)).expect("it is taken in");
+            mirror.fill(world.replacement(LegId::B, None)).expect("it is taken in");
             mirror.resync();
             syncs.join();
             mirror.stop();

@@ -437,7 +437,18 @@ impl Use {
         let mirror = mounted.mirror.clone();
         left.lock().mirror = Some(mirror.clone());
         let letting_go = slow.as_ref().map(|slow| slow.begin(&mirror, self.rng.fork()));
-        let resync = spawn(&mirror, |mirror| mirror.resync());
+        let resync = spawn(&mirror, {
+            let (world, later, unsound) = (world.clone(), mounted.later, self.is_unsound());
+            move |mirror| match later {
+                Some(leg) => {
+                    let _one_at_a_time = world.take_turn();
+                    if matches!(mirror.leg_state(leg), LegState::Lost(_)) {
+                        filling::comes_back(&world, mirror, leg, true, unsound);
+                    }
+                }
+                None => mirror.resync(),
+            }
+        });
         let sweeps = self.rng.below(6);
         let done = Arc::new(AtomicBool::new(false));
         let sweeper = spawn(&mirror, {
@@ -610,6 +621,7 @@ impl Use {
         if let Some(slow) = slow {
             slow.wait_until(|| LegId::ALL.iter().any(is_away));
         }
+        let _one_at_a_time = world.take_turn();
         let Some(leg) = LegId::ALL.into_iter().find(is_away) else { return Ok(()) };
         if slow.is_some_and(|slow| !slow.close(mirror, leg)) {
             return Ok(());
@@ -619,9 +631,16 @@ impl Use {
             false => world.returning(leg, slow)?,
         };
         let directory = returning.directory.clone();
-        let taken = mirror.take_in(returning);
-        world.settle();
-        match taken {
+        if returning.is_new || mirror.is_to_be_filled(&returning) {
+            let filled = mirror.fill(returning);
+            world.settle();
+            if let (Ok(()), Some(slow)) = (&filled, slow) {
+                slow.taken_in(mirror, leg, &directory);
+            }
+            filling::after_filling(mirror, leg, filled, self.is_unsound());
+            return Ok(());
+        }
+        match mirror.take_in(returning) {
             Ok(()) => {
                 slow.iter().for_each(|slow| slow.taken_in(mirror, leg, &directory));
                 mirror.resync();

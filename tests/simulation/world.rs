@@ -8,7 +8,7 @@ use std::time::Duration;
 use mirrorfs::bitmap::{Bitmap, ChunkSize, Copies, DirtySlot, Expect, PageIndex, PageStore};
 use mirrorfs::legs::simulated::{Call, Flaw, SimDisk, SimLeg};
 use mirrorfs::legs::{LegId, PerLeg, Timed, Timestamp};
-use mirrorfs::ops::{Mirror, Options, Parts, Returning};
+use mirrorfs::ops::{Mirror, Options, Parts, Returning, comes_later};
 use mirrorfs::resync::Limits;
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sim::scheduler::{self, Moment, Rule};
@@ -149,6 +149,17 @@ pub struct World {
     broken: Broken,
     /// How many slots may be in use while a leg is away, if not as many as usual.
     crowded: Option<usize>,
+    /// A leg is being taken in or replaced.
+    is_taking_in: AtomicBool,
+}
+
+/// One leg is taken in or replaced at a time, as by the daemon.
+pub struct TakingIn<'w>(&'w World);
+
+impl Drop for TakingIn<'_> {
+    fn drop(&mut self) {
+        self.0.is_taking_in.store(false, Ordering::Relaxed);
+    }
 }
 
 /// A mounted mirror and what is known about it from outside.
@@ -159,6 +170,8 @@ pub struct Mounted {
     pub dirty: Vec<DirtySlot>,
     /// Everything is compared.
     pub compare_all: bool,
+    /// The leg that is there and is to be filled.
+    pub later: Option<LegId>,
 }
 
 impl World {
@@ -178,6 +191,7 @@ impl World {
             fleeting: PerLeg::default(),
             broken,
             crowded,
+            is_taking_in: AtomicBool::new(false),
         }
     }
 
@@ -219,7 +233,7 @@ impl World {
         missing: Option<LegId>,
         slow: Option<&Slow>,
     ) -> Result<Mounted, String> {
-        let plan = self.plan(missing).map_err(|refusal| format!("refused: {refusal:?}"))?;
+        let mut plan = self.plan(missing).map_err(|refusal| format!("refused: {refusal:?}"))?;
         let is_there = |leg: LegId| missing != Some(leg);
         let legs = PerLeg::from_fn(|leg| Arc::new(self.leg(leg, faults, slow)));
         let timed = PerLeg::from_fn(|leg| wait_for(slow, leg, &legs[leg]));
@@ -238,15 +252,33 @@ impl World {
         let fleeting = self.fleeting.iter().any(|(_, fleeting)| fleeting.is_some());
         let compare_all = loaded.compare_all || plan.work == Work::CompareAll || fleeting;
         let bitmap = Bitmap::new(copies, loaded, plan.source).map_err(|error| format!("bitmap: {error}"))?;
+        let mut there = PerLeg::from_fn(|leg| is_there(leg).then(|| timed[leg].clone()));
+        let later = comes_later(&plan, &there, &bitmap).filter(|_| fleeting);
+        if let Some(leg) = later {
+            // As the daemon does, also where numbers last.
+            plan = Plan { work: Work::Alone, stale: Some(leg), ..plan };
+            bitmap.stop_using(leg);
+            drop((bitmap.take_copy(leg), there[leg].take()));
+        }
         self.crowded.into_iter().for_each(|slots| bitmap.limit_while_away(slots));
         let parts = Parts {
-            legs: PerLeg::from_fn(|leg| is_there(leg).then(|| timed[leg].clone())),
+            superblocks: PerLeg::from_fn(|leg| {
+                there[leg].is_some().then(|| self.side(leg, slow, &timed[leg]))
+            }),
+            legs: there,
             bitmap,
-            superblocks: PerLeg::from_fn(|leg| is_there(leg).then(|| self.side(leg, slow, &timed[leg]))),
             plan,
         };
         let mirror = Mirror::assemble(parts, options()).map_err(|error| format!("mount: {error}"))?;
-        Ok(Mounted { mirror, legs, dirty, compare_all })
+        Ok(Mounted { mirror, legs, dirty, compare_all, later })
+    }
+
+    /// Waits for its turn to take a leg in or to replace one.
+    pub fn take_turn(&self) -> TakingIn<'_> {
+        while self.is_taking_in.swap(true, Ordering::Relaxed) {
+            scheduler::pause();
+        }
+        TakingIn(self)
     }
 
     /// A leg that comes back, sound; an error if the superblocks do not let it.

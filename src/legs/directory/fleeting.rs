@@ -2,7 +2,7 @@
 //!
 //! Such a filesystem may number its objects anew whenever it is mounted, and while it is mounted once the kernel has
 //! forgotten one. A file handle names as little. So within one mount an object is found by where it was seen last,
-//! and its number is checked; what must be found again whatever happens is held open, which keeps its number.
+//! and its number is checked.
 //!
 //! The kernel sends syncfs(2) to no ordinary FUSE server. What is changed is noted here, to be synced one by one.
 //!
@@ -35,9 +35,6 @@ const MOST_UNSYNCED: usize = 512;
 pub struct Fleeting {
     /// Directory and name under which a number was seen last.
     places: Mutex<HashMap<u64, (u64, OsString)>>,
-    /// What stays open so that it is found.
-    held: Mutex<HashMap<u64, Node>>,
-    most_held: usize,
     pub changes: Arc<Changes>,
 }
 
@@ -58,11 +55,8 @@ struct Changed {
 impl Fleeting {
     /// Nothing seen, nothing changed.
     pub fn new() -> Fleeting {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         Fleeting {
             places: Mutex::new(Rank::Leaf, HashMap::new()),
-            held: Mutex::new(Rank::Leaf, HashMap::new()),
-            most_held: usize::try_from(limit.unwrap_or(u64::MAX) / 8).unwrap_or(usize::MAX).min(1 << 16),
             changes: Arc::new(Changes {
                 unsynced: Mutex::new(Rank::Leaf, HashMap::new()),
                 failed: AtomicI32::new(0),
@@ -93,26 +87,6 @@ impl Fleeting {
             }
         }
         Some(way)
-    }
-
-    /// Keeps an object open. False if too many are.
-    pub fn hold(&self, node: &Node) -> bool {
-        let mut held = self.held.lock();
-        held.len() < self.most_held && {
-            held.insert(node.0.ino, node.clone());
-            true
-        }
-    }
-
-    /// The object that is held open.
-    pub fn held(&self, ino: u64) -> Option<Node> {
-        self.held.lock().get(&ino).cloned()
-    }
-
-    /// It need not be found any more.
-    pub fn let_go(&self, ino: u64) {
-        let node = self.held.lock().remove(&ino);
-        drop(node);
     }
 }
 

@@ -116,16 +116,6 @@ impl Leg for DirectoryLeg {
         self.fleeting.is_none()
     }
 
-    fn hold(&self, node: &Node) -> bool {
-        self.fleeting.as_ref().is_none_or(|fleeting| fleeting.hold(node))
-    }
-
-    fn let_go(&self, identity: &Identity) {
-        if let Some(fleeting) = &self.fleeting {
-            fleeting.let_go(identity.ino);
-        }
-    }
-
     fn measure(&self) {
         self.measure_it();
     }

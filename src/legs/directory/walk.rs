@@ -49,12 +49,8 @@ struct Level {
 }
 
 impl DirectoryLeg {
-    /// The object with this number on a filesystem that may give numbers anew: what is held, else where it was seen
-    /// last, else by a walk.
+    /// The object with this number on a filesystem that may give numbers anew: where it was seen last, else by a walk.
     pub(super) fn find_fleeting(&self, fleeting: &Fleeting, identity: &Identity) -> io::Result<Node> {
-        if let Some(node) = fleeting.held(identity.ino) {
-            return Ok(node);
-        }
         if let Some(way) = fleeting.way(identity.ino, self.root.0.ino)
             && let Some(node) = self.follow(way.iter().map(|(ino, name)| (*ino, name)))?
         {

@@ -61,7 +61,6 @@ pub struct Disk {
 struct Fleeting {
     next: u64,
     numbers: BTreeMap<Id, u64>,
-    held: BTreeMap<u64, Arc<Pin>>,
     /// A number is forgotten at one look in so many, where nobody uses the object. 0: never.
     forgets_one_in: u64,
 }
@@ -208,8 +207,8 @@ impl Disk {
 
     /// From now on objects have other numbers, from 100 and a few on. See [`Fleeting`].
     pub fn number_anew(&mut self, few: u64, forgets_one_in: u64) {
-        let (next, numbers, held) = (100 + few, BTreeMap::new(), BTreeMap::new());
-        self.fleeting = Some(Fleeting { next, numbers, held, forgets_one_in });
+        let (next, numbers) = (100 + few, BTreeMap::new());
+        self.fleeting = Some(Fleeting { next, numbers, forgets_one_in });
     }
 
     /// The number that an object is shown with.
@@ -239,17 +238,6 @@ impl Disk {
         }
         let mut known = fleeting.numbers.iter();
         known.find(|(_, number)| **number == ino).map(|(&id, _)| id)
-    }
-
-    /// Keeps an object, and so its number, until [`let_go`](Self::let_go).
-    pub fn hold(&mut self, pin: Arc<Pin>) {
-        let number = self.number(pin.0);
-        self.fleeting.iter_mut().for_each(|fleeting| drop(fleeting.held.insert(number, pin.clone())));
-    }
-
-    /// Ends [`hold`](Self::hold).
-    pub fn let_go(&mut self, number: u64) {
-        self.fleeting.iter_mut().for_each(|fleeting| drop(fleeting.held.remove(&number)));
     }
 
     /// Keeps an object while the pin lives.

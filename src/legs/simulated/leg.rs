@@ -215,15 +215,6 @@ impl Leg for SimLeg {
         !self.fleeting || self.flaw == Flaw::SeemsToLast
     }
 
-    fn hold(&self, node: &SimNode) -> bool {
-        self.disk.lock().hold(node.0.clone());
-        true
-    }
-
-    fn let_go(&self, identity: &Identity) {
-        self.disk.lock().let_go(identity.ino);
-    }
-
     fn measure(&self) {}
 
     fn keeps(&self) -> Keeps {

@@ -325,14 +325,6 @@ impl<L: Leg> Leg for Timed<L> {
         self.leg.identities_last()
     }
 
-    fn hold(&self, node: &L::Node) -> bool {
-        self.leg.hold(node)
-    }
-
-    fn let_go(&self, identity: &Identity) {
-        self.leg.let_go(identity);
-    }
-
     fn keeps(&self) -> Keeps {
         self.leg.keeps()
     }
@@ -360,6 +352,10 @@ impl<L: Leg> Leg for Timed<L> {
 
     fn give_up(&self) {
         self.patience.give_up();
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.patience.check().is_err()
     }
 }
 

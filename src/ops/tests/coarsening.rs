@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use super::world::{CALLER, NOBODY, World, sweep};
+use super::world::{CALLER, NOBODY, Naming, World, sweep};
 use crate::inode::Ino;
 use crate::legs::simulated::SimLeg;
 use crate::legs::{LegId, Make, RenameMode};
@@ -78,10 +78,10 @@ fn change(mirror: &Mirror<SimLeg>) {
 
 #[test]
 fn what_a_directory_stood_for_is_made_equal_wherever_it_went() {
-    for handles in [true, false] {
+    for naming in [Naming::Handles, Naming::Numbers] {
         for (remount, crash) in [(false, false), (true, false), (true, true)] {
             let mut world = World::new();
-            world.handles = handles;
+            world.naming = naming;
             let mut mirror = prepared(&world);
             world.unmount(mirror);
             mirror = world.mount_those(&[LegId::A]);

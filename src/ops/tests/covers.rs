@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use super::world::{CALLER, NOBODY, World, sweep};
+use super::world::{CALLER, NOBODY, Naming, World, sweep};
 use crate::bitmap::{ChunkSize, Kinds};
 use crate::inode::{Fh, Ino};
 use crate::legs::simulated::{Call, SimLeg};
@@ -282,7 +282,7 @@ fn what_has_the_number_of_something_marked_and_gone_is_compared_for_its_birth() 
         world.take_number(leg);
         file_of(&mirror, dir, "g", b"another's content");
         world.kill(mirror);
-        world.handles = false;
+        world.naming = Naming::Numbers;
         let mirror = world.mount();
         mirror.resync();
         world.unmount(mirror);
@@ -366,19 +366,19 @@ fn what_was_born_before_is_not_compared() {
 
 /// All that a recovery has built was born late on that leg.
 #[test]
-fn what_was_built_on_a_new_leg_is_not_compared_either() {
+fn what_was_built_on_a_leg_that_was_away_is_not_compared_either() {
     for leg in LegId::ALL {
-        let mut world = World::new();
+        let world = World::new();
         let mirror = world.mount();
         let dir = mkdir(&mirror, Ino::ROOT, "a");
+        sweep(&mirror);
+        mirror.take_out(leg).unwrap();
+        mirror.let_go(leg);
         for number in 0..10 {
             let (_, fh) = file(&mirror, dir, &format!("old{number}"));
             mirror.release(fh);
         }
-        sweep(&mirror);
-        mirror.take_out(leg).unwrap();
-        mirror.let_go(leg);
-        world.replace(&mirror, leg);
+        world.take_in(&mirror, leg);
         world.step_clock(leg, 10_000_000);
         mirror.resync();
         sweep(&mirror);

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::world::{NOBODY, World, content, file, sweep, write};
+use super::world::{NOBODY, Naming, World, content, file, sweep, write};
 use crate::inode::Ino;
 use crate::legs::simulated::{Call, SimLeg};
 use crate::legs::{LegId, Make, RenameMode};
@@ -52,14 +52,14 @@ fn change_all_sorts(mirror: &Mirror<SimLeg>, (a, b): (Ino, Ino)) {
 
 #[test]
 fn a_leg_that_serves_is_replaced_and_nothing_is_left_to_do() {
-    for (leg, handles) in LegId::ALL.into_iter().flat_map(|leg| [(leg, false), (leg, true)]) {
+    for (leg, naming) in Naming::of_each_leg() {
         let mut world = World::new();
-        world.handles = handles;
+        world.naming = naming;
         let mirror = world.mount();
         let dirs = some_tree(&mirror);
         sweep(&mirror);
         change_all_sorts(&mirror, dirs);
-        world.replace_serving(&mirror, leg).unwrap();
+        world.replace(&mirror, leg).unwrap();
         assert!(mirror.health.lost(leg).is_none());
         assert!(!mirror.bitmap.compare_all(), "leg {leg}: nothing is compared again");
         assert_eq!(mirror.bitmap_stats().dirty_slots, 0);
@@ -81,11 +81,11 @@ fn a_leg_that_serves_is_replaced_and_nothing_is_left_to_do() {
 #[test]
 fn what_is_changed_while_it_is_filled_is_on_the_new_leg() {
     // Between any two calls to the new disk.
-    for (leg, handles) in LegId::ALL.into_iter().flat_map(|leg| [(leg, false), (leg, true)]) {
+    for (leg, naming) in Naming::of_each_leg() {
         let mut at = 0;
         loop {
             let mut world = World::new();
-            world.handles = handles;
+            world.naming = naming;
             let mirror = world.mount();
             let dirs = some_tree(&mirror);
             let changed = Arc::new(AtomicBool::new(false));
@@ -101,7 +101,7 @@ fn what_is_changed_while_it_is_filled_is_on_the_new_leg() {
                     }
                 }
             };
-            world.replace_serving_with(&mirror, leg, hook).unwrap();
+            world.replace_with(&mirror, leg, hook).unwrap();
             mirror.resync();
             assert!(mirror.is_equal());
             if changed.load(Ordering::SeqCst) {
@@ -124,7 +124,7 @@ fn a_change_is_noted_when_it_was_made_and_not_before() {
         let world = World::new();
         let mirror = world.mount();
         some_tree(&mirror);
-        mirror.noting.begin(from).unwrap();
+        mirror.noting.begin(from, None).unwrap();
         world.at_write.arm();
         let writer = {
             let mirror = mirror.clone();
@@ -151,7 +151,7 @@ fn what_is_open_stays_usable() {
         let (_, nameless) = file(&mirror, "gone", b"text");
         let (_, named) = file(&mirror, "there", b"text");
         mirror.unlink(Ino::ROOT, name("gone")).unwrap();
-        world.replace_serving(&mirror, leg).unwrap();
+        world.replace(&mirror, leg).unwrap();
         mirror.resync();
         for fh in [nameless, named] {
             assert_eq!(mirror.write(fh, b"more", 4, false).unwrap(), 4);
@@ -173,7 +173,7 @@ fn a_new_disk_that_fails_or_is_full_leaves_both_legs_as_they_were() {
             let mirror = world.mount();
             some_tree(&mirror);
             world.fail_new(call, number);
-            let failed = world.replace_serving(&mirror, leg).unwrap_err();
+            let failed = world.replace(&mirror, leg).unwrap_err();
             let expected = std::io::Error::from_raw_os_error(number).to_string();
             assert!(failed.contains(&expected), "{failed}");
             assert!(mirror.is_equal() && LegId::ALL.iter().all(|&leg| mirror.health.lost(leg).is_none()));
@@ -207,7 +207,7 @@ fn the_leg_that_is_replaced_may_fail_meanwhile_and_the_other_one_may_not() {
                 }
             }
         };
-        let replaced = world.replace_serving_with(&mirror, leg, hook);
+        let replaced = world.replace_with(&mirror, leg, hook);
         if leg == fails {
             replaced.unwrap();
             mirror.resync();
@@ -239,7 +239,7 @@ fn an_unmount_ends_it_and_leaves_both_legs_as_they_were() {
                 }
             }
         };
-        let failed = world.replace_serving_with(&mirror, leg, hook).unwrap_err();
+        let failed = world.replace_with(&mirror, leg, hook).unwrap_err();
         assert!(failed.contains("unmounted"), "{failed}");
         world.unmount(mirror);
         world.assert_equal();
@@ -254,10 +254,10 @@ fn it_goes_on_with_what_was_copied_the_last_time() {
         let mirror = world.mount();
         let dirs = some_tree(&mirror);
         world.fail_new(Call::Sync, libc::EIO);
-        world.replace_serving(&mirror, leg).unwrap_err();
+        world.replace(&mirror, leg).unwrap_err();
         world.heal();
         change_all_sorts(&mirror, dirs);
-        world.replace_serving_again(&mirror, leg, || {}).unwrap();
+        world.replace_again(&mirror, leg, || {}).unwrap();
         mirror.resync();
         sweep(&mirror);
         world.assert_equal();
@@ -271,7 +271,7 @@ fn a_crash_or_a_power_cut_right_after_finds_both_legs_equal() {
         let mirror = world.mount();
         let dirs = some_tree(&mirror);
         change_all_sorts(&mirror, dirs);
-        world.replace_serving(&mirror, leg).unwrap();
+        world.replace(&mirror, leg).unwrap();
         if seed == 0 {
             world.kill(mirror);
         } else {

@@ -1,6 +1,7 @@
 //! The whole mirror over two simulated legs that fail as told, in one thread: sequences of events that
 //! once left the legs different without a bit that says so.
 
+mod by_place;
 mod coarsening;
 mod covers;
 mod faults;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use super::world::{CALLER, World, file, sweep, write};
+use super::world::{CALLER, Naming, World, file, sweep, write};
 use crate::inode::Ino;
 use crate::legs::simulated::Call;
 use crate::legs::{Leg, LegId, RenameMode};
@@ -63,9 +63,9 @@ fn a_file_whose_removal_one_leg_refused_is_still_written_on_both() {
 /// A mount with the privilege to use file handles after one without, or the other way round.
 #[test]
 fn slots_made_without_handles_are_resynced_with_them_and_the_other_way_round() {
-    for first in [false, true] {
+    for [first, second] in [[Naming::Numbers, Naming::Handles], [Naming::Handles, Naming::Numbers]] {
         let mut world = World::new();
-        world.handles = first;
+        world.naming = first;
         let mirror = world.mount();
         let (_, fh) = file(&mirror, "f", b"an old text");
         mirror.close().unwrap();
@@ -73,7 +73,7 @@ fn slots_made_without_handles_are_resynced_with_them_and_the_other_way_round() {
         assert_eq!(mirror.write(fh, b"the new one", 0, false).unwrap(), 11);
         world.heal();
         world.kill(mirror);
-        world.handles = !first;
+        world.naming = second;
         let mirror = world.mount();
         // Somebody looks at the file before its data is equal.
         mirror.lookup(Ino::ROOT, OsStr::new("f")).unwrap();

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use super::world::{NOBODY, World, content, file, sweep, write};
+use super::world::{NOBODY, Naming, World, content, file, sweep, write};
 use crate::inode::Ino;
 use crate::legs::simulated::Call;
 use crate::legs::{LegId, Make, RenameMode};
@@ -36,7 +36,7 @@ fn a_leg_without_room_for_what_it_missed_can_be_brought_back_when_there_is_room(
 /// the leg that is away counts all the same.
 #[test]
 fn what_moved_while_a_leg_was_away_is_found_there_though_the_privilege_has_changed_since() {
-    for first in [false, true] {
+    for [first, second] in [[Naming::Numbers, Naming::Handles], [Naming::Handles, Naming::Numbers]] {
         let mut world = World::new();
         let mirror = world.mount();
         for name in ["f", "g"] {
@@ -45,12 +45,12 @@ fn what_moved_while_a_leg_was_away_is_found_there_though_the_privilege_has_chang
         }
         sweep(&mirror);
         world.unmount(mirror);
-        world.handles = first;
+        world.naming = first;
         let mirror = world.mount_those(&[LegId::A]);
         let (f, g) = (OsStr::new("f"), OsStr::new("g"));
         mirror.rename(Ino::ROOT, f, Ino::ROOT, g, RenameMode::Exchange).unwrap();
         world.kill(mirror);
-        world.handles = !first;
+        world.naming = second;
         let mirror = world.mount_those(&[LegId::A]);
         write(&mirror, "g", b"new");
         world.bring_back(&mirror, LegId::B);

@@ -31,6 +31,26 @@ fn failing_at(leg: LegId, call: Call) -> usize {
     leg as usize * CALLS + call as usize
 }
 
+/// How a leg names its objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// By handles.
+    Handles,
+    /// By numbers and births, as to a daemon without privilege.
+    Numbers,
+    /// As a FUSE filesystem does.
+    Fleeting,
+}
+
+impl Naming {
+    pub const ALL: [Naming; 3] = [Naming::Handles, Naming::Numbers, Naming::Fleeting];
+
+    /// Of each leg all of them.
+    pub fn of_each_leg() -> impl Iterator<Item = (LegId, Naming)> {
+        LegId::ALL.into_iter().flat_map(|leg| Naming::ALL.map(|naming| (leg, naming)))
+    }
+}
+
 /// Where a thread waits until it is told to go on.
 #[derive(Default)]
 pub struct Stop {
@@ -63,7 +83,7 @@ impl Stop {
     }
 }
 
-fn wait_until(is_so: impl Fn() -> bool) {
+pub fn wait_until(is_so: impl Fn() -> bool) {
     while !is_so() {
         std::thread::yield_now();
     }
@@ -82,7 +102,7 @@ pub struct World {
     /// A disk that is to take the place of a leg, and how it fails.
     new_disk: Option<SimDisk>,
     failing_new: Arc<[AtomicI32; CALLS]>,
-    pub handles: bool,
+    pub naming: Naming,
     /// The kernel keeps what is written.
     pub writeback: bool,
 }
@@ -130,7 +150,7 @@ impl World {
             failing: Arc::new(std::array::from_fn(|_| AtomicI32::new(0))),
             new_disk: None,
             failing_new: Arc::new(std::array::from_fn(|_| AtomicI32::new(0))),
-            handles: true,
+            naming: Naming::Handles,
             writeback: false,
             at_sync: Arc::default(),
             at_write: Arc::default(),
@@ -156,15 +176,31 @@ impl World {
     fn leg(&self, id: LegId) -> Arc<SimLeg> {
         let (failing, at_sync, at_write) =
             (self.failing.clone(), self.at_sync.clone(), self.at_write.clone());
-        let leg = SimLeg::new(id, self.disks[id].clone()).with_faults(Box::new(move |leg, call| {
+        self.named(SimLeg::new(id, self.disks[id].clone()).with_faults(Box::new(move |leg, call| {
             match call {
                 Call::Sync => at_sync.here(),
                 Call::Write => at_write.here(),
                 _ => {}
             }
             Some(failing[failing_at(leg, call)].load(Ordering::Relaxed)).filter(|&errno| errno != 0)
-        }));
-        Arc::new(if self.handles { leg } else { leg.without_handles() })
+        })))
+    }
+
+    /// A disk that is filled. `hook` runs before each call to it.
+    fn filled(&self, id: LegId, disk: &SimDisk, mut hook: impl FnMut() + Send + 'static) -> Arc<SimLeg> {
+        let failing = self.failing_new.clone();
+        self.named(SimLeg::new(id, disk.clone()).with_faults(Box::new(move |_, call| {
+            hook();
+            Some(failing[call as usize].load(Ordering::Relaxed)).filter(|&errno| errno != 0)
+        })))
+    }
+
+    fn named(&self, leg: SimLeg) -> Arc<SimLeg> {
+        Arc::new(match self.naming {
+            Naming::Handles => leg,
+            Naming::Numbers => leg.without_handles(),
+            Naming::Fleeting => leg.fleeting(0, 0),
+        })
     }
 
     /// Mounts. Nothing runs behind the mirror.
@@ -225,59 +261,44 @@ impl World {
         &self,
         mirror: &Mirror<SimLeg>,
         leg: LegId,
-        mut hook: impl FnMut() + Send + 'static,
+        hook: impl FnMut() + Send + 'static,
     ) -> Result<(), String> {
-        let failing = self.failing_new.clone();
-        let directory = SimLeg::new(leg, self.disks[leg].clone()).with_faults(Box::new(move |_, call| {
-            hook();
-            Some(failing[call as usize].load(Ordering::Relaxed)).filter(|&errno| errno != 0)
-        }));
-        let directory = Arc::new(if self.handles { directory } else { directory.without_handles() });
+        let directory = self.filled(leg, &self.disks[leg], hook);
         let superblock = self.found_side(leg);
         let compare_all = self.plan().work == Work::CompareAll;
         mirror.fill(Returning { leg, directory, superblock, bitmap: None, compare_all, is_new: false })
     }
 
-    /// A new disk takes the place of a leg that was left behind. Nothing has been copied to it yet.
-    pub fn replace(&mut self, mirror: &Mirror<SimLeg>, leg: LegId) {
-        let new = self.superblock(leg.other()).new_peer();
-        self.disks[leg] = SimDisk::new(leg);
-        self.superblocks.lock()[leg] = new;
-        let (directory, superblock) = (self.leg(leg), self.found_side(leg));
-        let new = Returning { leg, directory, superblock, bitmap: None, compare_all: true, is_new: true };
-        mirror.take_in(new).unwrap();
-    }
-
-    /// A new disk is filled beside both legs, and takes the place of one.
-    pub fn replace_serving(&mut self, mirror: &Mirror<SimLeg>, leg: LegId) -> Result<(), String> {
-        self.replace_serving_with(mirror, leg, || {})
+    /// A new disk is filled, and takes the place of a leg that serves or is away.
+    pub fn replace(&mut self, mirror: &Mirror<SimLeg>, leg: LegId) -> Result<(), String> {
+        self.replace_with(mirror, leg, || {})
     }
 
     /// The same; `hook` runs before each call to the new disk.
-    pub fn replace_serving_with(
+    pub fn replace_with(
         &mut self,
         mirror: &Mirror<SimLeg>,
         leg: LegId,
         hook: impl FnMut() + Send + 'static,
     ) -> Result<(), String> {
-        self.new_disk = Some(SimDisk::new(leg));
-        self.replace_serving_again(mirror, leg, hook)
+        self.new_disk(leg);
+        self.replace_again(mirror, leg, hook)
+    }
+
+    /// A disk for [`replace_again`](Self::replace_again).
+    pub fn new_disk(&mut self, leg: LegId) -> SimDisk {
+        self.new_disk.insert(SimDisk::new(leg)).clone()
     }
 
     /// The same with the disk of the last time.
-    pub fn replace_serving_again(
+    pub fn replace_again(
         &mut self,
         mirror: &Mirror<SimLeg>,
         leg: LegId,
-        mut hook: impl FnMut() + Send + 'static,
+        hook: impl FnMut() + Send + 'static,
     ) -> Result<(), String> {
         let disk = self.new_disk.clone().expect("there was a last time");
-        let failing = self.failing_new.clone();
-        let directory = SimLeg::new(leg, disk.clone()).with_faults(Box::new(move |_, call| {
-            hook();
-            Some(failing[call as usize].load(Ordering::Relaxed)).filter(|&errno| errno != 0)
-        }));
-        let directory = Arc::new(if self.handles { directory } else { directory.without_handles() });
+        let directory = self.filled(leg, &disk, hook);
         let says = self.superblock(leg.other()).new_peer();
         let superblock: superblock::FoundSide =
             (says, Box::new(SuperblockFile(self.superblocks.clone(), leg)));
