@@ -15,6 +15,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::object::Names;
 use super::{Ino, Numbering, Object};
 use crate::legs::{Identity, Kind, Leg, LegId, PerLeg};
 use crate::sync::{Mutex, Rank};
@@ -36,7 +37,7 @@ struct State<L: Leg> {
     /// The source has changed, and it is not known of all objects yet what they are on the new one.
     turning: bool,
     /// From the number on the source to the number shown; `None` while the source is the leg that the
-    /// mount began with.
+    /// mount began with, and has numbered nothing anew.
     shown: Option<HashMap<u64, Ino>>,
 }
 
@@ -179,13 +180,26 @@ impl<L: Leg> Table<L> {
     /// See [`turn`](Self::turn).
     pub fn turned(&self) {
         let mut state = self.state.lock();
-        let source = state.source;
-        let shown = state.objects.values().filter_map(|object| {
-            let identity = object.with_names(|names| names.identity(source).filter(|_| !names.gone))?;
-            Some((identity.ino, object.ino))
-        });
-        state.shown = Some(shown.collect());
+        state.shown = Some(numbers(&state));
         state.turning = false;
+    }
+
+    /// The leg has given `object` another number, by which it is to be found from now on: or it would become two objects as
+    /// soon as somebody looks its name up.
+    pub fn renumber(&self, object: &Object<L>, leg: LegId, before: Identity, now: Identity) {
+        let mut state = self.state.lock();
+        if leg != state.source || state.turning {
+            return;
+        }
+        if state.shown.is_none() {
+            state.shown = Some(numbers(&state));
+        }
+        if let Some(shown) = &mut state.shown {
+            if shown.get(&before.ino) == Some(&object.ino) {
+                shown.remove(&before.ino);
+            }
+            shown.entry(now.ino).or_insert(object.ino);
+        }
     }
 
     /// Another directory has taken `leg`'s place: what was known of objects there is not so any more. What
@@ -252,6 +266,15 @@ impl<L: Leg> Table<L> {
             object = one.with_names(|names| names.place.take()).map(|(dir, _)| dir);
         }
     }
+}
+
+/// What is shown for the numbers of all that is known by what it is on the source.
+fn numbers<L: Leg>(state: &State<L>) -> HashMap<u64, Ino> {
+    let number = |object: &Arc<Object<L>>| {
+        let of_source = |names: &mut Names<L>| names.identity(state.source).filter(|_| !names.gone);
+        Some((object.with_names(of_source)?.ino, object.ino))
+    };
+    state.objects.values().filter_map(number).collect()
 }
 
 /// A number that no known object has: the source's own, if it is free.

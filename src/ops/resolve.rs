@@ -88,14 +88,15 @@ impl<L: Leg> Mirror<L> {
     fn learn(&self, object: &Object<L>, leg: LegId, node: &L::Node) -> io::Result<()> {
         let here = self.leg(leg)?;
         let identity = here.identity(node)?;
-        object.with_names(|names| match names.identity(leg) {
+        let known = object.with_names(|names| names.identity(leg));
+        match known.filter(|known| !known.is_same(&identity)) {
+            Some(_) if here.identities_last() => return Err(errno(libc::ESTALE)),
             // Where numbers do not last, the place tells more: whoever moves an object pins it first.
-            Some(known) if !known.is_same(&identity) && here.identities_last() => Err(errno(libc::ESTALE)),
-            _ => {
-                names.identify(leg, Some(identity));
-                Ok(())
-            }
-        })
+            Some(before) => self.table.renumber(object, leg, before, identity),
+            None => {}
+        }
+        object.with_names(|names| names.identify(leg, Some(identity)));
+        Ok(())
     }
 
     /// What names the object on both legs. On one that is away and was not asked in time: the place where it

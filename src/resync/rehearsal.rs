@@ -273,7 +273,18 @@ impl<L: Leg> Run<'_, L> {
             // Nothing of it has been compared.
             self.unmet.insert(here.ino);
         }
-        self.add_touched(One { identity: here, ..one });
+        match self.known(&here) {
+            // It was told of by its place, and here by what was found there.
+            Some(at) => {
+                self.objects[at].data.add(one.data);
+                if one.names.is_some() {
+                    let ids = self.objects[at].ids;
+                    self.only.remove(&ids);
+                    self.objects[at].kinds = self.objects[at].kinds | Kinds::ENTRIES;
+                }
+            }
+            None => self.add_touched(One { identity: here, ..one }),
+        }
         Ok(())
     }
 

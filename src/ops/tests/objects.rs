@@ -6,6 +6,7 @@ use super::world::{CALLER, Naming, World, file, sweep, write};
 use crate::inode::Ino;
 use crate::legs::simulated::Call;
 use crate::legs::{Leg, LegId, RenameMode};
+use crate::ops::SetAttr;
 use crate::resync::ResyncHost;
 use crate::sim::scheduler;
 
@@ -157,4 +158,26 @@ fn whoever_could_open_a_file_can_write_to_it_though_its_last_name_goes_meanwhile
         opened += u32::from(could.load(std::sync::atomic::Ordering::Relaxed));
     }
     assert!((20..180).contains(&opened), "{opened} of 200 could");
+}
+
+/// The kernel knows it by the number that it had, and does not look it up again.
+#[test]
+fn what_a_leg_has_numbered_anew_is_still_one_object() {
+    for leg in LegId::ALL {
+        let mut world = World::new();
+        world.naming = Naming::Fleeting;
+        let mirror = world.mount();
+        let (ino, fh) = file(&mirror, "f", b"text");
+        mirror.release(fh);
+        world.number_anew(leg);
+        let fh = mirror.open(ino, libc::O_RDWR, CALLER).unwrap();
+        let (f, g) = (OsStr::new("f"), OsStr::new("g"));
+        mirror.rename(Ino::ROOT, f, Ino::ROOT, g, RenameMode::Replace).unwrap();
+        let shrink = SetAttr { size: Some(2), ..SetAttr::default() };
+        mirror.setattr(ino, &shrink, None, CALLER).unwrap();
+        assert_eq!(mirror.lookup(Ino::ROOT, g).unwrap().attr.ino, ino);
+        mirror.release(fh);
+        sweep(&mirror);
+        world.assert_equal();
+    }
 }

@@ -356,6 +356,11 @@ impl World {
         disk.apply(Change::Make { place, id, object: Arc::new(object) });
     }
 
+    /// A leg of [`Naming::Fleeting`] gives all its objects other numbers.
+    pub fn number_anew(&self, leg: LegId) {
+        self.disks[leg].lock().number_anew(1000, 0);
+    }
+
     /// The clock of a leg is put back, or forward, by so many of its ticks.
     pub fn step_clock(&self, leg: LegId, ticks: i64) {
         self.disks[leg].step_clock(ticks);
