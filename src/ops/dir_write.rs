@@ -184,6 +184,9 @@ impl<L: Leg> Mirror<L> {
             self.change_all([Touch::lost(&dir, name)], act)
         };
         self.note_holder(&dir, name, &object);
+        if keeps_a_name {
+            self.note_lost_name();
+        }
         removed.inspect_err(|_| self.stayed(&object, &dir, name))?;
         self.left(&object, keeps_a_name, &dir, name);
         drop(unchanged);
@@ -335,6 +338,9 @@ impl<L: Leg> Mirror<L> {
         // The new one also if it was refused: a leg may have had it for a moment.
         self.note_holder(&from, name, &moving);
         self.note_holder(&to, new_name, &moving);
+        if target.is_some_and(|(_, keeps_a_name)| keeps_a_name) {
+            self.note_lost_name();
+        }
         changed?;
 
         match target {

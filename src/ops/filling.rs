@@ -182,6 +182,14 @@ impl<L: Leg> Mirror<L> {
         drop(self.note(names));
     }
 
+    /// An object may have lost one of its names: what was noted of it by that one is not found by the others.
+    pub(super) fn note_lost_name(&self) {
+        let is_by_place = self.noting.by_place.lock().is_some();
+        if is_by_place && self.noting.from().is_some() {
+            self.noting.touched.lock().note_everything();
+        }
+    }
+
     /// The times of an object have been set behind everybody's back.
     pub(super) fn note_times(&self, object: &PerLeg<Identity>) {
         let Some(from) = self.noting.from() else { return };

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 
@@ -156,5 +156,42 @@ fn names_of_one_file_that_are_exchanged_with_those_of_another_stay_its_own() {
         sweep(&mirror);
         world.assert_equal();
         assert_eq!(content(&mirror, "d"), b"X");
+    }
+}
+
+/// What was written to it was noted by the name that is gone, and the one that is left was not touched.
+#[test]
+fn what_was_written_by_a_name_that_is_removed_is_there_by_the_other_one() {
+    for leg in LegId::ALL {
+        for at in 0.. {
+            let mut world = World::new();
+            world.naming = Naming::Fleeting;
+            let mirror = world.mount();
+            let (ino, fh) = file(&mirror, "a", b"old");
+            sweep(&mirror);
+            world.new_disk(leg);
+            let is_over = Arc::new(AtomicBool::new(false));
+            let calls = Arc::new(AtomicUsize::new(0));
+            let hook = between_calls({
+                let (mirror, is_over, calls) = (mirror.clone(), is_over.clone(), calls.clone());
+                move || {
+                    let is_open = mirror.gate.is_open() && !is_over.load(Ordering::SeqCst);
+                    if is_open && calls.fetch_add(1, Ordering::SeqCst) == at {
+                        mirror.link(ino, Ino::ROOT, name("b")).unwrap();
+                        mirror.write(fh, b"new", 0, false).unwrap();
+                        mirror.unlink(Ino::ROOT, name("b")).unwrap();
+                    }
+                }
+            });
+            world.replace_again(&mirror, leg, hook).unwrap();
+            is_over.store(true, Ordering::SeqCst);
+            mirror.resync();
+            mirror.release(fh);
+            sweep(&mirror);
+            assert_eq!(world.tree(LegId::A), world.tree(LegId::B), "leg {leg}, written at call {at}");
+            if calls.load(Ordering::SeqCst) <= at {
+                break;
+            }
+        }
     }
 }
