@@ -420,7 +420,7 @@ fn a_leg_that_serves_is_replaced_under_work_and_the_mirror_has_two_legs_througho
         let stop = AtomicBool::new(false);
         let writes = std::thread::scope(|scope| {
             let at_end = tree::StopAtEnd(&stop);
-            let restless = scope.spawn(|| tree::restless(&test.mnt, &stop, Duration::ZERO));
+            let restless = scope.spawn(|| tree::restless(&test.mnt, &stop, u32::MAX));
             let writing = scope.spawn(|| {
                 let mut writes = 0u64;
                 while !stop.load(Ordering::Relaxed) {

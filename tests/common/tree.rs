@@ -6,7 +6,6 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use super::{Random, compare};
 
@@ -95,13 +94,12 @@ fn hash(bytes: &[u8]) -> u64 {
     })
 }
 
-/// Renames directories about and writes below them, for as long as it is wanted, with a `rest` after each.
-pub fn restless(root: &Path, stop: &AtomicBool, rest: Duration) {
+/// Renames directories about and writes below them, for as long as it is wanted, or so often.
+pub fn restless(root: &Path, stop: &AtomicBool, most: u32) {
     let dir = root.join("restless");
     fs::create_dir(&dir).expect("mkdir");
     let mut number = 0u32;
-    while !stop.load(Ordering::Relaxed) {
-        std::thread::sleep(rest);
+    while number < most && !stop.load(Ordering::Relaxed) {
         let (from, to) = (dir.join(format!("d{number}")), dir.join(format!("d{}", number + 1)));
         if number.is_multiple_of(20) {
             fs::create_dir(&from).expect("mkdir");
