@@ -20,7 +20,7 @@ use common::process::run;
 use common::sshfs::can_sshfs;
 use common::{BadLeg, Filesystem, Sshfs, TestMirror, tree, wait_for};
 
-/// How much a program beside it does: it may be faster than such a leg for as long as it likes.
+/// So often a program beside it renames something. Without an end it could be faster than such a leg for ever.
 const MOST: u32 = 400;
 
 fn verb(test: &TestMirror, words: &[&str], path: Option<&Path>) -> Output {

@@ -181,7 +181,7 @@ impl<L: Leg> Mirror<L> {
         // ORDER: the bits are durable before a leg sees the change (O1). A crash in between leaves
         // dirty bits over equal legs: one needless compare.
         let intent = self.bitmap.mark(self, &wants)?;
-        touched.iter().for_each(|touch| self.keep_while_marked(touch.object));
+        self.keep_while_marked(touched.iter().map(|touch| touch.object));
         let _note = self.note(&touched);
 
         let source = self.source();

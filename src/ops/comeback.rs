@@ -97,10 +97,14 @@ impl<L: Leg> Mirror<L> {
 
     /// Whether the leg is to be [filled](Self::fill): everything on it is to be compared.
     pub fn is_to_be_filled(&self, returning: &Returning<L>) -> bool {
-        let stays_lasts = || self.leg(returning.leg.other()).is_ok_and(|stays| stays.identities_last());
-        let lasting = returning.directory.identities_last() && stays_lasts();
+        let lasting = self.identities_last(returning.leg.other(), &returning.directory);
         let stats = self.bitmap.stats();
         returning.compare_all || stats.compare_all || (!lasting && stats.dirty_slots > 0)
+    }
+
+    /// Whether what names an object lasts on the leg that stays, and in the directory that is to serve beside it.
+    pub(super) fn identities_last(&self, stays: LegId, directory: &L) -> bool {
+        directory.identities_last() && self.leg(stays).is_ok_and(|stays| stays.identities_last())
     }
 
     /// The caller has seen to it that nobody changes anything. `filled`: it has got all already.
@@ -110,7 +114,7 @@ impl<L: Leg> Mirror<L> {
         directory.measure();
         // What it calls an object is not what it was called when that was marked. Or it becomes another object's counterpart:
         // all are compared by their names alone.
-        let lasting = directory.identities_last() && self.leg(leg.other())?.identities_last();
+        let lasting = self.identities_last(leg.other(), &directory);
         let is_forgotten = !lasting && self.bitmap.stats().dirty_slots > 0;
         let compare_all = compare_all || (is_forgotten && filled.is_none());
         *self.legs[leg].write() = Some(directory);

@@ -100,12 +100,15 @@ impl<L: Leg> Mirror<L> {
         }
     }
 
-    /// `object` has just been marked.
-    pub(super) fn keep_while_marked(&self, object: &Arc<Object<L>>) {
-        let is_fleeting = |leg: &LegId| self.leg(*leg).is_ok_and(|leg| !leg.identities_last());
-        if LegId::ALL.iter().any(is_fleeting) {
+    /// These objects have just been marked.
+    pub(super) fn keep_while_marked<'o>(&self, objects: impl Iterator<Item = &'o Arc<Object<L>>>) {
+        let is_fleeting =
+            |leg: LegId| self.legs[leg].read().as_ref().is_some_and(|leg| !leg.identities_last());
+        if LegId::ALL.into_iter().any(is_fleeting) {
             // With too many of them, times may stay different on the legs: nothing else.
-            self.covers.add(object.slot_hint.load(Ordering::Acquire), object);
+            for object in objects {
+                self.covers.add(object.slot_hint.load(Ordering::Acquire), object);
+            }
         }
     }
 

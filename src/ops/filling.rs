@@ -82,8 +82,13 @@ impl<L: Leg> Noting<L> {
     pub(super) fn end(&self) {
         self.from.store(0, Ordering::SeqCst);
         self.take();
+        // It is large.
         let forgotten = self.by_place.lock().take();
         drop(forgotten);
+    }
+
+    fn is_by_place(&self) -> bool {
+        self.by_place.lock().is_some()
     }
 
     fn take(&self) -> Touched {
@@ -149,7 +154,7 @@ impl<L: Leg> Mirror<L> {
     /// To be dropped when the change is done. `None` if nobody wants to know; whoever wants to waits for the change.
     pub(super) fn note<'t>(&'t self, touched: &'t [Touch<'_, L>]) -> Option<Note<'t, L>> {
         let from = self.noting.from()?;
-        let by_place = self.noting.by_place.lock().is_some();
+        let by_place = self.noting.is_by_place();
         let mut note = Note { mirror: self, parts: Vec::new(), everything: false };
         for touch in touched {
             // What has no name any more comes to no other leg.
@@ -184,8 +189,7 @@ impl<L: Leg> Mirror<L> {
 
     /// An object may have lost one of its names: what was noted of it by that one is not found by the others.
     pub(super) fn note_lost_name(&self) {
-        let is_by_place = self.noting.by_place.lock().is_some();
-        if is_by_place && self.noting.from().is_some() {
+        if self.noting.from().is_some() && self.noting.is_by_place() {
             self.noting.touched.lock().note_everything();
         }
     }
@@ -193,8 +197,7 @@ impl<L: Leg> Mirror<L> {
     /// The times of an object have been set behind everybody's back.
     pub(super) fn note_times(&self, object: &PerLeg<Identity>) {
         let Some(from) = self.noting.from() else { return };
-        let is_by_place = self.noting.by_place.lock().is_some();
-        let place = match is_by_place {
+        let place = match self.noting.is_by_place() {
             false => Place::At(object[from]),
             // Times are taken from there, and not set.
             true if from == self.source() => return,
@@ -293,7 +296,7 @@ impl<L: Leg> Mirror<L> {
         if !self.is_equal() || !self.health.in_service(from) || self.noting.from().is_some() {
             return Err(errno(libc::EBUSY).into());
         }
-        let lasting = stays.identities_last() && new.directory.identities_last();
+        let lasting = self.identities_last(from, &new.directory);
         // The leg is as it was when these were marked: what has been moved since is known by them.
         let told = (lasting && !new.is_new && !new.compare_all).then(|| self.bitmap.slots());
         if !new.is_new {

@@ -214,13 +214,13 @@ impl<'a, L: Leg> Rehearsal<'a, L> {
         run.everything = touched.is_everything();
         run.pairs = std::mem::take(&mut self.pairs);
         run.unmet = std::mem::take(&mut self.unmet);
-        let mut told = Ok(());
-        for one in touched.into_objects() {
-            match self.same_place {
-                None => run.add_touched(one),
-                Some(same_place) => told = told.and_then(|()| run.add_touched_at(one, same_place)),
+        let told = touched.into_objects().try_for_each(|one| match self.same_place {
+            Some(same_place) => run.add_touched_at(one, same_place),
+            None => {
+                run.add_touched(one);
+                Ok(())
             }
-        }
+        });
         let named = told.and_then(|()| run.list_dirty()).and_then(|()| run.names_and_metadata(host));
         if !by_place {
             self.pairs = std::mem::take(&mut run.pairs);

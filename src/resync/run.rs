@@ -92,7 +92,10 @@ impl<'r, L: Leg> Run<'r, L> {
         }
         if !sides.identities_last() {
             // FAIL-SAFE: what the slots call an object may be another one by now, or be called otherwise tomorrow.
-            log::error!("a leg is on a FUSE filesystem, and what is dirty is not found again there");
+            log::error!(
+                "a leg is on a FUSE filesystem, where what is dirty is not found again: take it in again (re-add); then \
+                 everything is compared"
+            );
             return Err(errno(libc::ESTALE));
         }
         let mut run = Run::new(sides, resync.bitmap, resync.host, resync.progress)?;

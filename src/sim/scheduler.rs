@@ -61,6 +61,8 @@ pub enum Rule {
     CountedUntilBack,
     /// Nobody changes anything while a leg that was filled takes its place.
     GateLock,
+    /// What was filled is durable before it takes a leg's place.
+    FilledSynced,
     /// Where objects are known by their places, what has several names is looked at under all of them.
     AllNames,
 }

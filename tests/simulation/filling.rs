@@ -142,6 +142,13 @@ fn a_change_while_a_leg_that_was_filled_takes_its_place_is_found() {
     println!("{}", found.expect("what is changed then comes to one leg only"));
 }
 
+#[test]
+fn a_leg_that_was_filled_and_not_synced_is_found() {
+    let broken = Broken { rule: Some(Rule::FilledSynced), ..Broken::nothing() };
+    let found = first_found((0..6000).map(|seed| filling(9000 + seed)), broken);
+    println!("{}", found.expect("a power cut takes it back"));
+}
+
 /// A new leg has no names at first: nobody may look for them there who came in before it did.
 #[test]
 fn a_directory_is_synced_while_a_new_leg_is_taken_in() {

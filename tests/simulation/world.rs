@@ -255,7 +255,7 @@ impl World {
         let mut there = PerLeg::from_fn(|leg| is_there(leg).then(|| timed[leg].clone()));
         let later = comes_later(&plan, &there, &bitmap).filter(|_| fleeting);
         if let Some(leg) = later {
-            // As the daemon does, also where numbers last.
+            // The daemon does so where numbers last, too.
             plan = Plan { work: Work::Alone, stale: Some(leg), ..plan };
             bitmap.stop_using(leg);
             drop((bitmap.take_copy(leg), there[leg].take()));

@@ -151,20 +151,20 @@ impl<L: Leg> Leg for ByPlace<L> {
         Ok(Node { node: self.leg.area(area)?, number: number_of(area) })
     }
 
-    fn find(&self, identity: &Identity) -> Result<Self::Node> {
-        if let Some(fixed) = self.fixed(identity.ino) {
+    fn find(&self, known: &Identity) -> Result<Self::Node> {
+        if let Some(fixed) = self.fixed(known.ino) {
             return fixed;
         }
-        let places = self.book.lock().places(identity.ino);
+        let places = self.book.lock().places(known.ino);
         for ((dir, name), wanted) in places {
-            let at = || self.leg.child(&self.find(&super::by_place::identity(dir))?.node, &name);
+            let at = || self.leg.child(&self.find(&identity(dir))?.node, &name);
             let node = match at() {
                 Err(error) if is_nothing(&error) => continue,
                 node => node?,
             };
             let stat = self.leg.stat(&node)?;
             if stat.kind == wanted.kind && (!wanted.is_linked || wanted.real == stat.ino) {
-                return Ok(Node { node, number: identity.ino });
+                return Ok(Node { node, number: known.ino });
             }
         }
         Err(errno(libc::ESTALE))

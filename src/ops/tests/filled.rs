@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::world::{NOBODY, Naming, World, content, file, sweep, write};
 use crate::inode::Ino;
 use crate::legs::simulated::{Call, SimLeg};
-use crate::legs::{LegId, Make, RenameMode};
+use crate::legs::{ByPlace, LegId, Make, RenameMode};
 use crate::ops::{Mirror, SetAttr};
 use crate::resync::RehearsalHost;
 
@@ -120,11 +120,13 @@ fn what_is_changed_while_it_is_filled_is_on_the_new_leg() {
 
 #[test]
 fn a_change_is_noted_when_it_was_made_and_not_before() {
-    for from in LegId::ALL {
-        let world = World::new();
+    for (from, naming) in Naming::of_each_leg() {
+        let mut world = World::new();
+        world.naming = naming;
         let mirror = world.mount();
         some_tree(&mirror);
-        mirror.noting.begin(from, None).unwrap();
+        let by_place = || Arc::new(ByPlace::new(mirror.leg(from).unwrap()));
+        mirror.noting.begin(from, (naming == Naming::Fleeting).then(by_place)).unwrap();
         world.at_write.arm();
         let writer = {
             let mirror = mirror.clone();

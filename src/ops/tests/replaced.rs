@@ -142,3 +142,47 @@ fn a_resync_that_is_still_at_work_does_not_call_the_leg_complete_that_was_taken_
     sweep(&mirror);
     world.assert_equal();
 }
+
+#[test]
+fn a_crash_before_the_leg_that_was_taken_in_is_complete_starts_its_recovery_anew() {
+    for (leg, naming) in Naming::of_each_leg().filter(|(_, naming)| *naming != Naming::Fleeting) {
+        let mut world = World::new();
+        world.naming = naming;
+        let mirror = degraded(&world, leg);
+        world.take_in(&mirror, leg);
+        world.kill(mirror);
+        let mirror = world.mount();
+        assert_eq!(mirror.source(), leg.other());
+        // It has a name or two already when it fails.
+        world.fail(leg, Call::Write, libc::EIO);
+        mirror.resync();
+        world.heal();
+        assert!(mirror.health.lost(leg).is_some());
+        write(&mirror, "g", b"G");
+        world.kill(mirror);
+        let mirror = world.mount();
+        mirror.resync();
+        has_all(&mirror);
+        sweep(&mirror);
+        world.assert_equal();
+    }
+}
+
+/// Complete, but not called so yet.
+#[test]
+fn a_crash_right_after_a_new_leg_was_taken_in_leaves_it_equal() {
+    for (leg, naming) in Naming::of_each_leg() {
+        let mut world = World::new();
+        world.naming = naming;
+        let mirror = degraded(&world, leg);
+        world.replace(&mirror, leg).unwrap();
+        world.kill(mirror);
+        let mirror = world.mount();
+        assert_eq!(mirror.source(), leg.other());
+        mirror.resync();
+        assert!(mirror.is_equal() && mirror.health.lost(leg).is_none());
+        has_all(&mirror);
+        sweep(&mirror);
+        world.assert_equal();
+    }
+}
