@@ -31,11 +31,13 @@ pub(super) struct Batch<'r, L: Leg> {
     wanted: Vec<Wanted<'r, L>>,
     bytes: u64,
     dirs: HashSet<PerLeg<Identity>>,
+    /// The objects of the source, by number.
+    objects: HashSet<u64>,
 }
 
 impl<'r, L: Leg> Batch<'r, L> {
     pub fn new() -> Self {
-        Batch { wanted: Vec::new(), bytes: 0, dirs: HashSet::new() }
+        Batch { wanted: Vec::new(), bytes: 0, dirs: HashSet::new(), objects: HashSet::new() }
     }
 
     /// Whether it is time to put them in place.
@@ -46,6 +48,11 @@ impl<'r, L: Leg> Batch<'r, L> {
     /// Whether names of this directory are in it.
     pub fn concerns(&self, dir: &PerLeg<Identity>) -> bool {
         self.dirs.contains(dir)
+    }
+
+    /// Whether this object of the source may be in it, under another name.
+    pub fn holds(&self, object: &Identity) -> bool {
+        self.objects.contains(&object.ino)
     }
 }
 
@@ -61,14 +68,13 @@ impl<'r, L: Leg> Run<'r, L> {
         // What went wrong while the source was in use has left something here.
         let incoming = OsString::from(format!("{}-{}", child.stat.ino, self.built));
         self.built += 1;
-        // Its next name must find it, so it cannot wait for the others.
-        let linked = child.stat.nlink > 1 && child.stat.kind != Kind::Directory;
         if child.stat.kind == Kind::File && child.stat.size <= SMALL {
             batch.bytes += child.stat.size;
         }
         batch.dirs.insert(place.ids);
+        batch.objects.insert(child.identity.ino);
         batch.wanted.push(Wanted { place: place.clone(), name: name.to_owned(), child, incoming });
-        if linked || batch.is_full() { self.put_in_place(batch) } else { Ok(()) }
+        if batch.is_full() { self.put_in_place(batch) } else { Ok(()) }
     }
 
     /// Builds what is in the batch, and gives it its names.

@@ -271,6 +271,10 @@ impl<'r, L: Leg> Run<'r, L> {
         }
         let Some(wanted) = look_up(s, &place.s, name)? else { return Ok(()) };
         self.check_names(&wanted.stat)?;
+        if batch.holds(&wanted.identity) {
+            // It has got this name, or has had another: here it is to be the same object.
+            self.put_in_place(batch)?;
+        }
         match self.counterpart((&place.s, name), &wanted)? {
             Some(node) => {
                 let stats = (&wanted.stat, &t.stat(&node)?);

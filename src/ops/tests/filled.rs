@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::world::{NOBODY, Naming, World, content, file, sweep, write};
 use crate::inode::Ino;
@@ -285,5 +285,45 @@ fn a_crash_or_a_power_cut_right_after_finds_both_legs_equal() {
         assert_eq!(content(&mirror, "g"), b"G is old");
         sweep(&mirror);
         world.assert_equal();
+    }
+}
+
+/// Between the look at one name of a file and the next: they are to be names of one file on the new disk, too.
+#[test]
+fn a_name_that_is_given_while_a_file_is_about_to_be_built_is_one_more_of_it() {
+    for (leg, naming) in Naming::of_each_leg() {
+        for at in 0.. {
+            let mut world = World::new();
+            world.naming = naming;
+            let mirror = world.mount();
+            // Both are looked through before what is in the first one is built.
+            let [first, second] = ["first", "second"].map(|called| dir(&mirror, Ino::ROOT, called));
+            let [a, _] = [(first, "a"), (second, "b")].map(|(at, called)| {
+                let (found, fh) = mirror.create(at, name(called), 0o644, NOBODY, libc::O_RDWR).unwrap();
+                mirror.release(fh);
+                found.attr.ino
+            });
+            sweep(&mirror);
+            let calls = Arc::new(AtomicUsize::new(0));
+            let hook = {
+                let (mirror, calls) = (mirror.clone(), calls.clone());
+                move || {
+                    if mirror.gate.is_open() && calls.fetch_add(1, Ordering::SeqCst) == at {
+                        let mirror = mirror.clone();
+                        let link = move || mirror.link(a, second, name("other")).unwrap();
+                        std::thread::spawn(link).join().unwrap();
+                    }
+                }
+            };
+            world.replace_with(&mirror, leg, hook).unwrap();
+            // From here on it would wait for itself.
+            let calls = calls.swap(usize::MAX / 2, Ordering::SeqCst);
+            mirror.resync();
+            sweep(&mirror);
+            assert_eq!(world.tree(LegId::A), world.tree(LegId::B), "leg {leg}, {naming:?}, at call {at}");
+            if calls <= at {
+                break;
+            }
+        }
     }
 }
