@@ -102,9 +102,12 @@ impl Served {
     /// Has a leg left behind when it does not answer.
     pub(super) fn watch_over(&self, leg: LegId, calls: &Calls) {
         let (mirror, said) = (Arc::downgrade(&self.mirror), AtomicBool::new(false));
+        let patience = Arc::downgrade(calls.patience());
+        let is_given_up = move || patience.upgrade().is_none_or(|patience| patience.check().is_err());
         calls.patience().on_hung(Some(Arc::new(move || {
             let Some(mirror) = mirror.upgrade() else { return };
-            let left = mirror.leg_hangs(leg) || matches!(mirror.leg_state(leg), ops::LegState::Lost(_));
+            let left = mirror.leg_hangs(leg, &is_given_up)
+                || matches!(mirror.leg_state(leg), ops::LegState::Lost(_));
             if !left && !said.swap(true, Ordering::Relaxed) {
                 log::warn!(
                     "leg {leg} does not answer, and the mirror cannot do without it: the other one is away, is not up to \

@@ -70,6 +70,10 @@ impl Turning {
 
     /// Returns when no leg is being left behind.
     pub fn wait_for_all(&self) {
+        #[cfg(feature = "simulation")]
+        if crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::FaultsAreOver) {
+            return;
+        }
         self.wait_while(|now| now.faults > 0);
     }
 
@@ -283,11 +287,16 @@ impl<L: Leg> Mirror<L> {
     }
 
     /// `leg` does not answer: it is left behind, if the mirror can do without it and the other one answers.
-    /// Whether it is. On no lock that is held while a leg is waited for, but for the superblocks', which ends.
-    pub fn leg_hangs(&self, leg: LegId) -> bool {
+    /// Whether it is, or has been before: `is_given_up` tells. On no lock that is held while a leg is waited for, but
+    /// for the superblocks', which ends.
+    pub fn leg_hangs(&self, leg: LegId, is_given_up: impl Fn() -> bool) -> bool {
         // What makes both hang is not the fault of one: a network that is down, a machine that is out of memory.
         let other_answers = || self.leg(leg.other()).is_ok_and(|other| other.answers());
-        self.may_lose(leg) && other_answers() && self.fault(leg, libc::ETIMEDOUT).is_ok()
+        let is_at_fault = self.may_lose(leg) && other_answers();
+        // ORDER: whoever takes a leg in waits for this, and has given up the one before: what that one did not answer
+        // is not held against the one that serves by now.
+        let _nobody_takes_its_place = self.turning.begin(leg, false);
+        is_given_up() || is_at_fault && self.fault(leg, libc::ETIMEDOUT).is_ok()
     }
 
     /// Takes a leg out by hand.

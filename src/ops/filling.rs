@@ -32,6 +32,8 @@ use crate::error::errno;
 use crate::inode::{Ino, Object};
 use crate::legs::{ByPlace, Identity, Leg, LegId, PerLeg};
 use crate::resync::{self, Broken, Limits, Outcome, Pace, Rehearsal, RehearsalHost, Touched};
+#[cfg(feature = "simulation")]
+use crate::sim::scheduler;
 use crate::sync::{Mutex, Rank};
 
 /// So much may be left to do while changes wait. Next to nothing in tests, so that their small trees take several passes, too.
@@ -98,7 +100,7 @@ impl<L: Leg> Noting<L> {
     fn is_little(&self) -> bool {
         let touched = self.touched.lock();
         #[cfg(feature = "simulation")]
-        if crate::sim::scheduler::is_simulated() {
+        if scheduler::is_simulated() {
             return touched.is_empty();
         }
         !touched.is_everything() && touched.len() <= FEW_OBJECTS && touched.bytes() <= FEW_BYTES
@@ -380,8 +382,11 @@ impl<L: Leg> Mirror<L> {
     fn change_legs<M: Leg>(&self, filling: &mut Filling<'_, M>, new: Returning<L>) -> Result<(), NotEqual> {
         let (leg, from) = (new.leg, new.leg.other());
         let _no_resync = self.resyncing.lock();
-        // It may be waiting for a disk, so it is waited for before anybody has to.
-        let _no_sweep = self.sweeping.lock();
+        // One that asks the old leg would take that one's failing for the new one's. It may be waiting for a disk, so it
+        // is waited for before anybody has to.
+        let _no_sweep = Some(self.sweeping.lock());
+        #[cfg(feature = "simulation")]
+        let _no_sweep = _no_sweep.filter(|_| !scheduler::breaks(scheduler::Rule::NoSweep));
         // If one of them hangs now, everybody would wait with this thread.
         filling.legs.iter().for_each(|(_, leg)| leg.detach_callers(true));
         self.gate.close();
@@ -400,6 +405,8 @@ impl<L: Leg> Mirror<L> {
                 self.leave_behind(leg, 0, None)?;
                 left = true;
             }
+            // Whoever has found it hanging since is done with it before there is another one.
+            self.turning.wait_for_all();
             if !self.health.in_service(from) {
                 return Err(NotEqual::SourceLost(from));
             }

@@ -61,6 +61,10 @@ pub enum Rule {
     CountedUntilBack,
     /// Nobody changes anything while a leg that was filled takes its place.
     GateLock,
+    /// Nothing is cleared while a leg that was filled takes its place.
+    NoSweep,
+    /// No leg is taken in while one is being left behind.
+    FaultsAreOver,
     /// What was filled is durable before it takes a leg's place.
     FilledSynced,
     /// Where objects are known by their places, what has several names is looked at under all of them.

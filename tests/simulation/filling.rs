@@ -9,15 +9,18 @@ use std::sync::Arc;
 
 use mirrorfs::inode::Ino;
 use mirrorfs::legs::simulated::Call;
-use mirrorfs::legs::{LegId, PerLeg};
+use mirrorfs::legs::timed::Calls;
+use mirrorfs::legs::{LegId, Make, PerLeg};
 use mirrorfs::ops::{LegState, Mirror};
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sim::scheduler::{self, End, Plan, Rule, Spawned};
 
-use crate::client::Mix;
+use crate::check::{self, Verdict};
+use crate::client::{CREATOR, Mix};
 use crate::faults::{CHANGES, all_of, first_found, share};
+use crate::hanging::is_given_up;
 use crate::run::{Counts, Setup, prepare, run, spawn};
-use crate::world::{Broken, Fault, TestLeg, World};
+use crate::world::{Blames, Broken, Fault, Mounted, TestLeg, World};
 
 /// What a sound mirror may say of a replacement that has not come to its end.
 const EXCUSES: [&str; 3] = ["Device or resource busy", "out of service", "unmounted"];
@@ -140,6 +143,91 @@ fn a_change_while_a_leg_that_was_filled_takes_its_place_is_found() {
     let broken = Broken { rule: Some(Rule::GateLock), ..Broken::nothing() };
     let found = first_found((0..3000).map(|seed| filling(3000 + seed)), broken);
     println!("{}", found.expect("what is changed then comes to one leg only"));
+}
+
+/// Whether a new disk takes the place of a leg and serves from then on, with what is done beside it. `fault`: of the
+/// old leg.
+fn replaced_beside(
+    seed: u64,
+    rule: Option<Rule>,
+    fault: Option<Fault>,
+    beside: impl FnOnce(&Mirror<TestLeg>, &PerLeg<Calls>) + Send + 'static,
+) -> Verdict {
+    let world = Arc::new(World::new(true, Broken::nothing(), None));
+    prepare(&world)?;
+    world.may_fail(LegId::B);
+    let plan = Plan { broken: rule, switch_one_in: 64, ..Plan::calm(seed) };
+    let report = scheduler::run(plan, {
+        let world = world.clone();
+        move || {
+            let mounted = world.mount(fault.as_slice(), None).expect("it is mounted");
+            let Mounted { mirror, calls, .. } = mounted;
+            mirror.set_herald(Arc::new(Blames(world.clone())));
+            let beside = spawn(&mirror, move |mirror| beside(mirror, &calls));
+            mirror.fill(world.replacement(LegId::B, None)).expect("it is taken in");
+            mirror.resync();
+            beside.join();
+            mirror.stop();
+            (0..4).for_each(|_| mirror.sweep());
+            mirror.close().expect("it is unmounted");
+        }
+    });
+    if report.end != End::Finished {
+        return Err(format!("{:?}", report.end));
+    }
+    world.settle();
+    world.take_wronged().map_or(Ok(()), Err)?;
+    check::equal(&world)?;
+    match world.dirty_slots() {
+        0 => Ok(()),
+        slots => Err(format!("unmounted cleanly with {slots} dirty slots")),
+    }
+}
+
+/// Bits are cleared all the time, until the old leg fails at a sync.
+fn swept_beside(seed: u64, rule: Option<Rule>) -> Verdict {
+    let fault = Fault { leg: LegId::B, call: Call::Sync, after: seed % 16, errno: libc::EIO, for_good: true };
+    replaced_beside(seed, rule, Some(fault), |mirror, _| {
+        for number in 0..8 {
+            let name = format!("new{number}");
+            let what = Make::File { mode: 0o644 };
+            mirror.make(Ino::ROOT, name.as_ref(), what, CREATOR).expect("it is made");
+            (0..3).for_each(|_| mirror.sweep());
+        }
+    })
+}
+
+/// The old leg is found hanging at some time, and again.
+fn found_hanging_beside(seed: u64, rule: Option<Rule>, tells_who: bool) -> Verdict {
+    replaced_beside(seed, rule, None, move |mirror, calls| {
+        let is_given_up = is_given_up(&calls[LegId::B]);
+        let mut rng = Rng::new(seed);
+        for _ in 0..2 {
+            (0..rng.below(300)).for_each(|_| scheduler::pause());
+            mirror.leg_hangs(LegId::B, || tells_who && is_given_up());
+        }
+    })
+}
+
+#[test]
+fn a_new_leg_is_not_left_behind_for_what_the_old_one_did() {
+    for seed in 0..200 {
+        swept_beside(seed, None).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        found_hanging_beside(seed, None, true).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+    }
+}
+
+#[test]
+fn what_an_old_leg_did_and_is_held_against_the_new_one_is_found() {
+    let ways: [(&str, &dyn Fn(u64) -> Verdict); 3] = [
+        ("sweeps", &|seed| swept_beside(seed, Some(Rule::NoSweep))),
+        ("being left behind", &|seed| found_hanging_beside(seed, Some(Rule::FaultsAreOver), true)),
+        ("hanging", &|seed| found_hanging_beside(seed, None, false)),
+    ];
+    for (what, is_well) in ways {
+        let found = (0..2000).find_map(|seed| Some(format!("seed {seed}: {}", is_well(seed).err()?)));
+        println!("{what}: {}", found.unwrap_or_else(|| panic!("{what}")));
+    }
 }
 
 #[test]

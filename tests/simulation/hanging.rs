@@ -236,10 +236,16 @@ fn pause_until(pauses: u64, is_so: impl Fn() -> bool) {
 }
 
 fn watch_over(mirror: &Arc<Mirror<TestLeg>>, leg: LegId, calls: &Calls) {
-    let mirror = Arc::downgrade(mirror);
+    let (mirror, is_given_up) = (Arc::downgrade(mirror), is_given_up(calls));
     calls.patience().on_hung(Some(Arc::new(move || {
-        let _left = mirror.upgrade().is_some_and(|mirror| mirror.leg_hangs(leg));
+        let _left = mirror.upgrade().is_some_and(|mirror| mirror.leg_hangs(leg, &is_given_up));
     })));
+}
+
+/// Whether that leg is not waited for any more.
+pub fn is_given_up(calls: &Calls) -> impl Fn() -> bool + Send + Sync + 'static {
+    let patience = Arc::downgrade(calls.patience());
+    move || patience.upgrade().is_none_or(|patience| patience.check().is_err())
 }
 
 /// A copy of the bitmap on a leg that may hang.

@@ -20,7 +20,7 @@ use crate::filling;
 use crate::hanging::{Hanging, Slow};
 use crate::model::{Crash, GRAIN};
 use crate::reads;
-use crate::world::{Broken, Fault, Mounted, TestLeg, World};
+use crate::world::{Blames, Broken, Fault, Mounted, TestLeg, World};
 
 /// What a run does.
 #[derive(Clone, Copy, Debug)]
@@ -249,8 +249,8 @@ impl Run {
         self.counts.steps += report.steps;
         self.counts.trace = self.counts.trace.rotate_left(7) ^ report.trace;
         self.counts.first_finished |= number == 0 && report.end == End::Finished;
-        let left = std::mem::take(&mut *left.lock());
-        if let Some(refused) = left.refused {
+        let mut left = std::mem::take(&mut *left.lock());
+        if let Some(refused) = left.refused.take().or_else(|| self.world.take_wronged()) {
             return Err(refused);
         }
         self.counts.late += left.late;
@@ -436,6 +436,9 @@ impl Use {
         };
         let mirror = mounted.mirror.clone();
         left.lock().mirror = Some(mirror.clone());
+        if self.bad_sectors.is_none() {
+            mirror.set_herald(Arc::new(Blames(world.clone())));
+        }
         let letting_go = slow.as_ref().map(|slow| slow.begin(&mirror, self.rng.fork()));
         let resync = spawn(&mirror, {
             let (world, later, unsound) = (world.clone(), mounted.later, self.is_unsound());

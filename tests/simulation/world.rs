@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use mirrorfs::bitmap::{Bitmap, ChunkSize, Copies, DirtySlot, Expect, PageIndex, PageStore};
 use mirrorfs::legs::simulated::{Call, Flaw, SimDisk, SimLeg};
+use mirrorfs::legs::timed::Calls;
 use mirrorfs::legs::{LegId, PerLeg, Timed, Timestamp};
-use mirrorfs::ops::{Mirror, Options, Parts, Returning, comes_later};
+use mirrorfs::ops::{Herald, Mirror, News, Options, Parts, Returning, comes_later};
 use mirrorfs::resync::Limits;
 use mirrorfs::sim::rng::Rng;
 use mirrorfs::sim::scheduler::{self, Moment, Rule};
@@ -118,19 +119,23 @@ pub struct Half {
     disk: SimDisk,
     bitmap: Medium,
     superblock: SuperblockFile,
+    /// It has failed a call.
+    has_failed: Arc<AtomicBool>,
 }
 
 impl Half {
     /// A disk that holds nothing yet.
     fn new(leg: LegId, superblock: Superblock) -> Half {
         let bitmap = Medium::new(Bitmap::create_image(superblock.mirror, SLOTS, CHUNK));
-        Half { disk: SimDisk::new(leg), bitmap, superblock: SuperblockFile::new(superblock) }
+        let superblock = SuperblockFile::new(superblock);
+        Half { disk: SimDisk::new(leg), bitmap, superblock, has_failed: Arc::default() }
     }
 
     /// Another one that holds the same.
     fn copy(&self) -> Half {
         let bitmap = Medium::new(self.bitmap.read_all());
-        Half { disk: self.disk.copy(), bitmap, superblock: self.superblock.copy() }
+        let (disk, superblock) = (self.disk.copy(), self.superblock.copy());
+        Half { disk, bitmap, superblock, has_failed: Arc::default() }
     }
 }
 
@@ -151,6 +156,25 @@ pub struct World {
     crowded: Option<usize>,
     /// A leg is being taken in or replaced.
     is_taking_in: AtomicBool,
+    /// A leg was left behind that had not failed.
+    wronged: Mutex<Option<String>>,
+}
+
+/// Hears which legs are left behind, and for what.
+pub struct Blames(pub Arc<World>);
+
+impl Herald for Blames {
+    fn tell(&self, news: News) {
+        // Of one that is being filled it is said why that has ended, which may be the other one's failing.
+        if let News::Left { leg, errno, recovering, why } = news
+            && errno != 0
+            && !(recovering && why.is_some())
+            && !self.0.serving(leg).has_failed.load(Ordering::Relaxed)
+        {
+            *self.0.wronged.lock() =
+                Some(format!("leg {leg} is left behind for errno {errno}, and has not failed"));
+        }
+    }
 }
 
 /// One leg is taken in or replaced at a time, as by the daemon.
@@ -166,6 +190,8 @@ impl Drop for TakingIn<'_> {
 pub struct Mounted {
     pub mirror: Arc<Mirror<TestLeg>>,
     pub legs: PerLeg<Arc<SimLeg>>,
+    /// What is asked of them.
+    pub calls: PerLeg<Calls>,
     /// What the bitmap said before anything was resynced.
     pub dirty: Vec<DirtySlot>,
     /// Everything is compared.
@@ -192,11 +218,29 @@ impl World {
             broken,
             crowded,
             is_taking_in: AtomicBool::new(false),
+            wronged: Mutex::new(Rank::Leaf, None),
         }
     }
 
     fn half(&self, leg: LegId) -> Half {
         self.halves[leg].lock().clone()
+    }
+
+    /// The leg, even where a new disk has taken its place just now.
+    fn serving(&self, leg: LegId) -> Half {
+        let new = self.begun.lock()[leg].clone();
+        let peer = self.superblock(leg.other()).peer;
+        new.filter(|new| new.superblock.newest().leg == peer).unwrap_or_else(|| self.half(leg))
+    }
+
+    /// Nobody wonders if this leg is left behind.
+    pub fn may_fail(&self, leg: LegId) {
+        self.half(leg).has_failed.store(true, Ordering::Relaxed);
+    }
+
+    /// What is said of a leg that was left behind although it had not failed.
+    pub fn take_wronged(&self) -> Option<String> {
+        self.wronged.lock().take()
     }
 
     /// A leg's disk, as long as no other one takes its place.
@@ -237,6 +281,7 @@ impl World {
         let is_there = |leg: LegId| missing != Some(leg);
         let legs = PerLeg::from_fn(|leg| Arc::new(self.leg(leg, faults, slow)));
         let timed = PerLeg::from_fn(|leg| wait_for(slow, leg, &legs[leg]));
+        let calls = PerLeg::from_fn(|leg| timed[leg].calls());
         let bitmap = |leg| in_time(slow, leg, &timed[leg], self.bitmap(leg));
         let copies = Copies::PerLeg(PerLeg::from_fn(|leg| is_there(leg).then(|| bitmap(leg))));
         let mirror = self.superblock(LegId::A).mirror;
@@ -270,7 +315,7 @@ impl World {
             plan,
         };
         let mirror = Mirror::assemble(parts, options()).map_err(|error| format!("mount: {error}"))?;
-        Ok(Mounted { mirror, legs, dirty, compare_all, later })
+        Ok(Mounted { mirror, legs, calls, dirty, compare_all, later })
     }
 
     /// Waits for its turn to take a leg in or to replace one.
@@ -302,7 +347,7 @@ impl World {
     /// A new disk that is to take a leg's place. [`settle`](Self::settle) it when it has been tried.
     pub fn replacement(&self, leg: LegId, slow: Option<&Slow>) -> Returning<TestLeg> {
         let new = Half::new(leg, self.superblock(leg.other()).new_peer());
-        let sim = self.leg_on(leg, new.disk.clone(), &[]);
+        let sim = self.leg_on(leg, &new, &[]);
         let superblock = Box::new(new.superblock.clone());
         self.begin(leg, new, wait_for(slow, leg, &Arc::new(sim)), superblock)
     }
@@ -318,7 +363,7 @@ impl World {
             new.disk = last.disk;
         }
         let is_leg = Arc::new(AtomicBool::new(false));
-        let sim = self.leg_on(leg, new.disk.clone(), &[]);
+        let sim = self.leg_on(leg, &new, &[]);
         let sim = match fault {
             None => sim,
             Some(mut fault) => sim.with_faults({
@@ -367,15 +412,18 @@ impl World {
     }
 
     fn leg(&self, id: LegId, faults: &[Fault], slow: Option<&Slow>) -> SimLeg {
-        let leg = self.leg_on(id, self.disk(id), faults);
+        let leg = self.leg_on(id, &self.half(id), faults);
         match slow.and_then(|slow| slow.hang(id)) {
-            Some(hang) => leg.hanging(hang),
+            Some(hang) => {
+                self.may_fail(id);
+                leg.hanging(hang)
+            }
             None => leg,
         }
     }
 
-    fn leg_on(&self, id: LegId, disk: SimDisk, faults: &[Fault]) -> SimLeg {
-        let leg = SimLeg::new(id, disk).with_flaw(self.broken.legs[id]);
+    fn leg_on(&self, id: LegId, half: &Half, faults: &[Fault]) -> SimLeg {
+        let leg = SimLeg::new(id, half.disk.clone()).with_flaw(self.broken.legs[id]);
         let leg = match self.fleeting[id] {
             // What was given a number before in another mount is another object.
             Some(forgets_one_in) => leg.fleeting(self.superblock(id).events % 7, forgets_one_in),
@@ -386,7 +434,12 @@ impl World {
         if faults.is_empty() {
             return leg;
         }
-        leg.with_faults(Box::new(move |_, call| faults.iter_mut().find_map(|fault| fault.hits(call))))
+        let has_failed = half.has_failed.clone();
+        leg.with_faults(Box::new(move |_, call| {
+            let fails = faults.iter_mut().find_map(|fault| fault.hits(call));
+            has_failed.fetch_or(fails.is_some(), Ordering::Relaxed);
+            fails
+        }))
     }
 
     /// The machine comes up again after a crash.
