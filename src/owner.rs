@@ -131,6 +131,10 @@ fn in_use(lock: &File, leg: Option<LegId>, path: &Path) -> Refused {
     let leg = named(leg, path);
     let holder = holder(lock);
     let error = match holder {
+        Some(pid) if pid == std::process::id() => Error::new(format!("{leg} is still in use by this mount")).hint(
+            "Requests from before are under way on it, and could still change it. They end when its filesystem answers \
+             again, or is taken away. Then try again.",
+        ),
         Some(pid) => Error::new(format!("{leg} is in use by {}", name_of(pid)))
             .hint("If it is mounted, umount it first; `mirrorfs status MOUNTPOINT` tells about it."),
         None => Error::new(format!("{leg} is in use by a process that cannot be seen from here")).hint(
@@ -196,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_owner_is_refused_and_told_of_the_first() {
+    fn a_second_owner_is_refused() {
         let (top, state) = state_dir();
         let mut first = Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap();
         first.record();
@@ -204,7 +208,7 @@ mod tests {
         std::fs::write(top.path().join(".mirrorfs/lock"), "1\n").unwrap();
         let error = Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap_err();
         let error = Error::from(error).to_string();
-        assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
+        assert!(error.contains("still in use by this mount"), "{error}");
         assert!(Owner::shared(state.as_fd(), top.path()).is_err());
         drop(first);
         Owner::exclusive(state.as_fd(), LegId::A, top.path()).unwrap();

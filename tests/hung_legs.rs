@@ -443,3 +443,78 @@ fn a_disk_that_hangs_keeps_those_who_are_in_a_call_to_it_and_nobody_else() {
     take_back(&test, B);
     test.umount_and_compare();
 }
+
+/// A mirror of two sound legs, mounted, and a new disk for it that may hang.
+fn beside_a_new_disk(name: &str, timeout: &str) -> (TestMirror, BadLeg) {
+    let test = unmounted(name, timeout, "");
+    let new = BadLeg::start(&test.scratch().dir("new"), &test.scratch().join("fuse-new"));
+    assert!(test.create(&[]).status.success());
+    test.mount();
+    write_synced(&test.mnt.join("file"), 7).expect("both legs answer");
+    (test, new)
+}
+
+fn replace(test: &TestMirror, leg: Hung, new: &BadLeg) -> Output {
+    process::run(mirrorfs().arg("replace").arg(&test.mnt).arg(leg.upper).arg(new.path()))
+}
+
+/// Fills it as soon as that is possible; from then on the test knows the mirror by it.
+fn replace_at_last(test: &mut TestMirror, leg: Hung, new: &BadLeg) {
+    wait_for("the new disk to be taken", || replace(test, leg, new).status.success());
+    must(mirrorfs().arg("wait").arg(&test.mnt));
+    let mirror = test.mirror_mut();
+    *(if leg.place == 0 { &mut mirror.a } else { &mut mirror.b }) = new.path().to_owned();
+    test.umount_and_compare();
+}
+
+/// It is no leg yet: the mirror goes on with both. But what it does late must not land in what is copied to it later.
+#[test]
+fn a_new_disk_that_hangs_is_given_up_and_not_filled_again_before_it_answers() {
+    if !can_misbehave() {
+        return;
+    }
+    for leg in [A, B] {
+        let (mut test, new) = beside_a_new_disk("new-disk", SHORT);
+        new.on("write").within("incoming").hang();
+        let begun = replace(&test, leg, &new);
+        assert!(begun.status.success(), "{}", said(&begun));
+        new.wait_until_hanging(1);
+        write_synced(&test.mnt.join("meanwhile"), 8).expect("both legs answer");
+        wait_for("it to be given up", || {
+            let status = test.status();
+            assert!(
+                status["legs"].as_array().expect("two").iter().all(|leg| leg["state"] == "in_sync"),
+                "{status}"
+            );
+            let failed = &status["legs"][leg.place]["replacement"]["failed"];
+            failed.as_str().is_some_and(|why| why.contains("timed out"))
+        });
+        let again = replace(&test, leg, &new);
+        assert!(!again.status.success());
+        assert!(said(&again).contains("still in use by this mount"), "{}", said(&again));
+        new.release();
+        replace_at_last(&mut test, leg, &new);
+    }
+}
+
+#[test]
+fn an_unmount_ends_while_a_new_disk_hangs_which_is_kept_until_it_answers() {
+    if !can_misbehave() {
+        return;
+    }
+    let (mut test, new) = beside_a_new_disk("new-disk-unmounted", SHORT);
+    new.on("write").within("incoming").hang();
+    assert!(replace(&test, B, &new).status.success());
+    new.wait_until_hanging(1);
+    let pid = test.pid();
+    must(Command::new("umount").arg(&test.mnt));
+    wait_for("the daemon to say that it is done", || log(&test).contains("both legs are closed"));
+    // Both legs are what they were, and there to be mounted, although that process cannot end.
+    test.mount();
+    assert!(!is_gone(pid));
+    let again = replace(&test, B, &new);
+    assert!(said(&again).contains("is in use by process"), "{}", said(&again));
+    new.release();
+    wait_for("the first daemon to end", || is_gone(pid));
+    replace_at_last(&mut test, B, &new);
+}

@@ -182,3 +182,34 @@ fn a_leg_on_sshfs_is_filled_though_the_kernel_forgets_its_numbers() {
         assert_same_data(&beneath[0], &beneath[1]);
     }
 }
+
+/// Also while a call does not come back: that is said, and when it does the leg stays out.
+#[test]
+fn a_leg_that_is_filled_is_taken_out_by_hand() {
+    if !can_misbehave() {
+        return;
+    }
+    for (filled, place) in [("A", 0), ("B", 1)] {
+        let (mut test, leg) = on_fuse("onfusefail", "b");
+        test.umount();
+        test.mirror_mut().options = "leg_timeout=0".to_owned();
+        test.mount();
+        order(&test, &["fail", filled], None);
+        fs::write(test.mnt.join("missed"), "missed").expect("write");
+        leg.on("read").within("film").hang();
+        order(&test, &["re-add", filled], None);
+        leg.wait_until_hanging(1);
+        let fails = verb(&test, &["fail", filled], None);
+        assert!(!fails.status.success());
+        assert!(said(&fails).contains("that does not end"), "{}", said(&fails));
+        leg.heal();
+        wait_for("it to be out", || test.status()["legs"][place]["state"] == "faulted");
+        let status = test.status();
+        assert_eq!(status["legs"][place]["reason"], "taken out by hand", "{status}");
+        change_all_sorts(&test.mnt);
+        order(&test, &["re-add", filled], None);
+        order(&test, &["wait"], None);
+        assert!(is_whole(&test), "{}", test.status());
+        test.umount_and_compare();
+    }
+}

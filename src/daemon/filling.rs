@@ -158,6 +158,7 @@ impl Served {
         if !serves && !self.close(leg) {
             return Err(self.still_under_way(leg));
         }
+        self.held.let_go_of_dismissed();
         let opened = self.open_new(leg, &path, serves)?;
         self.fill(path, opened)
     }
@@ -192,16 +193,14 @@ impl Served {
                 served.places.lock()[leg] = LegPlace::At(path);
             } else if returns {
                 served.held.let_go(leg);
-            } else if calls.under_way() > 0 {
-                log::warn!(
-                    "{} still has calls under way: its lock is kept until the mount ends",
-                    path.display()
-                );
-                // ORDER: it ends with the process, and so with the last call.
-                std::mem::forget(owner);
             } else {
-                // It is a file on a disk that may hang.
-                served.waits.within(move || drop(owner));
+                if calls.under_way() > 0 {
+                    log::warn!(
+                        "{} still has calls under way: its lock is kept until they end",
+                        path.display()
+                    );
+                }
+                owner.into_iter().for_each(|owner| served.held.dismiss(owner, calls.clone()));
             }
             let is_in = filled.is_ok();
             if let Some(filling) = served.filling.lock().as_mut() {

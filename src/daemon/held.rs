@@ -4,6 +4,7 @@
 //! leg yet, so nobody may make it equal to the other one before the call has come back: not this daemon, and
 //! no other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::legs::timed::Calls;
@@ -19,6 +20,8 @@ const A_LITTLE: Duration = Duration::from_secs(2);
 /// See the module.
 pub struct Held {
     legs: PerLeg<Mutex<One>>,
+    /// Of what is no leg, or none any more.
+    dismissed: Mutex<Vec<Arc<One>>>,
     waits: Waits,
 }
 
@@ -28,11 +31,18 @@ struct One {
     calls: Option<Calls>,
 }
 
+impl One {
+    fn under_way(&self) -> usize {
+        self.calls.as_ref().map_or(0, Calls::under_way)
+    }
+}
+
 impl Held {
     /// The locks that are held, and what is asked of the legs that are there.
     pub fn new(mut owners: PerLeg<Option<Owner>>, mut calls: PerLeg<Option<Calls>>, waits: Waits) -> Held {
         let one = |leg| One { owner: owners[leg].take(), calls: calls[leg].take() };
-        Held { legs: PerLeg::from_fn(one).map(|one| Mutex::new(Rank::Leaf, one)), waits }
+        let legs = PerLeg::from_fn(one).map(|one| Mutex::new(Rank::Leaf, one));
+        Held { legs, dismissed: Mutex::new(Rank::Leaf, Vec::new()), waits }
     }
 
     /// A leg has been taken in.
@@ -42,12 +52,30 @@ impl Held {
 
     /// A leg has taken another's place, of which nothing is asked any more.
     pub fn take_over(&self, leg: LegId, owner: Owner, calls: Calls) {
-        if !self.let_go(leg) {
-            log::warn!("the old leg {leg} still has calls under way: its lock is kept until the mount ends");
-            // ORDER: it ends with the process, and so with the last call.
-            std::mem::forget(self.legs[leg].lock().owner.take());
+        let new = One { owner: Some(owner), calls: Some(calls) };
+        let old = std::mem::replace(&mut *self.legs[leg].lock(), new);
+        self.dismiss_one(old);
+    }
+
+    /// A directory has not become a leg, and nothing is asked of it any more.
+    pub fn dismiss(&self, owner: Owner, calls: Calls) {
+        self.dismiss_one(One { owner: Some(owner), calls: Some(calls) });
+    }
+
+    fn dismiss_one(&self, one: One) {
+        self.dismissed.lock().push(Arc::new(one));
+        self.let_go_of_dismissed();
+    }
+
+    /// Gives the locks back of what was dismissed and is quiet by now.
+    pub fn let_go_of_dismissed(&self) {
+        let dismissed = self.dismissed.lock().clone();
+        let quiet: Vec<_> = dismissed.into_iter().filter(|one| one.under_way() == 0).collect();
+        self.dismissed.lock().retain(|one| !quiet.iter().any(|quiet| Arc::ptr_eq(one, quiet)));
+        if !quiet.is_empty() {
+            // They are files on disks that may hang.
+            self.waits.within(move || drop(quiet));
         }
-        self.take(leg, owner, calls);
     }
 
     /// What is asked of a leg.
@@ -99,6 +127,9 @@ impl Held {
                 std::mem::forget(self.legs[leg].lock().owner.take());
             }
         }
+        self.let_go_of_dismissed();
+        // ORDER: likewise.
+        std::mem::forget(self.dismissed.lock().clone());
     }
 
     /// Nothing is waited for any longer than `leg_timeout`, whether or not the mirror could do without the leg.

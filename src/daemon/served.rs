@@ -283,7 +283,10 @@ impl Served {
             if self.is_returning(leg) {
                 let error =
                     Error::new(format!("leg {leg} is being brought up to date, and that does not end"));
-                return Err(error.hint("Try again: its disk may be slow to answer."));
+                return Err(error.hint(
+                    "It ends as soon as a disk answers that does not now. Then \"mirrorfs status\" shows whether the leg is \
+                     out; if it is not, try again.",
+                ));
             }
             if matches!(self.mirror.leg_state(leg), ops::LegState::Lost(_)) {
                 return Ok(());

@@ -63,6 +63,7 @@ impl Served {
         for leg in LegId::ALL {
             self.look_after(leg, &mut watch.legs[leg]);
         }
+        self.held.let_go_of_dismissed();
     }
 
     /// Whether a leg that is away has come back: it must have been gone before, or it would be taken in and fail

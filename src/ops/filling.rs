@@ -353,7 +353,7 @@ impl<L: Leg> Mirror<L> {
     ) -> Result<(), NotEqual> {
         let from = filling.from;
         match filling.rehearsal.pass(touched, pace) {
-            Ok(Outcome::Done) => Ok(()),
+            Ok(Outcome::Done) if !self.stop_requested() => Ok(()),
             // What it answered since it was given up tells nothing.
             Ok(_) | Err(Broken::Failed(..)) if !self.health.in_service(from) => {
                 Err(NotEqual::SourceLost(from))

@@ -70,7 +70,7 @@ impl Freed {
     }
 
     /// Keeps everybody waiting who renames, after that was done and before the mirror knows the new place.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "simulation"))]
     pub fn hold(&self) -> impl Sized + '_ {
         self.0.lock()
     }
