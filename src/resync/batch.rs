@@ -50,8 +50,8 @@ impl<'r, L: Leg> Batch<'r, L> {
         self.dirs.contains(dir)
     }
 
-    /// Whether this object of the source may be in it, under another name.
-    pub fn holds(&self, object: &Identity) -> bool {
+    /// Whether this object of the source may be in it.
+    fn holds(&self, object: &Identity) -> bool {
         self.objects.contains(&object.ino)
     }
 }
@@ -75,6 +75,11 @@ impl<'r, L: Leg> Run<'r, L> {
         batch.objects.insert(child.identity.ino);
         batch.wanted.push(Wanted { place: place.clone(), name: name.to_owned(), child, incoming });
         if batch.is_full() { self.put_in_place(batch) } else { Ok(()) }
+    }
+
+    /// An object that is in the batch has been met under another name: under this one it is to be the same.
+    pub fn place_if_held(&mut self, object: &Identity, batch: &mut Batch<'r, L>) -> io::Result<()> {
+        if batch.holds(object) { self.put_in_place(batch) } else { Ok(()) }
     }
 
     /// Builds what is in the batch, and gives it its names.
@@ -104,6 +109,8 @@ impl<'r, L: Leg> Run<'r, L> {
             }
         }
         self.make_durable(&area, &built)?;
+        // What a directory gets at once may be another name of what is here.
+        built.sort_by_key(|(_, built)| built.follows == Follows::Entries);
         for (wanted, built) in built {
             let done = self.name(&area, wanted, &built);
             self.or_again(&wanted.place.ids, Part::Name(&wanted.name), done)?;

@@ -54,13 +54,14 @@ impl<'r, L: Leg> Run<'r, L> {
     ///
     /// A directory that the source does not have any more counts as empty there: what it holds may
     /// belong elsewhere by now. One that the target does not have is built when its parent is placed.
-    pub fn park(&mut self, dir: Dir) -> io::Result<()> {
+    /// What lies there may be in the batch, under another name.
+    pub fn park(&mut self, dir: Dir, batch: &mut Batch<'r, L>) -> io::Result<()> {
         let Some(td) = self.directory(self.sides.target(), &dir.ids)? else { return Ok(()) };
         let sd = self.directory(self.sides.source, &dir.ids)?;
         let intent = self.intent(dir);
         make_writable(self.sides.t, &intent, &td)?;
         for name in self.names_of(self.sides.t, &td, &dir.ids)? {
-            let done = self.park_name(&intent, dir, (sd.as_ref(), &td), &name);
+            let done = self.park_name(&intent, dir, (sd.as_ref(), &td), &name, batch);
             self.or_again(&dir.ids, Part::Name(&name), done)?;
         }
         Ok(())
@@ -80,6 +81,7 @@ impl<'r, L: Leg> Run<'r, L> {
         dir: Dir,
         (sd, td): (Option<&L::Node>, &L::Node),
         name: &OsStr,
+        batch: &mut Batch<'r, L>,
     ) -> io::Result<()> {
         let Sides { s, t, .. } = self.sides;
         let Some(found) = look_up(t, td, name)? else { return Ok(()) };
@@ -90,6 +92,7 @@ impl<'r, L: Leg> Run<'r, L> {
         if let Some((_, wanted)) = &wanted {
             self.check_names(&wanted.stat)?;
             self.check_names(&found.stat)?;
+            self.place_if_held(&wanted.identity, batch)?;
         }
         match wanted {
             Some((sd, wanted)) if self.stays((sd, td), name, &wanted, &found)? => {
@@ -271,10 +274,7 @@ impl<'r, L: Leg> Run<'r, L> {
         }
         let Some(wanted) = look_up(s, &place.s, name)? else { return Ok(()) };
         self.check_names(&wanted.stat)?;
-        if batch.holds(&wanted.identity) {
-            // It has got this name, or has had another: here it is to be the same object.
-            self.put_in_place(batch)?;
-        }
+        self.place_if_held(&wanted.identity, batch)?;
         match self.counterpart((&place.s, name), &wanted)? {
             Some(node) => {
                 let stats = (&wanted.stat, &t.stat(&node)?);

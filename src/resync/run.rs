@@ -191,18 +191,18 @@ impl<'r, L: Leg> Run<'r, L> {
         self.clear_leftovers()?;
         // By index: both passes meet directories that are to be looked at as well.
         let mut at = 0;
+        let mut batch = Batch::new();
         while let Some(&dir) = self.dirs.get(at) {
             if host.stop_requested() {
                 return Ok(Outcome::Stopped);
             }
             self.at = Some(dir.ids);
-            let done = self.park(dir);
+            let done = self.park(dir, &mut batch);
             self.or_again(&dir.ids, Part::Names, done)?;
             at += 1;
         }
         let parked = at;
         at = 0;
-        let mut batch = Batch::new();
         loop {
             let Some(&dir) = self.dirs.get(at) else {
                 // What is put in place now may be a directory, with names of its own.
@@ -215,7 +215,7 @@ impl<'r, L: Leg> Run<'r, L> {
             self.at = Some(dir.ids);
             if at >= parked {
                 // It has been met only now: where it lay before, its names were not looked at.
-                let done = self.park(dir);
+                let done = self.park(dir, &mut batch);
                 self.or_again(&dir.ids, Part::Names, done)?;
             }
             let done = self.place(self.intent(dir), &dir.ids, &mut batch);

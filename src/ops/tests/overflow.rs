@@ -98,3 +98,38 @@ fn what_lies_in_a_directory_that_was_moved_is_compared_when_everything_is() {
         world.assert_equal();
     }
 }
+
+/// One name of it lies in a directory that was moved, another one in a directory that is looked at before that.
+#[test]
+fn a_file_with_a_name_in_a_directory_that_was_moved_stays_one_file() {
+    for slots in 1..8 {
+        let world = World::new();
+        let mirror = world.mount();
+        let make = |name: &str| {
+            mirror
+                .make(Ino::ROOT, OsStr::new(name), Make::Directory { mode: 0o755 }, NOBODY)
+                .unwrap()
+                .attr
+                .ino
+        };
+        let [moved, other] = ["before", "other"].map(make);
+        let (found, fh) = mirror.create(moved, OsStr::new("file"), 0o644, NOBODY, libc::O_RDWR).unwrap();
+        mirror.write(fh, b"clean", 0, false).unwrap();
+        sweep(&mirror);
+        mirror.take_out(LegId::B).unwrap();
+        mirror.bitmap.limit_while_away(slots);
+        let (from, to) = (OsStr::new("before"), OsStr::new("after"));
+        mirror.rename(Ino::ROOT, from, Ino::ROOT, to, RenameMode::NoReplace).unwrap();
+        for name in names() {
+            let (ino, fh) = file(&mirror, &name, b"alone");
+            mirror.release(fh);
+            mirror.forget(ino, 1);
+        }
+        mirror.link(found.attr.ino, other, OsStr::new("second")).unwrap();
+        mirror.write(fh, b"alone", 0, false).unwrap();
+        mirror.release(fh);
+        world.bring_back(&mirror, LegId::B);
+        sweep(&mirror);
+        world.assert_equal();
+    }
+}
