@@ -217,9 +217,12 @@ impl<T> RwLock<T> {
     }
 }
 
+/// For so long who comes to read waits behind [`RwLock::write_unless`].
+const PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
+
 impl<T> RwLock<T> {
     /// As [`write`](Self::write), unless `enough` says meanwhile that it is not wanted any more: that is asked
-    /// every now and then. Who comes to read waits behind it.
+    /// every now and then. Who comes to read waits behind it at times, and at others is let in before it.
     pub fn write_unless(&self, enough: impl Fn() -> bool) -> Option<WriteGuard<'_, T>> {
         #[cfg(feature = "simulation")]
         if turns::is_simulated() {
@@ -227,14 +230,17 @@ impl<T> RwLock<T> {
         }
         held::push(self.rank);
         let ranked = Ranked { rank: self.rank, address: address(self) };
-        loop {
-            if let Some(inner) = self.inner.try_write_for(std::time::Duration::from_millis(100)) {
+        for tries in 0.. {
+            if let Some(inner) = self.inner.try_write_for(PATIENCE) {
                 return Some(WriteGuard { inner: Exclusive::Really(inner), _ranked: ranked });
             }
             if enough() {
                 return None;
             }
+            // Whoever comes to read has waited meanwhile. Who holds it may do so for very long.
+            std::thread::sleep(PATIENCE * tries.min(10));
         }
+        unreachable!("there is no end of tries")
     }
 }
 

@@ -155,7 +155,7 @@ impl Served {
         if !serves && !matches!(self.mirror.leg_state(leg), LegState::Lost(_)) {
             return Err(not_away());
         }
-        if !serves && !self.close(leg) {
+        if !serves && !self.close(leg, self.held.calls(leg)) {
             return Err(self.still_under_way(leg));
         }
         self.held.let_go_of_dismissed();
@@ -192,7 +192,7 @@ impl Served {
                 owner.into_iter().for_each(|owner| served.held.take_over(leg, owner, calls.clone()));
                 served.places.lock()[leg] = LegPlace::At(path);
             } else if returns {
-                served.held.let_go(leg);
+                served.held.let_go(leg, Some(&calls));
             } else {
                 if calls.under_way() > 0 {
                     log::warn!(
@@ -201,6 +201,7 @@ impl Served {
                     );
                 }
                 owner.into_iter().for_each(|owner| served.held.dismiss(owner, calls.clone()));
+                served.tell_not_filled(leg, &path, filled.as_ref().err());
             }
             let is_in = filled.is_ok();
             if let Some(filling) = served.filling.lock().as_mut() {
@@ -216,6 +217,23 @@ impl Served {
             *self.filling.lock() = None;
             Error::new("cannot start the copy").because(cause)
         })
+    }
+
+    /// A new directory does not take a leg's place. Whoever unmounts knows why.
+    fn tell_not_filled(&self, leg: LegId, path: &Path, why: Option<&String>) {
+        if let Some(why) = why.filter(|_| !*self.ended.0.lock()) {
+            let detail = format!("{} does not take its place: {why}", path.display());
+            self.events.tell(Event { name: Name::FailSpare, leg: Some(leg), detail });
+        }
+    }
+
+    /// The leg that is brought up to date just now, or that a new one is filled for.
+    pub(super) fn rebuilt(&self) -> Option<LegId> {
+        let is_recovering = |&leg: &LegId| self.mirror.leg_state(leg) == LegState::Resyncing;
+        let filling = || {
+            self.filling.lock().as_ref().filter(|filling| filling.ended.is_none()).map(|filling| filling.leg)
+        };
+        filling().or_else(|| LegId::ALL.into_iter().find(is_recovering))
     }
 
     /// The directory at `path`, with its lock, if it is fit: it must keep clear of the leg that stays, and of the one

@@ -90,27 +90,23 @@ impl Held {
 
     /// Whether nothing is under way on a leg, after waiting a little for what is about to end.
     pub fn is_quiet(&self, leg: LegId) -> bool {
-        #[cfg(feature = "simulation")]
-        if crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::TakenWhenQuiet) {
-            return true;
-        }
-        let end = sync::now() + A_LITTLE;
-        while self.under_way(leg) > 0 {
-            if sync::now() >= end {
-                return false;
-            }
-            sync::sleep(Duration::from_millis(5));
-        }
-        true
+        self.calls(leg).is_none_or(|calls| is_quiet(&calls))
     }
 
     /// Gives the lock of a leg back, of which nothing is asked any more; not while calls are under way on it.
-    /// Whether it has been given back.
-    pub fn let_go(&self, leg: LegId) -> bool {
-        if !self.is_quiet(leg) {
+    /// Whether it has been given back. `old`: what was asked of it, from before it was known to be away. One that has taken
+    /// its place since keeps its lock.
+    pub fn let_go(&self, leg: LegId, old: Option<&Calls>) -> bool {
+        if !old.is_none_or(is_quiet) {
             return false;
         }
-        let owner = self.legs[leg].lock().owner.take();
+        let mut now = self.legs[leg].lock();
+        let is_old = match (&now.calls, old) {
+            (Some(now), Some(old)) => now.is_same(old),
+            (now, old) => now.is_none() && old.is_none(),
+        };
+        let owner = if is_old { now.owner.take() } else { None };
+        drop(now);
         // It is a file on the leg: closing it may hang, too.
         owner.is_none_or(|owner| self.waits.within(move || drop(owner)).is_some())
     }
@@ -119,7 +115,7 @@ impl Held {
     /// it, and with it the lock on the other, which the next mount needs.
     pub fn let_go_of_all(&self) {
         for leg in LegId::ALL {
-            if !self.let_go(leg) {
+            if !self.let_go(leg, self.calls(leg).as_ref()) {
                 log::warn!(
                     "leg {leg} still has calls under way: its lock is kept until they come back and the process ends"
                 );
@@ -145,5 +141,70 @@ impl Held {
             .into_iter()
             .filter_map(|leg| self.calls(leg))
             .any(|calls| calls.patience().check().is_err() && calls.under_way() > 0)
+    }
+}
+
+fn is_quiet(calls: &Calls) -> bool {
+    #[cfg(feature = "simulation")]
+    if crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::TakenWhenQuiet) {
+        return true;
+    }
+    let end = sync::now() + A_LITTLE;
+    while calls.under_way() > 0 {
+        if sync::now() >= end {
+            return false;
+        }
+        sync::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::legs::timed::{Couriers, Patience};
+    use std::os::fd::AsFd;
+
+    fn calls(couriers: &Couriers) -> Calls {
+        Calls::of(Patience::new(couriers.clone(), Duration::ZERO, Arc::new(|| ())))
+    }
+
+    /// The directory of a leg, and the lock on it.
+    fn owned() -> (tempfile::TempDir, Owner) {
+        let top = tempfile::tempdir().unwrap();
+        let state = std::fs::File::open(top.path()).unwrap();
+        let owner = Owner::exclusive(state.as_fd(), LegId::B, top.path()).unwrap();
+        (top, owner)
+    }
+
+    fn is_locked(leg: &tempfile::TempDir) -> bool {
+        let state = std::fs::File::open(leg.path()).unwrap();
+        Owner::exclusive(state.as_fd(), LegId::B, leg.path()).is_err()
+    }
+
+    /// Who lets go of the old one still waits for it when the new one is there.
+    #[test]
+    fn the_lock_of_a_leg_that_has_taken_the_place_stays_and_the_old_one_is_kept_while_it_hangs() {
+        let couriers = Couriers::start().unwrap();
+        let (old, new) = (calls(&couriers), calls(&couriers));
+        let ((old_at, old_owner), (new_at, new_owner)) = (owned(), owned());
+        let (go_on, hangs) = crossbeam_channel::bounded::<()>(0);
+        old.patience().leave_to_a_courier(move || hangs.recv().unwrap_or_default());
+        let held = Held::new(
+            PerLeg::new(None, Some(old_owner)),
+            PerLeg::new(None, Some(old.clone())),
+            Waits::start(Duration::ZERO).unwrap(),
+        );
+        std::thread::scope(|scope| {
+            let letting_go = scope.spawn(|| held.let_go(LegId::B, Some(&old)));
+            held.take_over(LegId::B, new_owner, new);
+            assert!(is_locked(&old_at) && is_locked(&new_at));
+            drop(go_on);
+            letting_go.join().unwrap();
+        });
+        assert!(is_quiet(&old));
+        held.let_go_of_dismissed();
+        assert!(!is_locked(&old_at));
+        assert!(is_locked(&new_at));
     }
 }

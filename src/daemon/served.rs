@@ -26,6 +26,7 @@ use crate::legs::{LegId, PerLeg};
 use crate::ops::{self, Herald, Mirror, MirrorState, News, Returning};
 use crate::options::Degraded;
 use crate::owner::Owner;
+use crate::superblock::PeerState;
 
 /// Event loops that answer the kernel: with one, a stat waits behind somebody's fsync.
 const EVENT_LOOPS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
@@ -154,9 +155,7 @@ impl Served {
             ops::LegState::Lost(lost) => Leg {
                 state: if lost.missing { LegState::Missing } else { LegState::Faulted },
                 reason: Some(match (lost.missing, lost.errno) {
-                    (true, _) => {
-                        self.mirror.why_lost(id).unwrap_or("not there when the mirror was mounted".to_owned())
-                    }
+                    (true, _) => self.mirror.why_lost(id).unwrap_or_else(|| self.why_missing(id)),
                     (_, 0) => "taken out by hand".to_owned(),
                     (_, number) => self.mirror.why_lost(id).unwrap_or_else(|| errno(number).to_string()),
                 }),
@@ -167,6 +166,17 @@ impl Served {
                     .then_some(stats.dirty_slots),
                 ..leg
             },
+        }
+    }
+
+    /// Of a leg that was not there at the mount: the other one may know more.
+    fn why_missing(&self, leg: LegId) -> String {
+        let missing = "not there when the mirror was mounted";
+        match self.mirror.superblock(leg.other()).map(|says| says.peer_state) {
+            Some(PeerState::Stale { errno: number, .. }) if ![0, libc::ENODEV].contains(&number) => {
+                format!("{missing}; it failed before: {}", errno(number))
+            }
+            _ => missing.to_owned(),
         }
     }
 
@@ -212,7 +222,7 @@ impl Served {
         };
         let other = other.to_owned();
         places[leg] = LegPlace::At(path.to_owned());
-        if !self.close(leg) {
+        if !self.close(leg, self.held.calls(leg)) {
             return Err(self.still_under_way(leg));
         }
         let (path, mountpoint, waits) = (path.to_owned(), self.mountpoint.clone(), self.waits.clone());
@@ -259,7 +269,9 @@ impl Served {
         if self.is_returning(leg) {
             return;
         }
-        if matches!(self.mirror.leg_state(leg), ops::LegState::Lost(_)) && !self.close(leg) {
+        // ORDER: before it is known to be away: a new one may take its place just now.
+        let old = self.held.calls(leg);
+        if matches!(self.mirror.leg_state(leg), ops::LegState::Lost(_)) && !self.close(leg, old) {
             log::warn!(
                 "leg {leg} has requests under way that may change it yet: it is kept from others until they have ended"
             );
@@ -267,9 +279,9 @@ impl Served {
     }
 
     /// Whether nothing of the leg is held any more.
-    pub(super) fn close(&self, leg: LegId) -> bool {
+    pub(super) fn close(&self, leg: LegId, old: Option<Calls>) -> bool {
         self.mirror.let_go(leg);
-        self.held.let_go(leg)
+        self.held.let_go(leg, old.as_ref())
     }
 
     fn fail(&self, leg: LegId) -> Result<()> {
@@ -309,6 +321,14 @@ struct Teller {
 }
 
 impl Teller {
+    /// `detail`, and where that leg is.
+    fn at(&self, leg: LegId, detail: &str) -> String {
+        match self.served.upgrade() {
+            Some(served) => format!("at {}: {detail}", served.places.lock()[leg]),
+            None => detail.to_owned(),
+        }
+    }
+
     fn say(&self, name: Name, leg: Option<LegId>, detail: impl Into<String>) {
         self.events.tell(Event { name, leg, detail: detail.into() });
     }
@@ -323,7 +343,7 @@ impl Herald for Teller {
                     0 => "taken out by hand".to_owned(),
                     number => errno(number).to_string(),
                 });
-                self.say(name, Some(leg), why);
+                self.say(name, Some(leg), self.at(leg, &why));
                 self.say(Name::DegradedArray, Some(leg), format!("leg {} goes on alone", leg.other()));
                 // What is open on a leg that hangs may never be closed: nobody waits for this.
                 let served = self.served.clone();

@@ -18,8 +18,27 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What has been seen.
 #[derive(Default)]
 struct Watch {
-    percent: u64,
+    rebuild: Rebuild,
     legs: PerLeg<Seen>,
+}
+
+/// How far a leg has been brought up to date, as was told.
+#[derive(Default)]
+struct Rebuild {
+    leg: Option<LegId>,
+    percent: u64,
+}
+
+impl Rebuild {
+    /// What is to be told now that `leg` is at `percent`: each mark once, whatever more there is found to be done.
+    fn passes(&mut self, leg: Option<LegId>, percent: u64) -> Option<Name> {
+        if self.leg != leg {
+            *self = Rebuild { leg, percent: 0 };
+        }
+        let before = self.percent;
+        self.percent = before.max(percent);
+        leg.and_then(|_| Name::rebuilt(before, percent))
+    }
 }
 
 /// Of a leg that is away.
@@ -54,12 +73,10 @@ impl Served {
     fn look(&self, watch: &mut Watch) {
         let progress = self.mirror.progress().report();
         let percent = (progress.bytes_done * 100).checked_div(progress.bytes_total).unwrap_or(0);
-        if progress.active
-            && let Some(name) = Name::rebuilt(watch.percent, percent)
-        {
-            self.events.tell(Event { name, leg: None, detail: format!("{percent} percent are done") });
+        let leg = self.rebuilt();
+        if let Some(name) = watch.rebuild.passes(leg, if progress.active { percent } else { 0 }) {
+            self.events.tell(Event { name, leg, detail: format!("{percent} percent are done") });
         }
-        watch.percent = if progress.active { percent } else { 0 };
         for leg in LegId::ALL {
             self.look_after(leg, &mut watch.legs[leg]);
         }
@@ -69,6 +86,8 @@ impl Served {
     /// Whether a leg that is away has come back: it must have been gone before, or it would be taken in and fail
     /// over and over. One that did not answer and does now was gone.
     fn look_after(&self, leg: LegId, seen: &mut Seen) {
+        // ORDER: before it is known to be away: a new one may take its place just now.
+        let old = self.held.calls(leg);
         let ops::LegState::Lost(lost) = self.mirror.leg_state(leg) else {
             *seen = Seen::default();
             return;
@@ -84,7 +103,7 @@ impl Served {
             return;
         }
         // If it was kept because something was.
-        self.held.let_go(leg);
+        self.held.let_go(leg, old.as_ref());
         if lost.errno == 0 {
             return;
         }
@@ -127,5 +146,23 @@ impl Served {
             returning::is_it(leg, &path, &survivor)
         };
         self.waits.within(look).unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mark_is_told_once_for_each_rebuild() {
+        let mut rebuild = Rebuild::default();
+        let b = Some(LegId::B);
+        let looks = [(None, 90), (b, 10), (b, 25), (b, 12), (b, 25), (b, 0), (b, 70), (b, 65), (b, 100)];
+        let told: Vec<_> =
+            looks.into_iter().filter_map(|(leg, percent)| rebuild.passes(leg, percent)).collect();
+        assert_eq!(told, [Name::Rebuild20, Name::Rebuild60, Name::Rebuild80]);
+        assert_eq!(rebuild.passes(Some(LegId::A), 30), Some(Name::Rebuild20));
+        assert_eq!(rebuild.passes(None, 0), None);
+        assert_eq!(rebuild.passes(Some(LegId::A), 30), Some(Name::Rebuild20));
     }
 }

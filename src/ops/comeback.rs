@@ -74,6 +74,8 @@ impl<L: Leg> Mirror<L> {
         }
         // One that the leg's fault has broken off may still be at work on it.
         let _no_resync = self.resyncing.lock();
+        // What is being cleared was synced on the leg as it was before.
+        let _no_sweep = self.sweeping.lock();
         self.gate.close();
         let (taken, held) = {
             let _nobody_is_inside = self.inside.write();

@@ -149,17 +149,20 @@ impl<L: Leg> Mirror<L> {
     ) -> io::Result<T> {
         loop {
             let source = self.source();
+            let asked = self.leg(source).ok();
             let answer = read(source);
-            let Some(number) = answer.as_ref().err().and_then(failure) else { return answer };
+            let failed = answer.as_ref().err().and_then(|error| self.failure_of(source, error));
+            let Some(number) = failed else { return answer };
             if source != self.source() {
                 continue;
             }
             // What the other leg gives is not returned: it may be another object there. Only that it gives
             // something counts.
             if self.may_lose(source) {
-                let theirs = read(source.other()).err().filter(|error| failure(error).is_some());
+                let other = source.other();
+                let theirs = read(other).err().filter(|error| self.failure_of(other, error).is_some());
                 let Some(theirs) = theirs else {
-                    self.fault(source, number)?;
+                    self.fault_asked(source, asked.as_ref(), number)?;
                     continue;
                 };
                 if self.health.in_service(source) {
@@ -186,6 +189,8 @@ impl<L: Leg> Mirror<L> {
         loop {
             let source = self.source();
             let other = source.other();
+            let legs = PerLeg::from_fn(|leg| self.leg(leg).ok());
+            let fault = |leg: LegId, number| self.fault_asked(leg, legs[leg].as_ref(), number);
             let asked =
                 |leg: LegId| (self.health.in_service(leg) && takes_part(leg)).then(|| ask(leg)).transpose();
             let (of_source, of_other) = (asked(source), asked(other));
@@ -195,9 +200,9 @@ impl<L: Leg> Mirror<L> {
                     (both[source], both[other]) = (of_source, of_other);
                     return Ok(both);
                 }
-                (Err(error), of_other) => match failure(&error) {
+                (Err(error), of_other) => match self.failure_of(source, &error) {
                     Some(number) if matches!(of_other, Ok(Some(_))) && self.may_lose(source) => {
-                        self.fault(source, number)?;
+                        fault(source, number)?;
                     }
                     // Somebody else has met it, and it is left behind.
                     Some(_) if source != self.source() => {}
@@ -208,13 +213,22 @@ impl<L: Leg> Mirror<L> {
                         return Err(error);
                     }
                 },
-                (Ok(_), Err(error)) => match failure(&error) {
-                    Some(number) if self.health.in_service(other) => self.fault(other, number)?,
+                (Ok(_), Err(error)) => match self.failure_of(other, &error) {
+                    Some(number) if self.health.in_service(other) => fault(other, number)?,
                     Some(_) => {}
                     None => return Err(error),
                 },
             }
         }
+    }
+
+    /// What `error`, which `leg` gave, says of that leg, if it says that it is broken. ESTALE says so when all of the leg is
+    /// gone, as with an export of NFS that is not there any more.
+    fn failure_of(&self, leg: LegId, error: &io::Error) -> Option<i32> {
+        failure(error).or_else(|| {
+            let is_gone = || self.leg(leg).is_ok_and(|leg| leg.statfs().is_err_and(|error| is_stale(&error)));
+            (is_stale(error) && is_gone()).then_some(libc::ESTALE)
+        })
     }
 
     /// Whether the mirror could go on without this leg. A leg of which it is the target of a resync could.
@@ -230,6 +244,17 @@ impl<L: Leg> Mirror<L> {
     /// acknowledged.
     pub(super) fn fault(&self, leg: LegId, number: i32) -> io::Result<()> {
         self.fault_because(leg, number, None)
+    }
+
+    /// The same of the directory that gave `number`, for who is not let in as changes are: it may have been left behind and
+    /// another one, or the same one come back, may serve by now, which has not given it.
+    pub(super) fn fault_asked(&self, leg: LegId, asked: Option<&Arc<L>>, number: i32) -> io::Result<()> {
+        // ORDER: whoever takes a leg in waits for this, and has given up the one before.
+        let _nobody_takes_its_place = self.turning.begin(leg, false);
+        let is_that_one = asked.is_some_and(|asked| !asked.is_given_up());
+        #[cfg(feature = "simulation")]
+        let is_that_one = is_that_one || crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::AskedLeg);
+        if is_that_one { self.fault(leg, number) } else { Ok(()) }
     }
 
     /// The same, for a reason that tells more than the number.
@@ -248,6 +273,7 @@ impl<L: Leg> Mirror<L> {
         why: Option<String>,
     ) -> io::Result<Option<bool>> {
         let survivor = leg.other();
+        let leaving = self.leg(leg);
         let born = self.leg(survivor).and_then(|survivor| survivor.birth_now()).ok().flatten();
         let now = (self.options.clock)();
         // ORDER: begun before the leg is out of service, so that nobody finds a source that does not serve.
@@ -272,9 +298,9 @@ impl<L: Leg> Mirror<L> {
         }
         self.bitmap.stop_using(leg);
         self.bitmap.set_away(Some(leg));
-        if let Ok(leg) = self.leg(leg) {
+        if let Ok(leaving) = leaving {
             // ORDER: durable before anybody who waits for it is let go.
-            leg.give_up();
+            leaving.give_up();
         }
         if self.health.source() == leg {
             self.turn_to(survivor);
@@ -292,11 +318,12 @@ impl<L: Leg> Mirror<L> {
     pub fn leg_hangs(&self, leg: LegId, is_given_up: impl Fn() -> bool) -> bool {
         // What makes both hang is not the fault of one: a network that is down, a machine that is out of memory.
         let other_answers = || self.leg(leg.other()).is_ok_and(|other| other.answers());
-        let is_at_fault = self.may_lose(leg) && other_answers();
-        // ORDER: whoever takes a leg in waits for this, and has given up the one before: what that one did not answer
-        // is not held against the one that serves by now.
+        if is_given_up() || !self.may_lose(leg) || !other_answers() {
+            return is_given_up();
+        }
+        // ORDER: as for `fault_asked`.
         let _nobody_takes_its_place = self.turning.begin(leg, false);
-        is_given_up() || is_at_fault && self.fault(leg, libc::ETIMEDOUT).is_ok()
+        is_given_up() || self.fault(leg, libc::ETIMEDOUT).is_ok()
     }
 
     /// Takes a leg out by hand.
@@ -355,5 +382,9 @@ impl<L: Leg> Mirror<L> {
 /// not.
 pub(super) fn failure(error: &io::Error) -> Option<i32> {
     let number = error.raw_os_error().unwrap_or(libc::EIO);
-    (class(number) == Class::Failure && number != libc::ESTALE).then_some(number)
+    (class(number) == Class::Failure && !is_stale(error)).then_some(number)
+}
+
+fn is_stale(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESTALE)
 }

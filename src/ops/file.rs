@@ -276,6 +276,7 @@ impl<L: Leg> Mirror<L> {
     ) -> io::Result<()> {
         let source = self.source();
         let other = source.other();
+        let [from_source, from_other] = [source, other].map(|leg| self.leg(leg).ok());
         let asked = |leg: LegId| self.health.in_service(leg) && has_it(leg);
         let (of_source, of_other) = match (asked(source), asked(other)) {
             (true, true) => join(|| sync(source), || sync(other)),
@@ -286,9 +287,9 @@ impl<L: Leg> Mirror<L> {
         };
         match (of_source, of_other) {
             (Ok(()), Ok(())) => Ok(()),
-            (Ok(()), Err(error)) => self.fault(other, number(&error)),
+            (Ok(()), Err(error)) => self.fault_asked(other, from_other.as_ref(), number(&error)),
             (Err(error), Ok(())) if self.may_lose(source) || !self.health.in_service(source) => {
-                self.fault(source, number(&error))
+                self.fault_asked(source, from_source.as_ref(), number(&error))
             }
             (Err(error), Ok(())) => Err(error),
             (Err(error), Err(theirs)) => {

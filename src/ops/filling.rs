@@ -24,6 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
 
 use super::change::{Part, Touch};
 use super::not_equal::NotEqual;
@@ -39,6 +40,10 @@ use crate::sync::{Mutex, Rank};
 /// So much may be left to do while changes wait. Next to nothing in tests, so that their small trees take several passes, too.
 const FEW_OBJECTS: usize = if cfg!(test) { 1 } else { 256 };
 const FEW_BYTES: u64 = 32 << 20;
+
+/// How long everybody waits for one who is stuck, and how long after that it is tried again.
+const LONG: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
+const LATER: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(20) };
 
 /// After so many passes the rest is done while changes wait, however much it is: it becomes no less.
 const PASSES: usize = 10;
@@ -342,7 +347,19 @@ impl<L: Leg> Mirror<L> {
             }
             self.pass(&mut filling, self.noting.take(), Pace::Fast)?;
         }
-        self.change_legs(&mut filling, new)
+        let mut new = Some(new);
+        while !self.change_legs(&mut filling, &mut new)? {
+            log::warn!(
+                "leg {} is complete, and waits for a request that is stuck in the one before",
+                filling.from.other()
+            );
+            let later = crate::sync::now() + LATER;
+            while crate::sync::now() < later && !self.stop_requested() {
+                crate::sync::sleep(Duration::from_millis(100));
+            }
+            self.pass(&mut filling, self.noting.take(), Pace::GivingWay)?;
+        }
+        Ok(())
     }
 
     fn pass<M: Leg>(
@@ -362,6 +379,7 @@ impl<L: Leg> Mirror<L> {
             Err(Broken::Unreadable(files)) => {
                 if let Some(unread) = &mut filling.unread
                     && self.health.lost(from.other()).is_some()
+                    && !self.stop_requested()
                 {
                     unread.extend(files);
                     return Ok(());
@@ -378,23 +396,38 @@ impl<L: Leg> Mirror<L> {
         }
     }
 
-    /// The last of it, with nobody inside.
-    fn change_legs<M: Leg>(&self, filling: &mut Filling<'_, M>, new: Returning<L>) -> Result<(), NotEqual> {
-        let (leg, from) = (new.leg, new.leg.other());
+    /// The last of it, with nobody inside. False, and all is as it was, if somebody does not come out.
+    fn change_legs<M: Leg>(
+        &self,
+        filling: &mut Filling<'_, M>,
+        new: &mut Option<Returning<L>>,
+    ) -> Result<bool, NotEqual> {
+        let from = filling.from;
+        let leg = from.other();
         let _no_resync = self.resyncing.lock();
-        // One that asks the old leg would take that one's failing for the new one's. It may be waiting for a disk, so it
-        // is waited for before anybody has to.
+        // What it has begun on the old leg is not to end on the new one. It may be waiting for a disk, so it is waited for
+        // before anybody has to.
         let _no_sweep = Some(self.sweeping.lock());
         #[cfg(feature = "simulation")]
-        let _no_sweep = _no_sweep.filter(|_| !scheduler::breaks(scheduler::Rule::NoSweep));
+        let _no_sweep = _no_sweep.filter(|_| !scheduler::breaks(scheduler::Rule::AskedLeg));
         // If one of them hangs now, everybody would wait with this thread.
-        filling.legs.iter().for_each(|(_, leg)| leg.detach_callers(true));
+        let (old, legs) = (self.leg(leg).ok(), filling.legs);
+        let detach_callers = |wanted| {
+            legs.iter().for_each(|(_, leg)| leg.detach_callers(wanted));
+            old.iter().for_each(|old| old.detach_callers(wanted));
+        };
+        detach_callers(true);
         self.gate.close();
         let mut held = None;
         let mut left = false;
+        let begun = crate::sync::now();
+        // One that is in a call to the old leg, which hangs and has been left behind, may be there for ever.
+        let is_stuck = || self.health.lost(leg).is_some() && crate::sync::now() >= begun + LONG;
         let changed = (|| {
-            let nobody_is_inside = self.inside.write_unless(|| self.stop.is_asked());
-            let _nobody_is_inside = nobody_is_inside.ok_or_else(|| errno(libc::EINTR))?;
+            let Some(_nobody_is_inside) = self.inside.write_unless(|| self.stop_requested() || is_stuck())
+            else {
+                return if self.stop_requested() { Err(errno(libc::EINTR).into()) } else { Ok(false) };
+            };
             // Whoever found a leg broken has let changes in, which waited for it.
             self.turning.wait_for_all();
             self.gate.close();
@@ -411,14 +444,18 @@ impl<L: Leg> Mirror<L> {
                 return Err(NotEqual::SourceLost(from));
             }
             self.gate.close();
+            let new = new.take().expect("it is taken in once");
             let of_old = self.take_leg(leg);
             let taken = self.take_in_alone(new, Some(Filled { unread: filling.unread() }));
             let of_new = taken.is_err().then(|| self.take_leg(leg));
             held = Some((of_old, of_new));
-            taken.map_err(NotEqual::from)
+            taken.map(|()| true).map_err(NotEqual::from)
         })();
         drop(held);
-        filling.legs.iter().for_each(|(_, leg)| leg.detach_callers(false));
+        detach_callers(false);
+        if matches!(changed, Ok(false)) {
+            self.gate.open();
+        }
         if let Err(failed) = &changed {
             if self.health.lost(leg).is_some() {
                 self.bitmap.stop_using(leg);

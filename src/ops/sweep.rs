@@ -27,6 +27,10 @@ impl<L: Leg> Mirror<L> {
 
     /// Clears what nobody has touched for `ticks`; returns how many slots that were.
     pub(super) fn clear_idle(&self, ticks: u64) -> usize {
+        // Asked before, too: whoever is at it may be stuck in a leg that hangs, and has been left behind.
+        if self.keeps_its_bits() {
+            return 0;
+        }
         let _one_at_a_time = self.sweeping.lock();
         if self.keeps_its_bits() {
             return 0;
@@ -99,9 +103,10 @@ impl<L: Leg> Mirror<L> {
             return Ok(());
         }
         let Some((atime, mtime)) = times_to_settle(of_source, of_other, self.keeps()?) else { return Ok(()) };
-        let set = self.leg(other)?.set_times(intent, &nodes[other], Some(atime), Some(mtime));
+        let asked = self.leg(other)?;
+        let set = asked.set_times(intent, &nodes[other], Some(atime), Some(mtime));
         match set.as_ref().err().and_then(failure) {
-            Some(number) => self.fault(other, number),
+            Some(number) => self.fault_asked(other, Some(&asked), number),
             None => set,
         }
     }

@@ -61,8 +61,9 @@ pub enum Rule {
     CountedUntilBack,
     /// Nobody changes anything while a leg that was filled takes its place.
     GateLock,
-    /// Nothing is cleared while a leg that was filled takes its place.
-    NoSweep,
+    /// What a leg answered is held against that one, and not against another one that serves by now. And nothing is
+    /// cleared while that takes its place, which alone would keep the sweeper from it.
+    AskedLeg,
     /// No leg is taken in while one is being left behind.
     FaultsAreOver,
     /// What was filled is durable before it takes a leg's place.

@@ -145,6 +145,9 @@ fn a_change_while_a_leg_that_was_filled_takes_its_place_is_found() {
     println!("{}", found.expect("what is changed then comes to one leg only"));
 }
 
+/// The leg that is replaced here: reads are served from it.
+const OLD: LegId = LegId::A;
+
 /// Whether a new disk takes the place of a leg and serves from then on, with what is done beside it. `fault`: of the
 /// old leg.
 fn replaced_beside(
@@ -155,7 +158,7 @@ fn replaced_beside(
 ) -> Verdict {
     let world = Arc::new(World::new(true, Broken::nothing(), None));
     prepare(&world)?;
-    world.may_fail(LegId::B);
+    world.may_fail(OLD);
     let plan = Plan { broken: rule, switch_one_in: 64, ..Plan::calm(seed) };
     let report = scheduler::run(plan, {
         let world = world.clone();
@@ -164,7 +167,7 @@ fn replaced_beside(
             let Mounted { mirror, calls, .. } = mounted;
             mirror.set_herald(Arc::new(Blames(world.clone())));
             let beside = spawn(&mirror, move |mirror| beside(mirror, &calls));
-            mirror.fill(world.replacement(LegId::B, None)).expect("it is taken in");
+            mirror.fill(world.replacement(OLD, None)).expect("it is taken in");
             mirror.resync();
             beside.join();
             mirror.stop();
@@ -186,7 +189,7 @@ fn replaced_beside(
 
 /// Bits are cleared all the time, until the old leg fails at a sync.
 fn swept_beside(seed: u64, rule: Option<Rule>) -> Verdict {
-    let fault = Fault { leg: LegId::B, call: Call::Sync, after: seed % 16, errno: libc::EIO, for_good: true };
+    let fault = Fault { leg: OLD, call: Call::Sync, after: seed % 16, errno: libc::EIO, for_good: true };
     replaced_beside(seed, rule, Some(fault), |mirror, _| {
         for number in 0..8 {
             let name = format!("new{number}");
@@ -197,14 +200,26 @@ fn swept_beside(seed: u64, rule: Option<Rule>) -> Verdict {
     })
 }
 
+/// Names are looked up all the time, until the old leg fails at that.
+fn read_beside(seed: u64, rule: Option<Rule>) -> Verdict {
+    let fault =
+        Fault { leg: OLD, call: Call::Lookup, after: 20 + seed % 64, errno: libc::EIO, for_good: true };
+    replaced_beside(seed, rule, Some(fault), |mirror, _| {
+        for _ in 0..60 {
+            let found = mirror.lookup(Ino::ROOT, "d0".as_ref()).expect("the other leg answers");
+            mirror.forget(found.attr.ino, 1);
+        }
+    })
+}
+
 /// The old leg is found hanging at some time, and again.
 fn found_hanging_beside(seed: u64, rule: Option<Rule>, tells_who: bool) -> Verdict {
     replaced_beside(seed, rule, None, move |mirror, calls| {
-        let is_given_up = is_given_up(&calls[LegId::B]);
+        let is_given_up = is_given_up(&calls[OLD]);
         let mut rng = Rng::new(seed);
         for _ in 0..2 {
             (0..rng.below(300)).for_each(|_| scheduler::pause());
-            mirror.leg_hangs(LegId::B, || tells_who && is_given_up());
+            mirror.leg_hangs(OLD, || tells_who && is_given_up());
         }
     })
 }
@@ -213,6 +228,7 @@ fn found_hanging_beside(seed: u64, rule: Option<Rule>, tells_who: bool) -> Verdi
 fn a_new_leg_is_not_left_behind_for_what_the_old_one_did() {
     for seed in 0..200 {
         swept_beside(seed, None).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        read_beside(seed, None).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
         found_hanging_beside(seed, None, true).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
     }
 }
@@ -220,7 +236,7 @@ fn a_new_leg_is_not_left_behind_for_what_the_old_one_did() {
 #[test]
 fn what_an_old_leg_did_and_is_held_against_the_new_one_is_found() {
     let ways: [(&str, &dyn Fn(u64) -> Verdict); 3] = [
-        ("sweeps", &|seed| swept_beside(seed, Some(Rule::NoSweep))),
+        ("sweeps", &|seed| swept_beside(seed, Some(Rule::AskedLeg))),
         ("being left behind", &|seed| found_hanging_beside(seed, Some(Rule::FaultsAreOver), true)),
         ("hanging", &|seed| found_hanging_beside(seed, None, false)),
     ];

@@ -194,7 +194,7 @@ impl Slow {
             return false;
         }
         mirror.let_go(leg);
-        held.let_go(leg)
+        held.let_go(leg, held.calls(leg).as_ref())
     }
 
     /// It has been taken in.

@@ -58,8 +58,8 @@ pub const TABLE: &[Row] = &[
     row(
         Name::FailSpare,
         Level::Error,
-        "See to the disk that gave the error, then type: mirrorfs re-add DIR LEG",
-        "A leg has failed while it was being brought up to date; the mirror goes on with the other one.",
+        "See to the disk that gave the error; \"mirrorfs status DIR\" says what to type then.",
+        "A leg has failed while it was being brought up to date, or a new directory that was to take its place; the mirror goes on as before.",
     ),
     row(
         Name::DegradedArray,

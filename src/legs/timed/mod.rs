@@ -99,6 +99,17 @@ impl Calls {
         in_place + self.patience.under_way()
     }
 
+    /// What is asked through couriers alone.
+    #[cfg(test)]
+    pub fn of(patience: Arc<Patience>) -> Calls {
+        Calls { patience, way: Way::ByCourier }
+    }
+
+    /// Whether both are of the same leg, opened once.
+    pub fn is_same(&self, other: &Calls) -> bool {
+        Arc::ptr_eq(&self.patience, &other.patience)
+    }
+
     /// Who waits for the leg.
     pub fn patience(&self) -> &Arc<Patience> {
         &self.patience

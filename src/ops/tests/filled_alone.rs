@@ -358,3 +358,44 @@ fn what_was_moved_while_the_leg_was_away_and_is_moved_again_meanwhile_is_compare
 fn dir(mirror: &Mirror<SimLeg>, at: Ino, name: &str) -> Ino {
     mirror.make(at, OsStr::new(name), Make::Directory { mode: 0o755 }, NOBODY).unwrap().attr.ino
 }
+
+/// In a call to the leg that is away, which hangs: nobody else waits for that, and the new one is taken in when it has ended.
+#[test]
+fn a_request_that_does_not_end_keeps_the_new_disk_from_its_place_and_nobody_else_waiting() {
+    for leg in LegId::ALL {
+        let mut world = World::new();
+        let mirror = alone(&world, leg, Away::TakenOut);
+        let (stuck, go_on) = crossbeam_channel::bounded::<()>(0);
+        let (inside, is_inside) = crossbeam_channel::bounded::<()>(0);
+        let mut held = Some((stuck, inside));
+        let hook = {
+            let mirror = mirror.clone();
+            move || {
+                let Some((stuck, inside)) = held.take() else { return };
+                let mirror = mirror.clone();
+                std::thread::spawn(move || {
+                    let _inside = mirror.enter().unwrap();
+                    drop(inside);
+                    // Until nobody keeps it there any more.
+                    let _ = stuck.send(());
+                });
+                let _ = is_inside.recv();
+            }
+        };
+        std::thread::scope(|scope| {
+            let replacing = scope.spawn(|| world.replace_with(&mirror, leg, hook));
+            for number in 0..200 {
+                let (_, fh) = file(&mirror, &format!("meanwhile{number}"), b"new");
+                mirror.release(fh);
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+            assert!(!replacing.is_finished() && mirror.health.lost(leg).is_some());
+            drop(go_on);
+            replacing.join().unwrap().unwrap();
+        });
+        mirror.resync();
+        has_all(&mirror);
+        sweep(&mirror);
+        world.assert_equal();
+    }
+}
