@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -14,7 +16,7 @@ use common::filesystem::attach;
 use common::mirror::{mirrorfs, said};
 use common::process::{must, run};
 use common::raw::shut_down_filesystem;
-use common::{Filesystem, TestMirror, can_mount, wait_for};
+use common::{Filesystem, Random, TestMirror, can_mount, wait_for};
 
 const LEGS: [(&str, &str); 2] = [("A", "a"), ("B", "b")];
 
@@ -504,4 +506,65 @@ fn a_leg_that_cannot_be_taken_back_at_once_is_tried_again() {
     assert_eq!(log.matches("is not taken back yet").count(), 1, "{log}");
     assert_eq!(log.matches("LegReturned: ").count(), 1, "{log}");
     test.umount_and_compare();
+}
+
+/// A leg misses a thousand small writes all over a sparse tree of 50 GiB, whose data alone is more than may be read.
+#[test]
+fn a_leg_that_returns_costs_the_chunks_it_missed_and_not_the_tree() {
+    if !can_mount() {
+        return;
+    }
+    const CHUNK: u64 = 64 << 10;
+    const BLOCK: u64 = 4096;
+    const WRITES: u64 = 1000;
+    const FILES: u64 = 10;
+    /// Each file is noted to the chunk: it has no more windows than it may have slots.
+    const FILE: u64 = 5 << 30;
+    const DATA: usize = 8 << 20;
+    let mut random = Random::announced();
+    let test = TestMirror::unmounted("sparse", Filesystem::Ext4, "");
+    let created = test.create(&["--chunk", "64K"].map(OsStr::new));
+    assert!(created.status.success(), "{}", said(&created));
+    test.mount();
+    let open = |number: u64| {
+        let mut how = File::options();
+        how.write(true).create(true).truncate(false).open(test.mnt.join(number.to_string())).expect("open")
+    };
+    for file in (0..FILES).map(open) {
+        file.set_len(FILE).expect("truncate");
+        for at in [0, FILE - DATA as u64] {
+            file.write_all_at(&vec![1; DATA], at).expect("write");
+        }
+    }
+    for (leg, _) in LEGS {
+        test.umount();
+        test.mount();
+        assert_eq!(test.status()["dirty"]["slots"], 0);
+        order(&test, &["fail", leg], None);
+        let mut places = BTreeSet::new();
+        while (places.len() as u64) < WRITES {
+            places.insert(random.below(FILES * FILE / BLOCK) * BLOCK);
+        }
+        let files: Vec<File> = (0..FILES).map(open).collect();
+        for place in &places {
+            let data = random.bytes(BLOCK as usize);
+            files[(place / FILE) as usize].write_all_at(&data, place % FILE).expect("write");
+        }
+        drop(files);
+        let missed = places.iter().map(|place| place / CHUNK).collect::<BTreeSet<_>>().len() as u64;
+        let status = test.status();
+        assert_eq!(status["dirty"]["chunks"], missed, "{status}");
+        assert_eq!(status["legs"][usize::from(leg == "B")]["missing_bytes"], missed * CHUNK, "{status}");
+        order(&test, &["re-add", leg], None);
+        wait_until_whole(&test);
+        let [read, written] = ["resync_bytes_read", "resync_bytes_written"].map(|name| test.counter(name));
+        println!("leg {leg}: {missed} chunks were missed, {read} bytes read, {written} written");
+        // Each write at least from the one leg, at most the whole chunk from both.
+        assert!((WRITES * BLOCK..=2 * missed * CHUNK).contains(&read), "{read} bytes were read");
+        // More than was missed only where there was data around it.
+        let most = WRITES * BLOCK * 3 / 2;
+        assert!((WRITES * BLOCK..=most).contains(&written), "{written} bytes were written");
+        test.umount_and_compare();
+        test.mount();
+    }
 }
