@@ -9,13 +9,15 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use common::filesystem::attach;
-use common::mirror::{mirrorfs, said};
-use common::process::{must, run};
+use common::mirror::{mirrorfs, program, said};
+use common::process::{must, run, running};
 use common::raw::shut_down_filesystem;
+use common::tree::fingerprint;
 use common::{Filesystem, Random, TestMirror, can_mount, wait_for};
 
 const LEGS: [(&str, &str); 2] = [("A", "a"), ("B", "b")];
@@ -55,6 +57,14 @@ fn mount_without(test: &TestMirror, leg: &str) -> Output {
 
 fn detach(test: &TestMirror) {
     let _ = rustix::mount::unmount(&test.mnt, rustix::mount::UnmountFlags::DETACH);
+}
+
+/// An event program, and where it writes down what it is told.
+fn listener(test: &TestMirror) -> (PathBuf, PathBuf) {
+    let (script, heard) = (test.scratch().join("tell"), test.scratch().join("heard"));
+    fs::write(&script, "#!/bin/sh\necho \"$1 $3\" >>\"${0%/*}/heard\"\n").expect("write");
+    rustix::fs::chmod(&script, 0o755.into()).expect("chmod");
+    (script, heard)
 }
 
 /// A tree of every kind of object.
@@ -236,9 +246,7 @@ fn each_leg_written_without_the_other_is_a_split_brain() {
             test.umount();
         }
         let before = [&test.a, &test.b].map(|leg| fs::read(leg.join("file")).expect("read"));
-        let (script, heard) = (test.scratch().join("tell"), test.scratch().join("heard"));
-        fs::write(&script, "#!/bin/sh\necho \"$1 $3\" >>\"${0%/*}/heard\"\n").expect("write");
-        rustix::fs::chmod(&script, 0o755.into()).expect("chmod");
+        let (script, heard) = listener(&test);
         let refused = run(test.mount_command().arg("-o").arg(format!("on_event={}", script.display())));
         assert!(!refused.status.success() && said(&refused).contains("diverged"), "{}", said(&refused));
         assert_eq!(fs::read_to_string(heard).expect("the event program was run"), "SplitBrain -\n");
@@ -566,5 +574,133 @@ fn a_leg_that_returns_costs_the_chunks_it_missed_and_not_the_tree() {
         assert!((WRITES * BLOCK..=most).contains(&written), "{written} bytes were written");
         test.umount_and_compare();
         test.mount();
+    }
+}
+
+/// A leg whose disk is not mounted: nothing is in its place, or the empty directory of the mount point. Returns its place
+/// and where it is now.
+fn take_away(test: &TestMirror, name: &str, is_empty: bool) -> (PathBuf, PathBuf) {
+    let (path, away) = (test.scratch().join(name), test.scratch().join("away"));
+    fs::rename(&path, &away).expect("rename");
+    if is_empty {
+        fs::create_dir(&path).expect("mkdir");
+    }
+    (path, away)
+}
+
+/// Whether a mount of the mirror sleeps until it looks for a leg again.
+fn is_waiting(test: &TestMirror) -> bool {
+    let pids = running(program(), test.scratch().path());
+    let sleeps =
+        |pid| fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|at| at.contains("nanosleep"));
+    pids.into_iter().any(sleeps)
+}
+
+#[test]
+fn a_mount_waits_for_a_leg_and_ends_when_it_is_there() {
+    if !can_mount() {
+        return;
+    }
+    for ((leg, name), is_empty) in LEGS.into_iter().flat_map(|leg| [(leg, false), (leg, true)]) {
+        println!("leg {leg}, {}", if is_empty { "an empty directory" } else { "no directory" });
+        let mut test = TestMirror::on("awaited", Filesystem::Plain, "");
+        make_tree(&test.mnt);
+        test.umount();
+        let (path, away) = take_away(&test, name, is_empty);
+        test.mirror_mut().options = "degraded=wait=1h".to_owned();
+        let output = std::thread::scope(|scope| {
+            let mounting = scope.spawn(|| run(&mut test.mount_command()));
+            wait_for("the mount to wait", || is_waiting(&test));
+            assert!(!test.is_mounted() && !mounting.is_finished());
+            fs::rename(&away, &path).expect("put back");
+            mounting.join().expect("the mount")
+        });
+        assert!(output.status.success(), "{}", said(&output));
+        let status = test.status();
+        assert_eq!(status["state"], "clean", "{status}");
+        assert!((0..2).all(|of_leg| status["legs"][of_leg]["state"] == "in_sync"), "{status}");
+        change_tree(&test.mnt);
+        test.umount_and_compare();
+    }
+}
+
+#[test]
+fn a_mount_that_has_waited_long_enough_goes_on_with_one_leg_and_tells() {
+    if !can_mount() {
+        return;
+    }
+    for ((leg, name), is_empty) in LEGS.into_iter().flat_map(|leg| [(leg, false), (leg, true)]) {
+        println!("leg {leg}, {}", if is_empty { "an empty directory" } else { "no directory" });
+        let mut test = TestMirror::on("waited", Filesystem::Plain, "");
+        make_tree(&test.mnt);
+        test.umount();
+        let (path, away) = take_away(&test, name, is_empty);
+        let (script, heard) = listener(&test);
+        test.mirror_mut().options = format!("degraded=wait=1s,on_event={}", script.display());
+        let start = Instant::now();
+        test.mount();
+        assert!(start.elapsed() >= Duration::from_secs(1), "it has not waited");
+        let status = test.status();
+        assert_eq!(status["state"], "degraded", "{status}");
+        assert_eq!(status["legs"][usize::from(leg == "B")]["state"], "missing", "{status}");
+        change_tree(&test.mnt);
+        assert!(if is_empty { fs::read_dir(&path).expect("list").next().is_none() } else { !path.exists() });
+        fs::rename(&away, &path).expect("put back");
+        order(&test, &["re-add", leg], None);
+        wait_until_whole(&test);
+        test.umount_and_compare();
+        // The daemon has told all before it ends.
+        let told = fs::read_to_string(&heard).expect("the event program was run");
+        assert!(told.starts_with(&format!("DegradedArray {leg}\n")), "{told}");
+        assert_eq!(told.matches("DegradedArray").count(), 1, "{told}");
+    }
+}
+
+#[test]
+fn what_lies_in_a_legs_place_is_never_used_as_the_leg() {
+    if !can_mount() {
+        return;
+    }
+    for (leg, name) in LEGS {
+        let mut test = TestMirror::on("inplace", Filesystem::Plain, "");
+        make_tree(&test.mnt);
+        test.umount();
+        let (path, away) = (test.scratch().join(name), test.scratch().join("away"));
+        fs::rename(&path, &away).expect("rename");
+
+        // Somebody's files: as if nothing were there.
+        make_tree(&path);
+        let theirs = fingerprint(&path);
+        test.mirror_mut().options = "degraded=yes".to_owned();
+        test.mount();
+        let status = test.status();
+        assert_eq!(status["state"], "degraded", "{status}");
+        assert_eq!(status["legs"][usize::from(leg == "B")]["state"], "missing", "{status}");
+        change_tree(&test.mnt);
+        let refused = verb(&test, &["re-add", leg], None);
+        assert!(!refused.status.success() && said(&refused).contains("not a leg"), "{}", said(&refused));
+        test.umount();
+        assert_eq!(theirs, fingerprint(&path));
+        fs::rename(&path, test.scratch().join("theirs")).expect("rename");
+
+        // The same leg of another mirror: a mistake.
+        let others = ["x", "y"].map(|name| test.scratch().dir(name));
+        fs::write(others[0].join("file"), "theirs").expect("write");
+        must(mirrorfs().arg("create").args(&others).args(["--source", "A"]));
+        fs::rename(&others[usize::from(leg == "B")], &path).expect("rename");
+        let (both, places) = ([&test.a, &test.b], [&test.a, &test.b].map(|path| fingerprint(path)));
+        let refused = run(&mut test.mount_command());
+        assert!(
+            !refused.status.success() && said(&refused).contains("different mirrors"),
+            "{}",
+            said(&refused)
+        );
+        assert_eq!(places, both.map(|path| fingerprint(path)));
+        fs::rename(&path, test.scratch().join("of another")).expect("rename");
+
+        fs::rename(&away, &path).expect("put back");
+        test.mount();
+        wait_until_whole(&test);
+        test.umount_and_compare();
     }
 }
