@@ -221,8 +221,7 @@ impl Superblocks {
         if self.lost == Some(leg) {
             return Ok(());
         }
-        let reads_from_it = self.side(survivor)?.now.source == Some(leg) && !self.untouched;
-        if self.lost.is_some() || reads_from_it {
+        if !self.can_lose(leg) {
             return Err(errno(libc::EIO));
         }
         self.go_on_alone(survivor, cause, born)
