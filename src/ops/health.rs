@@ -142,11 +142,13 @@ impl Health {
         self.shown.lock().reason.clone()
     }
 
-    /// Lets no further change in.
-    pub fn set_read_only(&self, reason: String) {
+    /// Lets no further change in. Whether this is the first reason.
+    pub fn set_read_only(&self, reason: String) -> bool {
         let mut shown = self.shown.lock();
+        let is_first = shown.reason.is_none();
         shown.reason.get_or_insert(reason);
         self.read_only.store(true, Ordering::Release);
+        is_first
     }
 
     /// Writes what `change` says to the superblocks of both legs.

@@ -61,9 +61,10 @@ impl<L: Leg> Mirror<L> {
         }
     }
 
-    /// Lets no further change in.
+    /// Lets no further change in. Told once: what fails afterwards follows from it.
     pub(super) fn turn_read_only(&self, reason: String) {
-        self.health.set_read_only(reason.clone());
-        self.tell(News::ReadOnly(reason));
+        if self.health.set_read_only(reason.clone()) {
+            self.tell(News::ReadOnly(reason));
+        }
     }
 }
