@@ -88,6 +88,8 @@ pub struct Superblocks {
     tried: u64,
     /// The leg that the other one goes on without.
     lost: Option<LegId>,
+    /// The leg that the other one may call stale: writing that has failed, and may have landed.
+    doubted: Option<LegId>,
     /// Since [`prefer`](Superblocks::prefer) nothing has been touched: both legs are complete.
     untouched: bool,
 }
@@ -108,7 +110,7 @@ impl Superblocks {
     ) -> Result<Superblocks, NotWritten> {
         let sides = found.map(|side| side.map(|(now, store)| Side { now, store }));
         let tried = sides.iter().filter_map(|(_, side)| Some(side.as_ref()?.now.events)).max().unwrap_or(0);
-        let mut this = Superblocks { sides, tried, lost: None, untouched: false };
+        let mut this = Superblocks { sides, tried, lost: None, doubted: None, untouched: false };
         if plan.work == Work::Alone {
             let go_on = this.go_on_alone(plan.source, libc::ENODEV, born);
             go_on.map_err(|error| NotWritten { leg: plan.source, error })?;
@@ -214,8 +216,8 @@ impl Superblocks {
     /// change that only the survivor took may be acknowledged (O2, P6). `born` as for
     /// [`mount`](Self::mount), on the survivor.
     ///
-    /// EIO when there is nothing to go on with: the other leg is lost already, or this is the source
-    /// of an unfinished resync. Any other error is the survivor's own.
+    /// EIO when there is nothing to go on with: the other leg is lost already, or may be recorded as lost, or this is
+    /// the source of an unfinished resync. Any other error is the survivor's own.
     pub fn leg_failed(&mut self, leg: LegId, cause: i32, born: Option<Timestamp>) -> io::Result<()> {
         let survivor = leg.other();
         if self.lost == Some(leg) {
@@ -227,10 +229,12 @@ impl Superblocks {
         self.go_on_alone(survivor, cause, born)
     }
 
-    /// Whether the other leg can do without this one: it is complete.
+    /// Whether the other leg can do without this one: it is complete, and not perhaps called stale by this one. If each
+    /// went on alone, they would have diverged.
     pub fn can_lose(&self, leg: LegId) -> bool {
         let survivor = self.sides[leg.other()].as_ref();
-        self.lost.is_none() && survivor.is_some_and(|side| side.now.source != Some(leg) || self.untouched)
+        let alone = self.lost.is_none() && self.doubted != Some(leg.other());
+        alone && survivor.is_some_and(|side| side.now.source != Some(leg) || self.untouched)
     }
 
     /// Lets go of the file of the leg that was left behind, for the caller to close.
@@ -258,8 +262,9 @@ impl Superblocks {
             next.alone_since = born;
         }
         (next.clean, next.source, next.events) = (false, None, self.tried + 1);
+        self.doubted = Some(survivor.other());
         self.write_twice(survivor, next)?;
-        self.lost = Some(survivor.other());
+        (self.lost, self.doubted) = (Some(survivor.other()), None);
         Ok(())
     }
 

@@ -241,6 +241,27 @@ fn a_leg_that_is_preferred_can_be_lost_until_something_is_touched() {
     }
 }
 
+/// Its record has failed and may have landed: if it were left behind itself, each would have gone on alone.
+#[test]
+fn a_leg_that_perhaps_calls_the_other_one_stale_is_not_recorded_as_lost() {
+    for first in LegId::ALL {
+        for (writes, lands) in [(0, false), (0, true), (1, false)] {
+            let medium = new_medium();
+            let (slots, decided) = find(&medium);
+            let mut mounted = mount(&medium, &slots, &decided.unwrap()).unwrap();
+            (medium.lock().left, medium.lock().lands) = (writes, lands);
+            assert!(mounted.leg_failed(first, libc::EIO, None).is_err());
+            medium.lock().left = u64::MAX;
+            assert!(mounted.can_lose(first) && !mounted.can_lose(first.other()));
+            let refused = mounted.leg_failed(first.other(), libc::EIO, None).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(libc::EIO));
+            assert!(find(&medium).1.is_ok(), "after {writes} writes, {lands}");
+            mounted.leg_failed(first, libc::EIO, None).unwrap();
+            assert_eq!(find(&medium).1.unwrap().stale, Some(first));
+        }
+    }
+}
+
 #[test]
 fn the_last_leg_is_never_recorded_as_lost() {
     for first in LegId::ALL {
