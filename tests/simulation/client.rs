@@ -156,9 +156,9 @@ impl Client {
     fn failed(&mut self, op: &Op, error: &io::Error) -> Go {
         match error.raw_os_error() {
             // What could not be undone stays for the next mount.
-            Some(libc::ENOSPC) if self.mirror.state() == MirrorState::ReadOnly => Go::Home,
+            Some(libc::ENOSPC | libc::EDQUOT) if self.mirror.state() == MirrorState::ReadOnly => Go::Home,
             // A leg had no room: nothing was done (P10).
-            Some(libc::ENOSPC) => {
+            Some(libc::ENOSPC | libc::EDQUOT) => {
                 self.history().take_back();
                 Go::On
             }
@@ -596,7 +596,7 @@ impl Client {
 
     fn unless_read_only(&self, result: io::Result<()>) -> Go {
         match result.as_ref().map_err(io::Error::raw_os_error) {
-            Ok(()) | Err(Some(libc::ENOSPC)) => Go::On,
+            Ok(()) | Err(Some(libc::ENOSPC | libc::EDQUOT)) => Go::On,
             Err(Some(libc::EROFS | libc::EIO)) => Go::Home,
             Err(_) => panic!("client {}: {result:?}", self.number),
         }

@@ -51,6 +51,42 @@ fn a_full_leg_leaves_both_as_they_were() {
     let calls =
         [Call::Make, Call::Link, Call::Rename, Call::Xattr, Call::Truncate, Call::Write, Call::Fallocate];
     try_all(libc::ENOSPC, &calls, 12);
+    try_all(libc::EDQUOT, &calls, 6);
+}
+
+/// Runs in which a leg cannot write what the mirror keeps on it, and most of which need that: the other leg fails, too,
+/// or is taken out.
+fn cannot_write(call: Call, seeds: u64) {
+    for leg in LegId::ALL {
+        let Counts { not_mounted, read_only, .. } = all_of((0..share(seeds)).map(|seed| {
+            let mut rng = Rng::new(seed);
+            let mut fault = |leg, call, within| Fault {
+                leg,
+                call,
+                after: rng.below(within),
+                errno: libc::EIO,
+                for_good: !rng.one_in(4),
+            };
+            let own = fault(leg, call, 6);
+            let call = if seed % 3 == 0 { Call::Mark } else { CHANGES[seed as usize % CHANGES.len()] };
+            let other = (seed % 4 > 0).then(|| fault(leg.other(), call, 4));
+            let first_crash = rng.one_in(2).then_some(u64::MAX);
+            let faults = [Some(own), other];
+            Setup { faults, first_crash, verbs: rng.one_in(3), mounts: 2, ..Setup::of_seed(60_000 + seed) }
+        }));
+        println!("{call:?} on leg {leg}: {not_mounted} mounts refused, {read_only} ended read-only");
+        assert!(read_only > seeds / 20, "on leg {leg}: {not_mounted}, {read_only}");
+    }
+}
+
+#[test]
+fn a_leg_whose_bitmap_cannot_be_written_is_left_behind_and_the_last_one_loses_nothing() {
+    cannot_write(Call::Mark, 150);
+}
+
+#[test]
+fn what_cannot_be_recorded_in_a_superblock_is_not_acknowledged() {
+    cannot_write(Call::Record, 200);
 }
 
 #[test]
@@ -187,6 +223,8 @@ pub fn all_of(setups: impl Iterator<Item = Setup>) -> Counts {
     for setup in setups {
         match run(setup) {
             Ok(counts) => {
+                total.not_mounted += counts.not_mounted;
+                total.read_only += counts.read_only;
                 total.late += counts.late;
                 total.replaced += counts.replaced;
                 total.kills += counts.kills;

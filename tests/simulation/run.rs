@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mirrorfs::inode::Ino;
+use mirrorfs::legs::simulated::Call;
 use mirrorfs::legs::{LegId, Make, PerLeg};
 use mirrorfs::ops::{LegState, Mirror, MirrorState, SetAttr};
 use mirrorfs::sim::rng::Rng;
@@ -107,6 +108,10 @@ pub struct Counts {
     pub spared: u64,
     /// Mounts at whose end everything was to be compared.
     pub everything: u64,
+    /// Mounts that were not made, for a leg did not answer or what the mirror keeps on it could not be written.
+    pub not_mounted: u64,
+    /// Mounts at whose end the mirror was read-only.
+    pub read_only: u64,
     /// Calls that hung until they were let go.
     pub late: u64,
     /// Legs that were given up for that, or after a fault.
@@ -180,6 +185,8 @@ struct Run {
 struct Left {
     mirror: Option<Arc<Mirror<TestLeg>>>,
     refused: Option<String>,
+    /// For a reason that a run may have.
+    not_mounted: bool,
     late: u64,
     given_up: u64,
     taken_in: u64,
@@ -260,6 +267,7 @@ impl Run {
             let stats = mirror.bitmap_stats();
             self.counts.coarse += u64::from(stats.covered_directories > 0);
             self.counts.everything += u64::from(stats.compare_all);
+            self.counts.read_only += u64::from(mirror.state() == MirrorState::ReadOnly);
             self.counts.spared += stats.spared;
         }
         match report.end {
@@ -272,7 +280,8 @@ impl Run {
     fn after_unmount(&mut self, left: Left, last: bool) -> Verdict {
         let mirror = match left.mirror {
             Some(mirror) => mirror,
-            None if self.setup.hanging && !last => {
+            None if left.not_mounted && !last => {
+                self.counts.not_mounted += 1;
                 self.judge(Crash::Kill, false)?;
                 return self.go_on(Crash::Kill);
             }
@@ -300,6 +309,12 @@ impl Run {
         let is_faulted = |&leg: &LegId| matches!(mirror.leg_state(leg), LegState::Lost(_));
         let Some(leg) = LegId::ALL.into_iter().find(is_faulted) else { return Ok(()) };
         let (survivor, lost) = (self.world.superblock(leg.other()), self.world.superblock(leg));
+        let is_source = self.world.source() == leg;
+        let records_fail = self.setup.faults.iter().flatten().any(|fault| fault.call == Call::Record);
+        if records_fail && survivor.peer_state == PeerState::Recovering && !is_source {
+            // Taking it in has failed half way, and so has taking that back.
+            return Ok(());
+        }
         if !matches!(survivor.peer_state, PeerState::Stale { .. }) {
             return Err(format!("leg {leg} failed, and the other says {:?}", survivor.peer_state));
         }
@@ -308,7 +323,7 @@ impl Run {
         if survivor.events <= lost.events || !told {
             return Err(format!("leg {leg} failed: {survivor:?} against {lost:?}"));
         }
-        if self.world.source() == leg { Err(format!("leg {leg} failed, and is the source")) } else { Ok(()) }
+        if is_source { Err(format!("leg {leg} failed, and is the source")) } else { Ok(()) }
     }
 
     fn after_clean_unmount(&mut self) -> Verdict {
@@ -331,7 +346,8 @@ impl Run {
 
     fn after_crash(&mut self, left: Left) -> Verdict {
         // What a full leg gave back is not in the histories, so its way to the disk cannot be judged.
-        let full = self.setup.faults.iter().flatten().any(|fault| fault.errno == libc::ENOSPC);
+        let is_full = |fault: &Fault| matches!(fault.errno, libc::ENOSPC | libc::EDQUOT);
+        let full = self.setup.faults.iter().flatten().any(is_full);
         let crash = if full || self.rng.one_in(2) { Crash::Kill } else { Crash::PowerCut };
         match crash {
             Crash::Kill => self.counts.kills += 1,
@@ -420,6 +436,11 @@ impl Use {
         !self.faults.is_empty() || self.bad_sectors.is_some() || self.hanging.is_some()
     }
 
+    /// Whether a leg has failed, and may have failed to write the mirror's bitmap or superblock.
+    fn cannot_record(&self, world: &World) -> bool {
+        self.faults.iter().any(|fault| fault.is_of_own_files() && world.has_failed(fault.leg))
+    }
+
     fn all(mut self, world: &Arc<World>, memory: &Arc<Memory>, left: &Mutex<Left>) {
         let slow = self.hanging.map(Slow::new);
         let mounted = match world.mount_slow(&self.faults, self.missing, slow.as_ref()) {
@@ -427,6 +448,12 @@ impl Use {
             // A leg that does not answer is not mounted.
             Err(refused) if slow.is_some() && refused.starts_with("mount:") => {
                 slow.iter().for_each(Slow::end);
+                left.lock().not_mounted = true;
+                return;
+            }
+            // Nor one on which the mirror cannot write what it keeps there.
+            Err(refused) if self.cannot_record(world) && !refused.starts_with("refused:") => {
+                left.lock().not_mounted = true;
                 return;
             }
             Err(refused) => {
@@ -517,6 +544,7 @@ impl Use {
         (0..4).for_each(|_| mirror.sweep());
         if let Err(error) = mirror.close()
             && self.hanging.is_none()
+            && !self.cannot_record(world)
         {
             left.lock().refused = Some(format!("close: {error}"));
         }
@@ -600,12 +628,14 @@ impl Use {
     /// Takes legs out by hand every now and then, those that the mirror can do without.
     fn takes_out(&mut self, mirror: &Arc<Mirror<TestLeg>>) -> Spawned {
         let mut rng = self.rng.fork();
+        let records = !self.faults.iter().any(Fault::is_of_own_files);
         spawn(mirror, move |mirror| {
             for _ in 0..3 {
                 (0..rng.below(150)).for_each(|_| scheduler::pause());
                 let taken = mirror.take_out(*rng.pick(&LegId::ALL));
                 let number = taken.err().map(|error| error.raw_os_error());
-                assert!(matches!(number, None | Some(Some(libc::EBUSY))), "taken out: {number:?}");
+                let is_recorded = matches!(number, None | Some(Some(libc::EBUSY)));
+                assert!(is_recorded || !records, "taken out: {number:?}");
             }
         })
     }
@@ -625,6 +655,8 @@ impl Use {
             slow.wait_until(|| LegId::ALL.iter().any(is_away));
         }
         let _one_at_a_time = world.take_turn();
+        // Which disk is the leg would be open if that could not be recorded, and both are asked for together.
+        self.is_replaced &= !self.faults.iter().any(|fault| fault.call == Call::Record);
         let Some(leg) = LegId::ALL.into_iter().find(is_away) else { return Ok(()) };
         if slow.is_some_and(|slow| !slow.close(mirror, leg)) {
             return Ok(());

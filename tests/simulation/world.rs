@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use mirrorfs::bitmap::{Bitmap, ChunkSize, Copies, DirtySlot, Expect, PageIndex, PageStore};
+use mirrorfs::legs::simulated::content::SECTOR;
 use mirrorfs::legs::simulated::{Call, Flaw, SimDisk, SimLeg};
 use mirrorfs::legs::timed::Calls;
 use mirrorfs::legs::{LegId, PerLeg, Timed, Timestamp};
@@ -94,6 +95,11 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Whether it is what the mirror keeps on the leg that cannot be written.
+    pub fn is_of_own_files(&self) -> bool {
+        matches!(self.call, Call::Mark | Call::Record)
+    }
+
     fn hits(&mut self, call: Call) -> Option<i32> {
         if call != self.call {
             return None;
@@ -110,6 +116,32 @@ impl Fault {
                 None
             }
         }
+    }
+}
+
+/// The faults of a leg in one mount. Each of a kind of calls is asked of one clone: the leg's, its bitmap's or its
+/// superblock's.
+#[derive(Clone)]
+struct Failing {
+    faults: Vec<Fault>,
+    has_failed: Arc<AtomicBool>,
+}
+
+impl Failing {
+    /// `None` for a sound leg.
+    fn of(leg: LegId, half: &Half, faults: &[Fault]) -> Option<Failing> {
+        let faults: Vec<Fault> = faults.iter().filter(|fault| fault.leg == leg).copied().collect();
+        (!faults.is_empty()).then(|| Failing { faults, has_failed: half.has_failed.clone() })
+    }
+
+    fn hits(&mut self, call: Call) -> Option<i32> {
+        let fails = self.faults.iter_mut().find_map(|fault| fault.hits(call));
+        self.has_failed.fetch_or(fails.is_some(), Ordering::Relaxed);
+        fails
+    }
+
+    fn shared(failing: Option<Failing>) -> Option<Mutex<Failing>> {
+        failing.map(|failing| Mutex::new(Rank::Leaf, failing))
     }
 }
 
@@ -238,6 +270,11 @@ impl World {
         self.half(leg).has_failed.store(true, Ordering::Relaxed);
     }
 
+    /// Whether this leg has failed a call.
+    pub fn has_failed(&self, leg: LegId) -> bool {
+        self.half(leg).has_failed.load(Ordering::Relaxed)
+    }
+
     /// What is said of a leg that was left behind although it had not failed.
     pub fn take_wronged(&self) -> Option<String> {
         self.wronged.lock().take()
@@ -279,10 +316,14 @@ impl World {
     ) -> Result<Mounted, String> {
         let mut plan = self.plan(missing).map_err(|refusal| format!("refused: {refusal:?}"))?;
         let is_there = |leg: LegId| missing != Some(leg);
-        let legs = PerLeg::from_fn(|leg| Arc::new(self.leg(leg, faults, slow)));
+        let failing = PerLeg::from_fn(|leg| Failing::of(leg, &self.half(leg), faults));
+        let legs = PerLeg::from_fn(|leg| Arc::new(self.leg(leg, failing[leg].clone(), slow)));
         let timed = PerLeg::from_fn(|leg| wait_for(slow, leg, &legs[leg]));
         let calls = PerLeg::from_fn(|leg| timed[leg].calls());
-        let bitmap = |leg| in_time(slow, leg, &timed[leg], self.bitmap(leg));
+        let bitmap = |leg: LegId| {
+            let file = self.bitmap_on(&self.half(leg), failing[leg].clone());
+            in_time(slow, leg, &timed[leg], file)
+        };
         let copies = Copies::PerLeg(PerLeg::from_fn(|leg| is_there(leg).then(|| bitmap(leg))));
         let mirror = self.superblock(LegId::A).mirror;
         let expect =
@@ -308,7 +349,7 @@ impl World {
         self.crowded.into_iter().for_each(|slots| bitmap.limit_while_away(slots));
         let parts = Parts {
             superblocks: PerLeg::from_fn(|leg| {
-                there[leg].is_some().then(|| self.side(leg, slow, &timed[leg]))
+                there[leg].is_some().then(|| self.side(leg, failing[leg].clone(), slow, &timed[leg]))
             }),
             legs: there,
             bitmap,
@@ -333,10 +374,10 @@ impl World {
         if plan.stale != Some(leg) {
             return Err(format!("leg {leg} is away, and the superblocks say {plan:?}"));
         }
-        let directory = wait_for(slow, leg, &Arc::new(self.leg(leg, &[], slow)));
+        let directory = wait_for(slow, leg, &Arc::new(self.leg(leg, None, slow)));
         Ok(Returning {
             leg,
-            superblock: self.side(leg, slow, &directory),
+            superblock: self.side(leg, None, slow, &directory),
             bitmap: Some(in_time(slow, leg, &directory, self.bitmap(leg))),
             directory,
             compare_all: plan.work == Work::CompareAll,
@@ -347,7 +388,7 @@ impl World {
     /// A new disk that is to take a leg's place. [`settle`](Self::settle) it when it has been tried.
     pub fn replacement(&self, leg: LegId, slow: Option<&Slow>) -> Returning<TestLeg> {
         let new = Half::new(leg, self.superblock(leg.other()).new_peer());
-        let sim = self.leg_on(leg, &new, &[]);
+        let sim = self.leg_on(leg, &new, None);
         let superblock = Box::new(new.superblock.clone());
         self.begin(leg, new, wait_for(slow, leg, &Arc::new(sim)), superblock)
     }
@@ -363,7 +404,7 @@ impl World {
             new.disk = last.disk;
         }
         let is_leg = Arc::new(AtomicBool::new(false));
-        let sim = self.leg_on(leg, &new, &[]);
+        let sim = self.leg_on(leg, &new, None);
         let sim = match fault {
             None => sim,
             Some(mut fault) => sim.with_faults({
@@ -382,26 +423,28 @@ impl World {
         directory: Arc<TestLeg>,
         superblock: Box<dyn SuperblockStore>,
     ) -> Returning<TestLeg> {
-        let (superblock, bitmap) = ((new.superblock.newest(), superblock), Some(self.bitmap_on(&new)));
+        let (superblock, bitmap) = ((new.superblock.newest(), superblock), Some(self.bitmap_on(&new, None)));
         self.begun.lock()[leg] = Some(new);
         Returning { leg, directory, superblock, bitmap, compare_all: true, is_new: true }
     }
 
     fn bitmap(&self, leg: LegId) -> Box<dyn PageStore> {
-        self.bitmap_on(&self.half(leg))
+        self.bitmap_on(&self.half(leg), None)
     }
 
-    fn bitmap_on(&self, half: &Half) -> Box<dyn PageStore> {
+    fn bitmap_on(&self, half: &Half, failing: Option<Failing>) -> Box<dyn PageStore> {
         let medium = half.bitmap.clone();
-        Box::new(BitmapFile(if self.broken.bitmap_lies { medium.lying() } else { medium }))
+        let medium = if self.broken.bitmap_lies { medium.lying() } else { medium };
+        Box::new(BitmapFile { medium, failing: Failing::shared(failing) })
     }
 
-    fn side(&self, leg: LegId, slow: Option<&Slow>, timed: &TestLeg) -> FoundSide {
-        let superblock = self.half(leg).superblock;
-        let newest = superblock.newest();
+    fn side(&self, leg: LegId, failing: Option<Failing>, slow: Option<&Slow>, timed: &TestLeg) -> FoundSide {
+        let file = self.half(leg).superblock;
+        let newest = file.open();
+        let superblock = Box::new(OpenSuperblock { file, failing: Failing::shared(failing) });
         match slow {
-            Some(slow) => (newest, slow.superblock(leg, Box::new(superblock), timed)),
-            None => (newest, Box::new(superblock)),
+            Some(slow) => (newest, slow.superblock(leg, superblock, timed)),
+            None => (newest, superblock),
         }
     }
 
@@ -411,8 +454,8 @@ impl World {
         LegId::ALL.into_iter().any(|leg| self.half(leg).bitmap.read_all()[FLAGS] & 1 == 1)
     }
 
-    fn leg(&self, id: LegId, faults: &[Fault], slow: Option<&Slow>) -> SimLeg {
-        let leg = self.leg_on(id, &self.half(id), faults);
+    fn leg(&self, id: LegId, failing: Option<Failing>, slow: Option<&Slow>) -> SimLeg {
+        let leg = self.leg_on(id, &self.half(id), failing);
         match slow.and_then(|slow| slow.hang(id)) {
             Some(hang) => {
                 self.may_fail(id);
@@ -422,7 +465,7 @@ impl World {
         }
     }
 
-    fn leg_on(&self, id: LegId, half: &Half, faults: &[Fault]) -> SimLeg {
+    fn leg_on(&self, id: LegId, half: &Half, failing: Option<Failing>) -> SimLeg {
         let leg = SimLeg::new(id, half.disk.clone()).with_flaw(self.broken.legs[id]);
         let leg = match self.fleeting[id] {
             // What was given a number before in another mount is another object.
@@ -430,16 +473,10 @@ impl World {
             None if self.handles => leg,
             None => leg.without_handles(),
         };
-        let mut faults: Vec<Fault> = faults.iter().filter(|fault| fault.leg == id).copied().collect();
-        if faults.is_empty() {
-            return leg;
+        match failing {
+            Some(mut failing) => leg.with_faults(Box::new(move |_, call| failing.hits(call))),
+            None => leg,
         }
-        let has_failed = half.has_failed.clone();
-        leg.with_faults(Box::new(move |_, call| {
-            let fails = faults.iter_mut().find_map(|fault| fault.hits(call));
-            has_failed.fetch_or(fails.is_some(), Ordering::Relaxed);
-            fails
-        }))
     }
 
     /// The machine comes up again after a crash.
@@ -498,8 +535,8 @@ impl World {
 
     /// What `mirrorfs resolve --discard-leg` writes beside the files that it moves aside.
     pub fn discard(&self, leg: LegId) -> io::Result<()> {
-        let (kept, says) = (self.superblock(leg.other()), self.superblock(leg));
-        let store = self.half(leg).superblock;
+        let (kept, store) = (self.superblock(leg.other()), self.half(leg).superblock);
+        let says = store.open();
         let write_twice = |next: &Superblock| store.write(next).and_then(|()| store.write(next));
         let says = if says.is_announced() { says } else { says.announced() };
         write_twice(&says)?;
@@ -553,20 +590,30 @@ fn options() -> Options {
 }
 
 /// A copy of the bitmap on a [`Medium`].
-struct BitmapFile(Medium);
+struct BitmapFile {
+    medium: Medium,
+    failing: Option<Mutex<Failing>>,
+}
 
 impl PageStore for BitmapFile {
     fn read_all(&self) -> io::Result<Vec<u8>> {
-        Ok(self.0.read_all())
+        Ok(self.medium.read_all())
     }
 
     fn write(&self, page: PageIndex, bytes: &[u8]) -> io::Result<()> {
-        self.0.write(u64::from(page.0) * mirrorfs::bitmap::PAGE_SIZE as u64, bytes)
+        let offset = u64::from(page.0) * mirrorfs::bitmap::PAGE_SIZE as u64;
+        let Some(number) = self.failing.as_ref().and_then(|failing| failing.lock().hits(Call::Mark)) else {
+            return self.medium.write(offset, bytes);
+        };
+        // It may have written a part, or all of it.
+        let written = SECTOR * scheduler::choose(1 + bytes.len() as u64 / SECTOR);
+        self.medium.write(offset, &bytes[..written as usize])?;
+        Err(io::Error::from_raw_os_error(number))
     }
 }
 
-/// A leg's superblock file: two slots, written in turn. A write in which the machine dies leaves the
-/// slot old, new or damaged.
+/// A leg's superblock file: two slots, written in turn. A write in which the machine dies, or that fails, leaves
+/// the slot old, new or damaged.
 #[derive(Clone)]
 struct SuperblockFile(Arc<Mutex<Slots>>);
 
@@ -574,6 +621,22 @@ struct Slots {
     now: [Option<Superblock>; 2],
     /// What there was when the leg was last known to keep what it was given.
     before: [Option<Superblock>; 2],
+    /// The number of the last write that the mirror knows of. The next one goes to the other slot.
+    last: u64,
+}
+
+/// What a write of a superblock that did not succeed leaves of its slot.
+#[derive(Clone, Copy)]
+enum Slot {
+    Old,
+    New,
+    Damaged,
+}
+
+impl Slot {
+    fn by_chance() -> Slot {
+        [Slot::Old, Slot::New, Slot::Damaged][scheduler::choose(3) as usize]
+    }
 }
 
 impl SuperblockFile {
@@ -583,7 +646,15 @@ impl SuperblockFile {
     }
 
     fn holding(slots: [Option<Superblock>; 2]) -> SuperblockFile {
-        SuperblockFile(Arc::new(Mutex::new(Rank::Leaf, Slots { now: slots.clone(), before: slots })))
+        let last = slots.iter().flatten().map(|superblock| superblock.sequence).max().unwrap_or(0);
+        SuperblockFile(Arc::new(Mutex::new(Rank::Leaf, Slots { now: slots.clone(), before: slots, last })))
+    }
+
+    /// What it says to who is going to write it.
+    fn open(&self) -> Superblock {
+        let newest = self.newest();
+        self.0.lock().last = newest.sequence;
+        newest
     }
 
     fn copy(&self) -> SuperblockFile {
@@ -623,21 +694,49 @@ impl SuperblockStore for TakenIn {
     }
 }
 
+impl SuperblockFile {
+    fn put(&self, superblock: &Superblock, slot: Slot, is_known: bool) {
+        let sequence = self.0.lock().last + 1;
+        let next = Superblock { sequence, ..superblock.clone() };
+        let mut slots = self.0.lock();
+        let place = (sequence % 2) as usize;
+        match slot {
+            Slot::Old => {}
+            Slot::New => slots.now[place] = Some(next),
+            Slot::Damaged => slots.now[place] = None,
+        }
+        if is_known {
+            slots.last = sequence;
+        }
+    }
+}
+
 impl SuperblockStore for SuperblockFile {
     fn write(&self, superblock: &Superblock) -> io::Result<()> {
         let moment = scheduler::step()?;
         log::trace!("superblock of {}: {superblock:?}", superblock.role);
-        let next = Superblock { sequence: self.newest().sequence + 1, ..superblock.clone() };
-        let slot = (next.sequence % 2) as usize;
-        let outcome = if moment == Moment::Last { scheduler::choose(3) } else { 1 };
-        match outcome {
-            0 => {}
-            1 => self.0.lock().now[slot] = Some(next),
-            _ => self.0.lock().now[slot] = None,
-        }
         if moment == Moment::Last {
+            self.put(superblock, Slot::by_chance(), false);
             scheduler::die();
         }
+        self.put(superblock, Slot::New, true);
         Ok(())
+    }
+}
+
+/// A leg's superblock file, as a mount has it open.
+struct OpenSuperblock {
+    file: SuperblockFile,
+    failing: Option<Mutex<Failing>>,
+}
+
+impl SuperblockStore for OpenSuperblock {
+    fn write(&self, superblock: &Superblock) -> io::Result<()> {
+        let Some(number) = self.failing.as_ref().and_then(|failing| failing.lock().hits(Call::Record)) else {
+            return self.file.write(superblock);
+        };
+        log::trace!("superblock of {} is not written", superblock.role);
+        self.file.put(superblock, Slot::by_chance(), false);
+        Err(io::Error::from_raw_os_error(number))
     }
 }
