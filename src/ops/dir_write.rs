@@ -93,15 +93,27 @@ impl<L: Leg> Mirror<L> {
             return Ok(());
         };
         let here = self.leg(leg)?;
+        let take_back = || match made.kind {
+            Kind::Directory => here.rmdir(intent, dir, name),
+            _ => here.unlink(intent, dir, name),
+        };
         // No slot of its own would tell of other times once the directory's is cleared.
         match here.set_times_of(intent, dir, name, first.atime, first.mtime) {
             Ok(()) => Ok(()),
-            Err(error) if class(error.raw_os_error().unwrap_or(libc::EIO)) == Class::Failure => Err(error),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
-                match made.kind {
-                    Kind::Directory => here.rmdir(intent, dir, name)?,
-                    _ => here.unlink(intent, dir, name)?,
+            Err(error) if class(error.raw_os_error().unwrap_or(libc::EIO)) == Class::Failure => {
+                // One that the other cannot do without stays, and what it has counts.
+                if let Err(kept) = take_back()
+                    && !self.may_lose(leg)
+                {
+                    self.turn_read_only(format!(
+                        "leg {leg} has made an object and cannot set its times ({error}) nor take it back ({kept}); \
+                         unmount, see to it, and mount again"
+                    ));
                 }
+                Err(error)
+            }
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
+                take_back()?;
                 Err(error)
             }
             Err(error) => {
