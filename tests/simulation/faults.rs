@@ -119,6 +119,25 @@ fn a_leg_that_fails_comes_back_or_is_replaced_while_the_mirror_is_in_use() {
     }
 }
 
+/// Such as the source, from which the other one is being made equal, and which cannot be left behind.
+#[test]
+fn a_leg_that_fails_while_legs_are_taken_out_and_in_leaves_nothing_unequal() {
+    for leg in LegId::ALL {
+        for (number, &call) in CHANGES.iter().enumerate() {
+            // A new object is given the other one's times.
+            let seeds = if call == Call::Attributes { 120 } else { 8 };
+            all_of((0..share(seeds)).map(|seed| {
+                let mut rng = Rng::new(seed);
+                let fault =
+                    Fault { leg, call, after: rng.below(8), errno: libc::EIO, for_good: rng.one_in(2) };
+                let seed = 40_000 + 1000 * number as u64 + seed;
+                let sound = Setup { first_crash: Some(u64::MAX), mounts: 1, ..Setup::of_seed(seed) };
+                Setup { faults: [Some(fault), None], verbs: true, ..sound }
+            }));
+        }
+    }
+}
+
 /// Sectors become bad while clients are at work, in mounts that crash, also while they are written anew: nobody
 /// reads old or wrong data, and when the disk can be read again the legs become equal.
 #[test]
