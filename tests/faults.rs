@@ -96,7 +96,9 @@ fn says_so(test: &TestMirror, bad: &str) {
     let text = must(mirrorfs().arg("status").arg(&test.mnt));
     assert!(text.contains("re-add"), "what to do: {text}");
     let log = fs::read_to_string(test.scratch().join("log")).expect("the log");
-    assert!(log.contains(&format!("Fail: leg {name}")), "the log: {log}");
+    let leg = if bad == "a" { &test.a } else { &test.b };
+    let fails = format!("Fail: leg {name} of {}: at {}: ", test.mnt.display(), leg.display());
+    assert!(log.contains(&fails), "the log: {log}");
 }
 
 /// The survivor's superblock tells of the other leg, without its help.

@@ -313,3 +313,33 @@ fn what_one_leg_has_a_limit_for_or_does_not_know_is_refused_and_leaves_both_alik
         ],
     );
 }
+
+/// As one on NFS whose export is gone. One file that is gone is no reason to leave a leg behind.
+#[test]
+fn a_leg_that_is_stale_as_a_whole_is_left_behind_and_one_with_a_stale_file_is_not() {
+    if !can_misbehave() {
+        return;
+    }
+    for leg in LEGS {
+        let mirror = Mirror::new("stale");
+        mirror.bad(leg).on("lookup,getattr,open").within(OLD[1]).fail(libc::ESTALE);
+        let _ = fs::read(mirror.test.mnt.join(OLD[1]));
+        assert_eq!((mirror.state(A), mirror.state(B)), ("in_sync".into(), "in_sync".into()));
+        mirror.bad(leg).heal();
+
+        mirror.bad(leg).fail("all", libc::ESTALE);
+        assert!(!mirror.is_new(&mirror.test.mnt, OLD[0]), "the other leg answers");
+        mirror.overwrite(OLD[2]).expect("the other leg does it");
+        assert_eq!(mirror.state(leg), "faulted");
+        let told = format!("at {}: Stale file handle", mirror.bad(leg).path().display());
+        assert!(
+            mirror.log().contains(&format!("Fail: leg {} of", leg.upper)) && mirror.log().contains(&told)
+        );
+        mirror.bad(leg).heal();
+        must(mirrorfs().arg("re-add").arg(&mirror.test.mnt).arg(leg.upper));
+        must(mirrorfs().arg("wait").arg(&mirror.test.mnt));
+        mirror.test.umount();
+        assert_equal(mirror.bad(A).beneath(), mirror.bad(B).beneath());
+        assert!(mirror.is_new(mirror.bad(leg).beneath(), OLD[2]));
+    }
+}

@@ -540,6 +540,7 @@ fn a_new_disk_that_fills_up_is_told_of_and_both_legs_are_as_they_were() {
         return;
     }
     let mut test = TestMirror::on("replaceservingfull", Filesystem::Xfs, "");
+    let heard = listen(&mut test);
     // What shares its space on the legs does not on the new one.
     fs::write(test.mnt.join("big"), vec![3; 16 << 20]).expect("write");
     for number in 0..12 {
@@ -553,6 +554,8 @@ fn a_new_disk_that_fills_up_is_told_of_and_both_legs_are_as_they_were() {
     let shown = status_of(&test, "B");
     assert_eq!((shown["state"].as_str(), shown["path"].as_str()), (Some("in_sync"), test.b.to_str()));
     assert!(shown["replacement"]["failed"].is_string(), "{shown}");
+    let told = || fs::read_to_string(&heard).unwrap_or_default();
+    wait_for("it to be told", || told().lines().any(|line| line == "FailSpare B"));
     // Another one may try.
     let larger = test.scratch().dir("larger");
     order(&test, &["replace", "B"], Some(&larger));
@@ -583,5 +586,34 @@ fn the_leg_that_is_replaced_may_die_meanwhile() {
         assert_eq!((shown["state"].as_str(), shown["path"].as_str()), (Some("in_sync"), new.to_str()));
         moved_on(&mut test, leg, &new);
         test.umount_and_compare();
+    }
+}
+
+#[test]
+fn how_far_a_rebuild_is_is_told_of_the_leg_in_order_and_once() {
+    if !can_mount() {
+        return;
+    }
+    for leg in LEGS {
+        let mut test = TestMirror::new("replacemarks");
+        let heard = listen(&mut test);
+        fs::write(test.mnt.join("big"), vec![3; 48 << 20]).expect("write");
+        test.umount();
+        // Looks are a second apart.
+        test.mirror_mut().options += ",resync_max=8M";
+        test.mount();
+        let new = test.scratch().dir("new");
+        order(&test, &["replace", leg], Some(&new));
+        order(&test, &["wait"], None);
+        moved_on(&mut test, leg, &new);
+        test.umount_and_compare();
+        let told = fs::read_to_string(&heard).expect("the event program was run");
+        let marks = [20, 40, 60, 80].map(|percent| format!("Rebuild{percent} {leg}"));
+        let told: Vec<_> = told
+            .lines()
+            .filter(|line| line.starts_with("Rebuild2") || marks.iter().any(|mark| mark == line))
+            .collect();
+        let places: Vec<_> = told.iter().map(|line| marks.iter().position(|mark| mark == line)).collect();
+        assert!(!places.is_empty() && places.is_sorted_by(|a, b| a.is_some() && a < b), "{told:?}");
     }
 }
