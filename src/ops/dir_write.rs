@@ -101,8 +101,9 @@ impl<L: Leg> Mirror<L> {
         match here.set_times_of(intent, dir, name, first.atime, first.mtime) {
             Ok(()) => Ok(()),
             Err(error) if class(error.raw_os_error().unwrap_or(libc::EIO)) == Class::Failure => {
-                // One that the other cannot do without stays, and what it has counts.
+                // One that the other cannot do without stays, and what it has counts. Others are left behind, or have been.
                 if let Err(kept) = take_back()
+                    && self.health.in_service(leg)
                     && !self.may_lose(leg)
                 {
                     self.turn_read_only(format!(
