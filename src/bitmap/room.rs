@@ -58,7 +58,10 @@ impl State {
     /// Clears those of `slots` that nobody has touched since they were listed.
     pub(super) fn clear(&mut self, slots: &[IdleSlot]) -> usize {
         // A leg may have gone away since they were listed (O4).
-        let slots = if self.table.is_away() { &[] } else { slots };
+        let keeps = self.table.is_away();
+        #[cfg(feature = "simulation")]
+        let keeps = keeps && !crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::BitsKept);
+        let slots = if keeps { &[] } else { slots };
         let mut cleared = 0;
         for idle in slots {
             let entry = self.table.entry(idle.index);

@@ -214,6 +214,8 @@ impl<L: Leg> Mirror<L> {
                 }
                 Err(error) => return Err(error),
             },
+            #[cfg(feature = "simulation")]
+            Then::Repair { .. } if crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::TakenBack) => {}
             Then::Repair { wrong } => self.repair(&intent, wrong, &touched),
         }
         match reply {

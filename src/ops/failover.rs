@@ -16,6 +16,8 @@ use super::outcome::{Class, class};
 use super::{Mirror, News};
 use crate::error::errno;
 use crate::legs::{Leg, LegId, PerLeg};
+#[cfg(feature = "simulation")]
+use crate::sim::scheduler;
 use crate::sync::{Condvar, Mutex, Rank};
 
 /// Legs that are being left behind just now, for those who must wait until that is over.
@@ -71,7 +73,7 @@ impl Turning {
     /// Returns when no leg is being left behind.
     pub fn wait_for_all(&self) {
         #[cfg(feature = "simulation")]
-        if crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::FaultsAreOver) {
+        if scheduler::breaks(scheduler::Rule::FaultsAreOver) {
             return;
         }
         self.wait_while(|now| now.faults > 0);
@@ -253,7 +255,7 @@ impl<L: Leg> Mirror<L> {
         let _nobody_takes_its_place = self.turning.begin(leg, false);
         let is_that_one = asked.is_some_and(|asked| !asked.is_given_up());
         #[cfg(feature = "simulation")]
-        let is_that_one = is_that_one || crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::AskedLeg);
+        let is_that_one = is_that_one || scheduler::breaks(scheduler::Rule::AskedLeg);
         if is_that_one { self.fault(leg, number) } else { Ok(()) }
     }
 

@@ -58,6 +58,11 @@ impl<L: Leg> Mirror<L> {
     pub(super) fn read_file(&self, open: &OpenFile<L>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let file = || Some(self.path_of(&open.object));
         self.reading_of(file, |leg| {
+            #[cfg(feature = "simulation")]
+            let leg = match crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::ReadFromSource) {
+                true if self.health.in_service(leg.other()) => leg.other(),
+                _ => leg,
+            };
             let file = self.file_on(open, leg)?;
             let read = self.steadily(&open.object, || self.leg(leg)?.read(&file, buf, offset));
             match read {

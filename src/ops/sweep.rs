@@ -69,6 +69,10 @@ impl<L: Leg> Mirror<L> {
     /// Whether nothing is cleared: a leg is away (O4), or the legs differ in what could not be repaired, and
     /// only its bits tell the next mount. That turns the mirror read-only.
     pub(super) fn keeps_its_bits(&self) -> bool {
+        #[cfg(feature = "simulation")]
+        if crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::BitsKept) {
+            return false;
+        }
         self.health.writable().is_err() || self.health.is_degraded()
     }
 

@@ -51,6 +51,12 @@ pub enum Rule {
     ObjectLock,
     /// O6: two directories are locked in one order.
     LockOrder,
+    /// P4: data is read from the source.
+    ReadFromSource,
+    /// O4: no bit is cleared while a leg is away.
+    BitsKept,
+    /// P10: what one leg has no room for is taken back from the other.
+    TakenBack,
     /// A resync compares all that was born since a directory's watermark.
     BornCompared,
     /// And counts what either leg says was born, not only the source.

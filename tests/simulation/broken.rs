@@ -1,7 +1,8 @@
 //! Each order rule, broken on purpose, is found: a proof that cannot fail proves nothing.
 //!
 //! What breaks a rule sits at the seams (a store or leg that lies, a lock that does not exclude), so
-//! the code that keeps the rules is the one that ships. The rules about faults (O4, O8) are in `faults`.
+//! the code that keeps the rules is the one that ships. The rules about faults (O4, P10) are in
+//! `faults`, what superblocks mean in `histories` (O8), new legs in `filling`.
 
 use mirrorfs::legs::LegId;
 use mirrorfs::legs::simulated::Flaw;
@@ -62,6 +63,11 @@ fn an_fsync_that_does_nothing_on_one_leg_is_found() {
     for id in LegId::ALL {
         assert!(finds(leg(id, Flaw::NeverSyncs)).is_some(), "P2 on {id}");
     }
+}
+
+#[test]
+fn reads_from_a_leg_that_is_being_made_equal_are_found() {
+    assert!(finds(Broken { rule: Some(Rule::ReadFromSource), ..Broken::nothing() }).is_some(), "P4");
 }
 
 #[test]

@@ -89,6 +89,28 @@ fn what_cannot_be_recorded_in_a_superblock_is_not_acknowledged() {
     cannot_write(Call::Record, 200);
 }
 
+/// Runs in which a leg fails one of the calls, or is full.
+fn failing(errno: i32, runs: u64) -> impl Iterator<Item = Setup> {
+    (40_000..40_000 + runs).map(move |seed| {
+        let mut rng = Rng::new(seed);
+        let (leg, call) = (*rng.pick(&LegId::ALL), *rng.pick(&CHANGES));
+        let fault = Fault { leg, call, after: rng.below(12), errno, for_good: rng.one_in(2) };
+        Setup { faults: [Some(fault), None], mounts: 2, ..Setup::of_seed(seed) }
+    })
+}
+
+#[test]
+fn bits_that_are_cleared_while_a_leg_is_away_are_found() {
+    let broken = Broken { rule: Some(Rule::BitsKept), ..Broken::nothing() };
+    println!("{}", first_found(failing(libc::EIO, 2000), broken).expect("O4"));
+}
+
+#[test]
+fn what_one_leg_has_no_room_for_and_the_other_keeps_is_found() {
+    let broken = Broken { rule: Some(Rule::TakenBack), ..Broken::nothing() };
+    println!("{}", first_found(failing(libc::ENOSPC, 2000), broken).expect("P10"));
+}
+
 #[test]
 fn what_cannot_be_undone_is_not_forgotten() {
     for seed in 0..60 {
