@@ -157,6 +157,9 @@ impl Superblocks {
             if let Err(error) = alone {
                 log::error!("leg {}: cannot write the superblock: {error}", leg.other());
             }
+        } else {
+            // Both have been written since.
+            self.doubted = None;
         }
         begun
     }
@@ -196,7 +199,11 @@ impl Superblocks {
         self.untouched = false;
         self.change(self.first(), |sb, _| {
             (sb.source, sb.alone_since, sb.peer_state) = (None, None, PeerState::InSync);
-        })
+        })?;
+        if self.lost.is_none() {
+            self.doubted = None;
+        }
+        Ok(())
     }
 
     /// Records a clean unmount: nothing is in flight, both legs are durable. A resync that is not

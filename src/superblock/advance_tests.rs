@@ -263,6 +263,27 @@ fn a_leg_that_perhaps_calls_the_other_one_stale_is_not_recorded_as_lost() {
 }
 
 #[test]
+fn a_leg_that_was_taken_in_at_the_second_try_and_is_equal_may_be_the_only_one() {
+    for lost in LegId::ALL {
+        let medium = new_medium();
+        let (slots, decided) = find(&medium);
+        let mut mounted = mount(&medium, &slots, &decided.unwrap()).unwrap();
+        mounted.leg_failed(lost, libc::EIO, None).unwrap();
+        mounted.let_go(lost);
+        let (slots, _) = find(&medium);
+        medium.lock().left = 0;
+        mounted.take_in(lost, side(&medium, &slots, lost)).unwrap_err();
+        medium.lock().left = u64::MAX;
+        let (slots, _) = find(&medium);
+        mounted.take_in(lost, side(&medium, &slots, lost)).unwrap();
+        mounted.resynced().unwrap();
+        assert!(LegId::ALL.into_iter().all(|leg| mounted.can_lose(leg)));
+        mounted.leg_failed(lost.other(), libc::EIO, None).unwrap();
+        assert_eq!(find(&medium).1.unwrap().stale, Some(lost.other()));
+    }
+}
+
+#[test]
 fn the_last_leg_is_never_recorded_as_lost() {
     for first in LegId::ALL {
         let medium = new_medium();
