@@ -231,7 +231,7 @@ impl<T> RwLock<T> {
         held::push(self.rank);
         let ranked = Ranked { rank: self.rank, address: address(self) };
         for tries in 0.. {
-            if let Some(inner) = self.inner.try_write_for(PATIENCE) {
+            if let Some(inner) = self.inner.try_write_for(PATIENCE * (1 + tries).min(20)) {
                 return Some(WriteGuard { inner: Exclusive::Really(inner), _ranked: ranked });
             }
             if enough() {

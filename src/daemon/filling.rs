@@ -84,7 +84,11 @@ impl Served {
 
     /// At the end of the mount: nobody waits for it then.
     pub(super) fn give_up_what_is_filled_when_it_hangs(&self) {
-        if let Some(filling) = self.filling.lock().as_ref().filter(|filling| filling.ended.is_none()) {
+        let is_none_yet = |filling: &&Filling| {
+            let serves = self.held.calls(filling.leg).is_some_and(|calls| calls.is_same(&filling.calls));
+            filling.ended.is_none() && (filling.returns || !serves)
+        };
+        if let Some(filling) = self.filling.lock().as_ref().filter(is_none_yet) {
             filling.calls.patience().on_hung(Some(filling.give_up.clone()));
         }
     }

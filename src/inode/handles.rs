@@ -42,8 +42,14 @@ impl<L: Leg> OpenFile<L> {
         self.files[leg].lock().get_or_insert_with(|| Arc::new(file)).clone()
     }
 
+    /// The same, if it `is_still` one of that leg: asked under the lock under which the leg's is taken out.
+    pub fn keep_while(&self, is_still: impl Fn() -> bool, leg: LegId, file: L::File) -> Option<Arc<L::File>> {
+        let mut kept = self.files[leg].lock();
+        is_still().then(|| kept.get_or_insert_with(|| Arc::new(file)).clone())
+    }
+
     /// The leg is another one from now on; what was open is the caller's to close.
-    fn forget(&self, leg: LegId) -> Option<Arc<L::File>> {
+    pub fn forget(&self, leg: LegId) -> Option<Arc<L::File>> {
         self.files[leg].lock().take()
     }
 }

@@ -43,7 +43,15 @@ impl<N: Clone> Pins<N> {
 
     /// Keeps a node.
     pub fn put(&self, ino: u64, generation: u64, leg: LegId, node: N) {
+        self.put_while(|| true, (ino, generation, leg), node);
+    }
+
+    /// Keeps a node if it `is_still` one of that leg: asked under the lock under which the leg's are taken out.
+    pub fn put_while(&self, is_still: impl Fn() -> bool, (ino, generation, leg): Key, node: N) {
         let mut generations = self.generations.lock();
+        if !is_still() {
+            return;
+        }
         let dropped = Self::add(&mut generations, self.half, (ino, generation, leg), node);
         drop(generations);
         drop(dropped);

@@ -79,10 +79,10 @@ impl<L: Leg> Mirror<L> {
         self.gate.close();
         let (taken, held) = {
             let _nobody_is_inside = self.inside.write();
-            // Whoever found the leg broken has let changes in, which waited for it.
+            // ORDER: whoever found the leg broken has let changes in, and is done with it before it is there again.
+            let held = self.take_leg(leg);
             self.turning.wait_for_all();
             self.gate.close();
-            let held = self.take_leg(leg);
             let taken = self.take_in_alone(returning, None);
             // Its filesystem can be unmounted again.
             let not_taken = taken.is_err().then(|| self.take_leg(leg));

@@ -132,6 +132,12 @@ impl<L: Leg> Mirror<L> {
         self.legs[leg].read().clone().ok_or_else(|| errno(libc::ENODEV))
     }
 
+    /// For who learns something of `leg` from here on: whether it is still that one.
+    pub(super) fn term(&self, leg: LegId) -> impl Fn() -> bool + '_ {
+        let term = self.terms[leg].load(Ordering::SeqCst);
+        move || self.terms[leg].load(Ordering::SeqCst) == term
+    }
+
     /// Both legs, for what makes one equal to the other.
     pub(super) fn both_legs(&self) -> io::Result<PerLeg<Arc<L>>> {
         PerLeg::from_fn(|leg| self.leg(leg)).transpose()
@@ -251,9 +257,9 @@ impl<L: Leg> Mirror<L> {
     /// The same of the directory that gave `number`, for who is not let in as changes are: it may have been left behind and
     /// another one, or the same one come back, may serve by now, which has not given it.
     pub(super) fn fault_asked(&self, leg: LegId, asked: Option<&Arc<L>>, number: i32) -> io::Result<()> {
-        // ORDER: whoever takes a leg in waits for this, and has given up the one before.
+        // ORDER: whoever takes a leg in has taken the one before out, and waits for this.
         let _nobody_takes_its_place = self.turning.begin(leg, false);
-        let is_that_one = asked.is_some_and(|asked| !asked.is_given_up());
+        let is_that_one = asked.is_some_and(|asked| self.leg(leg).is_ok_and(|now| Arc::ptr_eq(&now, asked)));
         #[cfg(feature = "simulation")]
         let is_that_one = is_that_one || scheduler::breaks(scheduler::Rule::AskedLeg);
         if is_that_one { self.fault(leg, number) } else { Ok(()) }
@@ -357,6 +363,8 @@ impl<L: Leg> Mirror<L> {
 
     /// All that is open on a leg.
     pub(super) fn take_leg(&self, leg: LegId) -> impl Sized + use<L> {
+        // ORDER: first. Readers are not waited for: what one of them still learns of the leg is not kept from here on.
+        self.terms[leg].fetch_add(1, Ordering::SeqCst);
         let opened = (self.handles.take_leg(leg), self.table.take_leg(leg), self.pins.take_leg(leg));
         let state = (self.bitmap.take_copy(leg), self.health.let_go(leg));
         (opened, state, self.legs[leg].write().take())

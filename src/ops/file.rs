@@ -27,6 +27,7 @@ impl<L: Leg> Mirror<L> {
         let mode = open_mode(flags);
         let truncate = flags & libc::O_TRUNC != 0;
         let _inside = if mode.write || truncate { Some(self.enter()?) } else { None };
+        let terms = LegId::ALL.map(|leg| (leg, self.term(leg)));
         let opened = OpenFile::new(self.object(ino)?, mode);
         {
             // Who takes its last name away sees that it is open, or is done before it is looked for.
@@ -42,7 +43,13 @@ impl<L: Leg> Mirror<L> {
                 self.take_privileges(object, &nodes)?;
             }
         }
-        Ok(self.handles.add_file(opened))
+        let fh = self.handles.add_file(opened);
+        let opened = self.handles.file(fh)?;
+        for (leg, _) in terms.iter().filter(|(_, is_still)| !is_still()) {
+            // Nobody could find it when what was open there was taken.
+            drop(opened.forget(*leg));
+        }
+        Ok(fh)
     }
 
     /// Closes what was opened or created.
@@ -309,8 +316,10 @@ impl<L: Leg> Mirror<L> {
         if let Some(file) = open.on(leg) {
             return Ok(file);
         }
+        let is_still = self.term(leg);
         let node = self.node(&open.object, leg)?;
-        Ok(open.keep(leg, self.leg(leg)?.open(&node, open.mode)?))
+        let file = self.leg(leg)?.open(&node, open.mode)?;
+        open.keep_while(is_still, leg, file).ok_or_else(|| errno(libc::ENOTCONN))
     }
 
     /// The files on the legs that serve and have it, to be changed.

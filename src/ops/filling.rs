@@ -438,17 +438,19 @@ impl<L: Leg> Mirror<L> {
                 self.leave_behind(leg, 0, None)?;
                 left = true;
             }
-            // Whoever has found it hanging since is done with it before there is another one.
+            // ORDER: whoever has found it at fault since is done with it before there is another one.
+            let of_old = self.take_leg(leg);
+            held = Some((of_old, None));
             self.turning.wait_for_all();
             if !self.health.in_service(from) {
                 return Err(NotEqual::SourceLost(from));
             }
             self.gate.close();
             let new = new.take().expect("it is taken in once");
-            let of_old = self.take_leg(leg);
             let taken = self.take_in_alone(new, Some(Filled { unread: filling.unread() }));
-            let of_new = taken.is_err().then(|| self.take_leg(leg));
-            held = Some((of_old, of_new));
+            if let Some((_, of_new)) = &mut held {
+                *of_new = taken.is_err().then(|| self.take_leg(leg));
+            }
             taken.map(|()| true).map_err(NotEqual::from)
         })();
         drop(held);

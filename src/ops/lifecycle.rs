@@ -195,6 +195,7 @@ impl<L: Leg> Mirror<L> {
             herald: OnceLock::new(),
             covers: Covers::new(),
             noting: Noting::new(),
+            terms: PerLeg::default(),
             sweeping: Mutex::new(Rank::Sweep, ()),
             told: AtomicBool::new(false),
             freed: Freed::new(),

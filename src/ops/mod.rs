@@ -85,6 +85,8 @@ pub use read_errors::ReadErrors;
 pub struct Mirror<L: Leg> {
     /// `None` for a leg that is not there.
     legs: PerLeg<RwLock<Option<Arc<L>>>>,
+    /// Which of those that have served as this leg it is: raised before what is known of one is forgotten.
+    terms: PerLeg<AtomicU64>,
     bitmap: Bitmap,
     table: Table<L>,
     handles: Handles<L>,

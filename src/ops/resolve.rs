@@ -38,11 +38,12 @@ impl<L: Leg> Mirror<L> {
         if let Some(node) = self.pins.get(object.ino.0, object.generation, leg) {
             return Ok(node);
         }
+        let is_still = self.term(leg);
         let node = self.find(object, leg)?;
         if object.kind == Kind::Directory {
-            self.pins.put(object.ino.0, object.generation, leg, node.clone());
+            self.pins.put_while(&is_still, (object.ino.0, object.generation, leg), node.clone());
         }
-        Ok(node)
+        if is_still() { Ok(node) } else { Err(errno(libc::ENOTCONN)) }
     }
 
     /// The object's nodes on the legs that serve and have it, to be changed. ESTALE if they are not one
@@ -57,6 +58,7 @@ impl<L: Leg> Mirror<L> {
 
     fn find(&self, object: &Arc<Object<L>>, leg: LegId) -> io::Result<L::Node> {
         loop {
+            let is_still = self.term(leg);
             let (pinned, identity, place) = object
                 .with_names(|names| (names.pinned(leg).cloned(), names.identity(leg), names.place.clone()));
             if let Some(node) = pinned {
@@ -75,7 +77,7 @@ impl<L: Leg> Mirror<L> {
             });
             match found {
                 Ok(node) if !moved => {
-                    self.learn(object, leg, &node)?;
+                    self.learn(object, leg, &node, is_still)?;
                     return Ok(node);
                 }
                 Err(error) if !moved => return Err(error),
@@ -85,18 +87,23 @@ impl<L: Leg> Mirror<L> {
     }
 
     /// Keeps the identity that `node` has; ESTALE if the object is known to have another.
-    fn learn(&self, object: &Object<L>, leg: LegId, node: &L::Node) -> io::Result<()> {
+    fn learn(
+        &self,
+        object: &Object<L>,
+        leg: LegId,
+        node: &L::Node,
+        is_still: impl Fn() -> bool,
+    ) -> io::Result<()> {
         let here = self.leg(leg)?;
         let identity = here.identity(node)?;
         let known = object.with_names(|names| names.identity(leg));
         match known.filter(|known| !known.is_same(&identity)) {
             Some(_) if here.identities_last() => return Err(errno(libc::ESTALE)),
             // Where numbers do not last, the place tells more: whoever moves an object pins it first.
-            Some(before) => self.table.renumber(object, leg, before, identity),
-            None => {}
+            Some(before) if is_still() => self.table.renumber(object, leg, before, identity),
+            _ => {}
         }
-        object.with_names(|names| names.identify(leg, Some(identity)));
-        Ok(())
+        self.identify(object, leg, identity, is_still)
     }
 
     /// What names the object on both legs. On one that is away and was not asked in time: the place where it
@@ -120,9 +127,27 @@ impl<L: Leg> Mirror<L> {
         if let Some(known) = object.with_names(|names| names.identity(leg)) {
             return Ok(known);
         }
+        let is_still = self.term(leg);
         let identity = self.leg(leg)?.identity(&self.node(object, leg)?)?;
-        object.with_names(|names| names.identify(leg, Some(identity)));
-        Ok(identity)
+        self.identify(object, leg, identity, is_still).map(|()| identity)
+    }
+
+    /// Keeps what the object is on a leg, if that `is_still` the one.
+    fn identify(
+        &self,
+        object: &Object<L>,
+        leg: LegId,
+        identity: Identity,
+        is_still: impl Fn() -> bool,
+    ) -> io::Result<()> {
+        // ORDER: asked under the lock under which it is forgotten.
+        object.with_names(|names| match is_still() {
+            true => {
+                names.identify(leg, Some(identity));
+                Ok(())
+            }
+            false => Err(errno(libc::ENOTCONN)),
+        })
     }
 
     /// Where the leg that is away has the object: where it is on `here`, which serves alone.

@@ -16,7 +16,7 @@ use mirrorfs::sim::rng::Rng;
 use mirrorfs::sim::scheduler::{self, End, Plan, Rule, Spawned};
 
 use crate::check::{self, Verdict};
-use crate::client::{CREATOR, Mix};
+use crate::client::{CREATOR, Mix, SHARED_DIRS};
 use crate::faults::{CHANGES, all_of, first_found, share};
 use crate::hanging::is_given_up;
 use crate::run::{Counts, Setup, prepare, run, spawn};
@@ -170,6 +170,7 @@ fn replaced_beside(
             mirror.fill(world.replacement(OLD, None)).expect("it is taken in");
             mirror.resync();
             beside.join();
+            change_everywhere(&mirror);
             mirror.stop();
             (0..4).for_each(|_| mirror.sweep());
             mirror.close().expect("it is unmounted");
@@ -187,6 +188,29 @@ fn replaced_beside(
     }
 }
 
+/// A new file in each directory.
+fn change_everywhere(mirror: &Mirror<TestLeg>) {
+    for dir in SHARED_DIRS {
+        let at = match dir.strip_prefix('/') {
+            Some(name) => mirror.lookup(Ino::ROOT, name.as_ref()).expect("it is there").attr.ino,
+            None => Ino::ROOT,
+        };
+        mirror.make(at, "after".as_ref(), Make::File { mode: 0o644 }, CREATOR).expect("it is made");
+    }
+}
+
+/// Names are looked up all the time in directories that nobody has looked into.
+fn looked_up_beside(seed: u64) -> Verdict {
+    replaced_beside(seed, None, None, |mirror, _| {
+        for number in 0..60 {
+            let dir = SHARED_DIRS[1 + number % (SHARED_DIRS.len() - 1)];
+            let dir = mirror.lookup(Ino::ROOT, dir[1..].as_ref()).expect("it is there").attr.ino;
+            let _none = mirror.lookup(dir, format!("none{number}").as_ref());
+            mirror.forget(dir, 1);
+        }
+    })
+}
+
 /// Bits are cleared all the time, until the old leg fails at a sync.
 fn swept_beside(seed: u64, rule: Option<Rule>) -> Verdict {
     let fault = Fault { leg: OLD, call: Call::Sync, after: seed % 16, errno: libc::EIO, for_good: true };
@@ -201,10 +225,10 @@ fn swept_beside(seed: u64, rule: Option<Rule>) -> Verdict {
 }
 
 /// Names are looked up all the time, until the old leg fails at that.
-fn read_beside(seed: u64, rule: Option<Rule>) -> Verdict {
+fn read_beside(seed: u64) -> Verdict {
     let fault =
         Fault { leg: OLD, call: Call::Lookup, after: 20 + seed % 64, errno: libc::EIO, for_good: true };
-    replaced_beside(seed, rule, Some(fault), |mirror, _| {
+    replaced_beside(seed, None, Some(fault), |mirror, _| {
         for _ in 0..60 {
             let found = mirror.lookup(Ino::ROOT, "d0".as_ref()).expect("the other leg answers");
             mirror.forget(found.attr.ino, 1);
@@ -228,7 +252,8 @@ fn found_hanging_beside(seed: u64, rule: Option<Rule>, tells_who: bool) -> Verdi
 fn a_new_leg_is_not_left_behind_for_what_the_old_one_did() {
     for seed in 0..200 {
         swept_beside(seed, None).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
-        read_beside(seed, None).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        looked_up_beside(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        read_beside(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
         found_hanging_beside(seed, None, true).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
     }
 }

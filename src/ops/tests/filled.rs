@@ -327,3 +327,45 @@ fn a_name_that_is_given_while_a_file_is_about_to_be_built_is_one_more_of_it() {
         }
     }
 }
+
+/// Its answer comes when another disk has the old one's place: what it found is not there.
+#[test]
+fn what_a_reader_finds_late_on_the_old_leg_is_not_taken_for_the_new_ones() {
+    for naming in [Naming::Handles, Naming::Numbers] {
+        for looks in 0..3 {
+            let mut world = World::new();
+            world.naming = naming;
+            let mirror = world.mount();
+            let at = dir(&mirror, Ino::ROOT, "dir");
+            let (_, fh) = mirror.create(at, name("file"), 0o644, NOBODY, libc::O_RDWR).unwrap();
+            mirror.release(fh);
+            some_tree(&mirror);
+            sweep(&mirror);
+            world.unmount(mirror);
+            let mirror = world.mount();
+            let old = mirror.source();
+            let at = mirror.lookup(Ino::ROOT, name("dir")).unwrap().attr.ino;
+            let at_lookup = world.at_lookup.clone();
+            std::thread::scope(|scope| {
+                at_lookup.arm();
+                let reader = scope.spawn(|| match looks {
+                    0 => drop(mirror.lookup(at, name("none"))),
+                    1 => drop(mirror.lookup(at, name("file"))),
+                    _ => drop(mirror.readdir(at, 0, &mut |_| true)),
+                });
+                at_lookup.wait_for_one();
+                world.replace(&mirror, old).unwrap();
+                at_lookup.go_on();
+                reader.join().unwrap();
+            });
+            mirror.resync();
+            let (found, fh) = mirror.create(at, name("after"), 0o644, NOBODY, libc::O_RDWR).unwrap();
+            assert_eq!(mirror.write(fh, b"after", 0, false).unwrap(), 5);
+            mirror.release(fh);
+            mirror.rename(at, name("file"), at, name("renamed"), RenameMode::NoReplace).unwrap();
+            mirror.link(found.attr.ino, Ino::ROOT, name("linked")).unwrap();
+            sweep(&mirror);
+            world.assert_equal();
+        }
+    }
+}

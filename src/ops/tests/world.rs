@@ -95,6 +95,8 @@ pub struct World {
     pub at_sync: Arc<Stop>,
     /// Before bytes of a file are written on a leg.
     pub at_write: Arc<Stop>,
+    /// Before something is looked for on a leg.
+    pub at_lookup: Arc<Stop>,
     disks: PerLeg<SimDisk>,
     bitmap: Arc<Mutex<Vec<u8>>>,
     superblocks: Arc<Mutex<PerLeg<Superblock>>>,
@@ -154,6 +156,7 @@ impl World {
             writeback: false,
             at_sync: Arc::default(),
             at_write: Arc::default(),
+            at_lookup: Arc::default(),
         }
     }
 
@@ -174,12 +177,13 @@ impl World {
     }
 
     fn leg(&self, id: LegId) -> Arc<SimLeg> {
-        let (failing, at_sync, at_write) =
-            (self.failing.clone(), self.at_sync.clone(), self.at_write.clone());
+        let (failing, at_sync, at_write, at_lookup) =
+            (self.failing.clone(), self.at_sync.clone(), self.at_write.clone(), self.at_lookup.clone());
         self.named(SimLeg::new(id, self.disks[id].clone()).with_faults(Box::new(move |leg, call| {
             match call {
                 Call::Sync => at_sync.here(),
                 Call::Write => at_write.here(),
+                Call::Lookup => at_lookup.here(),
                 _ => {}
             }
             Some(failing[failing_at(leg, call)].load(Ordering::Relaxed)).filter(|&errno| errno != 0)
