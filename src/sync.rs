@@ -2,9 +2,9 @@
 //! seam at which the simulation takes over scheduling (feature `simulation`).
 //!
 //! A thread may take a lock only if its rank is higher than that of every lock it holds, or equal
-//! where [`Rank`] says that several of one rank may be held in a stated order. All of the crate's
-//! locks come from here; `std::sync` and `parking_lot` are named nowhere else, but for the
-//! simulation's scheduler, which lies under this.
+//! where [`Rank`] says that several of one rank may be held in a stated order. All of the mirror's locks come from
+//! here. `parking_lot` is named by the simulation's scheduler, which lies under this, and by what the daemon keeps
+//! around a mirror, which is not simulated.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
