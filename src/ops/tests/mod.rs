@@ -14,6 +14,7 @@ mod overflow;
 mod read_errors;
 mod renames;
 mod replaced;
+mod states;
 
 mod world;
 mod writeback;

@@ -253,10 +253,14 @@ impl World {
 
     /// Takes a leg that was left behind in again. Nothing has been copied to it yet.
     pub fn take_in(&self, mirror: &Mirror<SimLeg>, leg: LegId) {
+        self.try_take_in(mirror, leg).unwrap();
+    }
+
+    pub fn try_take_in(&self, mirror: &Mirror<SimLeg>, leg: LegId) -> io::Result<()> {
         let compare_all = self.plan().work == Work::CompareAll;
         let (directory, superblock) = (self.leg(leg), self.found_side(leg));
         let returning = Returning { leg, directory, superblock, bitmap: None, compare_all, is_new: false };
-        mirror.take_in(returning).unwrap();
+        mirror.take_in(returning)
     }
 
     /// A leg that was left behind comes back, and has everything compared while changes are let in. `hook` runs before
