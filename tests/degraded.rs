@@ -704,3 +704,47 @@ fn what_lies_in_a_legs_place_is_never_used_as_the_leg() {
         test.umount_and_compare();
     }
 }
+
+/// It is known by what is open of it, and misses nothing. Only who looks for it at its path has to find it there.
+#[test]
+fn a_leg_that_is_moved_or_unmounted_lazily_under_the_mount_goes_on_being_one() {
+    if !can_mount() {
+        return;
+    }
+    for (leg, lower) in LEGS {
+        for filesystem in [Filesystem::Plain, Filesystem::Ext4] {
+            let is_moved = filesystem == Filesystem::Plain;
+            let test = TestMirror::on("goneaside", filesystem, "");
+            let (path, aside) = (test.scratch().join(lower), test.scratch().join("aside"));
+            fs::write(test.mnt.join("before"), "before").expect("write");
+            match is_moved {
+                true => fs::rename(&path, &aside).expect("rename"),
+                false => {
+                    rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH).expect("umount -l")
+                }
+            }
+            fs::write(test.mnt.join("after"), "after").expect("both legs take it");
+            File::open(test.mnt.join("after")).and_then(|file| file.sync_all()).expect("fsync");
+            let status = test.status();
+            assert!(
+                status["legs"].as_array().expect("two").iter().all(|leg| leg["state"] == "in_sync"),
+                "{status}"
+            );
+            if is_moved {
+                order(&test, &["fail", other(leg)], None);
+                fs::write(test.mnt.join("alone"), "alone").expect("it serves alone");
+                let refused = verb(&test, &["re-add", other(leg)], None);
+                assert!(said(&refused).contains(&format!("cannot find leg {leg} at")), "{}", said(&refused));
+                fs::rename(&aside, &path).expect("rename");
+                order(&test, &["re-add", other(leg)], None);
+                wait_until_whole(&test);
+                test.umount();
+            } else {
+                test.umount();
+                attach(&test.scratch().join(format!("{lower}.img")), &path);
+            }
+            test.assert_equal();
+            assert_eq!(fs::read(path.join("after")).expect("read"), b"after");
+        }
+    }
+}
