@@ -31,8 +31,7 @@ mod turns {
 pub enum Rank {
     /// One resync at a time, and none while a leg is taken in. Held as long as that takes.
     Resync,
-    /// One clearing of slots at a time, and none while a new leg that is complete takes a leg's place. I/O happens under
-    /// it.
+    /// One clearing of slots at a time, and none while a leg is taken in, or takes another's place. I/O happens under it.
     Sweep,
     /// The gate that lets changes wait for the namespace phase of a resync. I/O happens under it.
     Gate,
