@@ -26,6 +26,8 @@ use super::slot::Slot;
 use super::table::{Entry, Table};
 use super::{Kinds, SlotIndex, Span, Want};
 use crate::legs::{Identity, PerLeg};
+#[cfg(feature = "simulation")]
+use crate::sim::scheduler::{Rule, breaks};
 
 /// The most directories, or files, that are folded before those who wait for room have a try.
 const AT_ONCE: usize = 64;
@@ -39,16 +41,23 @@ impl Table {
             return (kinds, span);
         };
         // ORDER: durable before the object is moved, for the slot of its directory does not go with it.
-        let whole = if self.is_covering() { whole } else { Kinds::NONE };
+        let is_covering = self.is_covering();
+        #[cfg(feature = "simulation")]
+        let is_covering = is_covering && !breaks(Rule::MarkedWhole);
+        let whole = if is_covering { whole } else { Kinds::NONE };
         let span = if whole.contains(Kinds::DATA) { Span::From(ChunkIndex(0)) } else { span };
         (kinds | whole | Kinds::MOVED, span)
     }
 
     /// The directory whose slot could stand for this one, as the source calls it.
     fn folds_into(&self, entry: &Entry, slot: &Slot) -> Option<Identity> {
-        const OWN: [Kinds; 3] = [Kinds::ENTRIES, Kinds::CHILDREN, Kinds::MOVED];
+        const OWN: [Kinds; 2] = [Kinds::ENTRIES, Kinds::CHILDREN];
         let away = self.away()?;
+        let is_moved = slot.kinds.contains(Kinds::MOVED);
+        #[cfg(feature = "simulation")]
+        let is_moved = is_moved && !breaks(Rule::MovedKept);
         if !slot.kinds.missed_by(away)
+            || is_moved
             || OWN.iter().any(|&own| slot.kinds.contains(own))
             || !self.is_free(entry)
         {
@@ -140,9 +149,7 @@ impl Bitmap {
         let awaited = state.flush.awaited(&state.table, &held);
         drop(state);
         let _held = WriteIntent::new(self, held);
-        if let Some(flush) = awaited {
-            self.wait_flushed(host, flush)?;
-        }
+        self.wait_for_coarse(host, awaited)?;
         let mut state = self.state.lock();
         let foldable = state.table.foldable().into_iter().filter(|(dir, _)| covered.contains(dir));
         let slots: Vec<SlotIndex> = foldable.flat_map(|(_, slots)| slots).collect();
@@ -164,9 +171,7 @@ impl Bitmap {
         let awaited = state.flush.awaited(&state.table, &held);
         drop(state);
         let _held = WriteIntent::new(self, held);
-        if let Some(flush) = awaited {
-            self.wait_flushed(host, flush)?;
-        }
+        self.wait_for_coarse(host, awaited)?;
         let mut state = self.state.lock();
         let mut slots = Vec::new();
         for (whole, pieces) in files {
@@ -184,6 +189,13 @@ impl Bitmap {
         }
         drop(state);
         self.dropped(host, &slots)
+    }
+
+    /// What stands for others is durable when this returns.
+    fn wait_for_coarse(&self, host: &dyn Host, awaited: Option<u64>) -> io::Result<()> {
+        #[cfg(feature = "simulation")]
+        let awaited = awaited.filter(|_| !breaks(Rule::CoarseFirst));
+        awaited.map_or(Ok(()), |flush| self.wait_flushed(host, flush))
     }
 
     /// The slots are gone from the copies too: one that a crash brought back would name what has its object's

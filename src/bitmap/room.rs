@@ -24,6 +24,8 @@ use std::io;
 
 use super::host::{Host, IdleSlot};
 use super::marks::{Bitmap, State};
+#[cfg(feature = "simulation")]
+use crate::sim::scheduler::{Rule, breaks};
 
 /// How many slots the resync may need at once, beside the one that stands for everything.
 pub fn most_needed(slots: u32) -> usize {
@@ -60,7 +62,7 @@ impl State {
         // A leg may have gone away since they were listed (O4).
         let keeps = self.table.is_away();
         #[cfg(feature = "simulation")]
-        let keeps = keeps && !crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::BitsKept);
+        let keeps = keeps && !breaks(Rule::BitsKept);
         let slots = if keeps { &[] } else { slots };
         let mut cleared = 0;
         for idle in slots {
@@ -114,7 +116,10 @@ impl Bitmap {
             }
             drop(state);
             // ORDER: durable before the first change that has no slot.
-            self.set_compare_all(host)?;
+            let say_so = || self.set_compare_all(host);
+            #[cfg(feature = "simulation")]
+            let say_so = || if breaks(Rule::OverflowSaid) { Ok(()) } else { say_so() };
+            say_so()?;
             self.state.lock().overflowed = true;
             return Ok(true);
         }

@@ -76,6 +76,14 @@ pub enum Rule {
     FilledSynced,
     /// Where objects are known by their places, what has several names is looked at under all of them.
     AllNames,
+    /// What stands for several slots is durable before those are dropped.
+    CoarseFirst,
+    /// What gets or loses a name where a directory's slot may stand for it is marked whole before.
+    MarkedWhole,
+    /// What was moved is not folded into the directory that it lies in by now.
+    MovedKept,
+    /// That everything is to be compared is durable before the first change that has no slot.
+    OverflowSaid,
 }
 
 impl Plan {

@@ -34,21 +34,24 @@ use crate::run::prepare;
 use crate::world::{Broken, Half, TestLeg, World};
 
 /// The files that are changed, by path, with what fills them; 0 is an empty one.
-type Content = BTreeMap<String, Tag>;
+pub type Content = BTreeMap<String, Tag>;
 
 const LEN: u64 = 512;
 
 /// One change, durable when it is acknowledged.
 #[derive(Clone, Debug)]
-enum Op {
+pub enum Op {
     Put(String, Tag),
     Remove(String),
     Move(String, String),
+    /// Another name. Not in histories: there a path is a file.
+    Link(String, String),
 }
 
 impl Op {
-    fn by_chance(content: &Content, tag: Tag, rng: &mut Rng) -> Op {
-        let mut path = || format!("{}/f{}", rng.pick(&["", "/d0"]), rng.below(4));
+    /// Of so many files in each of these directories.
+    pub fn by_chance((dirs, files): (&[&str], u64), content: &Content, tag: Tag, rng: &mut Rng) -> Op {
+        let mut path = || format!("{}/f{}", rng.pick(dirs), rng.below(files));
         let (one, other) = (path(), path());
         match rng.below(4) {
             0 if content.contains_key(&one) => Op::Remove(one),
@@ -60,11 +63,11 @@ impl Op {
     fn paths(&self) -> Vec<String> {
         match self {
             Op::Put(path, _) | Op::Remove(path) => vec![path.clone()],
-            Op::Move(from, to) => vec![from.clone(), to.clone()],
+            Op::Move(from, to) | Op::Link(from, to) => vec![from.clone(), to.clone()],
         }
     }
 
-    fn apply(&self, content: &mut Content) {
+    pub fn apply(&self, content: &mut Content) {
         match self {
             Op::Put(path, tag) => drop(content.insert(path.clone(), *tag)),
             Op::Remove(path) => drop(content.remove(path)),
@@ -72,10 +75,11 @@ impl Op {
                 let tag = content.remove(from);
                 content.extend(tag.map(|tag| (to.clone(), tag)));
             }
+            Op::Link(from, to) => drop(content.insert(to.clone(), content[from])),
         }
     }
 
-    fn perform(&self, mirror: &Mirror<TestLeg>) -> io::Result<()> {
+    pub fn perform(&self, mirror: &Mirror<TestLeg>) -> io::Result<()> {
         let dirs = self.paths().into_iter().map(|path| in_directory(mirror, &path));
         let dirs = dirs.collect::<io::Result<Vec<_>>>()?;
         let (dir, name) = (dirs[0].0, OsStr::new(&dirs[0].1));
@@ -94,6 +98,10 @@ impl Op {
                 let (new_dir, new_name) = (dirs[1].0, OsStr::new(&dirs[1].1));
                 mirror.rename(dir, name, new_dir, new_name, RenameMode::Replace)?;
             }
+            Op::Link(..) => {
+                let file = mirror.lookup(dir, name)?.attr.ino;
+                mirror.link(file, dirs[1].0, OsStr::new(&dirs[1].1))?;
+            }
         }
         dirs.iter().try_for_each(|(dir, _)| mirror.fsyncdir(*dir))
     }
@@ -108,7 +116,8 @@ fn in_directory(mirror: &Mirror<TestLeg>, path: &str) -> io::Result<(Ino, String
     Ok((dir, name.to_owned()))
 }
 
-fn content_of(image: &Image) -> Content {
+/// The files on a leg's disk that are changed.
+pub fn content_of(image: &Image) -> Content {
     let is_ours = |path: &str| path.rsplit('/').next().is_some_and(|name| name.starts_with('f'));
     let tree = check::tree(image);
     let files = tree.iter().filter(|(path, _)| is_ours(path));
@@ -144,8 +153,8 @@ pub struct Met {
 
 /// What a mount leaves behind.
 #[derive(Default)]
-struct Left {
-    refused: Option<String>,
+pub struct Left {
+    pub refused: Option<String>,
     done: Vec<Op>,
     pending: Option<Op>,
     /// The legs were equal, or the one was durable, and that was recorded.
@@ -212,7 +221,7 @@ impl Run {
         let (mut content, mut rng) = (content.clone(), self.rng.fork());
         let ops: Vec<Op> = (0..self.rng.below(6))
             .map(|_| {
-                let op = Op::by_chance(&content, self.number(), &mut rng);
+                let op = Op::by_chance((&["", "/d0"], 4), &content, self.number(), &mut rng);
                 op.apply(&mut content);
                 op
             })
@@ -413,7 +422,8 @@ impl Line {
     }
 }
 
-fn use_it(world: &World, missing: Option<LegId>, ops: Vec<Op>, left: &Mutex<Left>) {
+/// One mount: changes, and a resync beside them.
+pub fn use_it(world: &World, missing: Option<LegId>, ops: Vec<Op>, left: &Mutex<Left>) {
     let mirror = match world.mount(&[], missing) {
         Ok(mounted) => mounted.mirror,
         Err(refused) => {

@@ -8,16 +8,19 @@
 //!   filling  new disks are filled while clients are at work, and take legs' places
 //!   hanging  a leg that answers late, and the daemon's part in that
 //!   histories: legs mounted without each other, or put back from an old image
+//!   coarse   too few slots while a leg is away
+//!   mending  what one leg cannot read is written anew
 //!   broken   each order rule broken on purpose is found
 //! ```
 //!
 //! `MIRRORFS_SIM_SEED` and `MIRRORFS_SIM_SECONDS` choose where to begin and how long to go on
-//! (`scripts/simulate` sets them). `MIRRORFS_SIM_RUNS` is for the tests that say how many runs are theirs. A failure prints the line that replays it; with `RUST_LOG=trace`
-//! the replay tells every change of a leg.
+//! (`scripts/simulate` sets them). `MIRRORFS_SIM_RUNS` is for the tests that say how many runs are theirs. A failure
+//! prints the line that replays it; with `RUST_LOG=trace` the replay tells every change of a leg.
 
 mod broken;
 mod check;
 mod client;
+mod coarse;
 mod faults;
 mod filling;
 mod hanging;
