@@ -26,6 +26,8 @@ use crate::error::{errno, is_unreadable};
 use crate::inode::{Ino, Object, OpenFile};
 use crate::legs::{Leg, LegId};
 use crate::resync::{NotRewritten, Repair};
+#[cfg(feature = "simulation")]
+use crate::sim::scheduler::{Rule, breaks};
 use crate::superblock::Superblocks;
 
 /// Ranges that may wait to be written anew. What does not fit is met again by the next reader.
@@ -59,7 +61,7 @@ impl<L: Leg> Mirror<L> {
         let file = || Some(self.path_of(&open.object));
         self.reading_of(file, |leg| {
             #[cfg(feature = "simulation")]
-            let leg = match crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::ReadFromSource) {
+            let leg = match breaks(Rule::ReadFromSource) {
                 true if self.health.in_service(leg.other()) => leg.other(),
                 _ => leg,
             };
@@ -82,7 +84,10 @@ impl<L: Leg> Mirror<L> {
     ) -> io::Result<T> {
         let before = object.mends.load(Ordering::Acquire);
         let seen = look();
-        if before.is_multiple_of(2) && object.mends.load(Ordering::Acquire) == before {
+        let is_steady = before.is_multiple_of(2) && object.mends.load(Ordering::Acquire) == before;
+        #[cfg(feature = "simulation")]
+        let is_steady = is_steady || breaks(Rule::ReadersKeptAway);
+        if is_steady {
             return seen;
         }
         let _until_it_is_done = object.lock.read();
@@ -222,7 +227,13 @@ impl<L: Leg> Mirror<L> {
         // ORDER: the other leg is the one to be believed after a crash, durably, before the range is dirty (a resync
         // could not read it here), and that before it is touched (O1). Whatever a crash leaves of it is written over
         // by the next mount from there.
-        if let Err(failed) = self.health.record(|superblocks| superblocks.prefer(good)) {
+        let prefer = |superblocks: &mut Superblocks| superblocks.prefer(good);
+        #[cfg(feature = "simulation")]
+        let prefer = |superblocks: &mut Superblocks| match breaks(Rule::PreferredFirst) {
+            true => Ok(()),
+            false => prefer(superblocks),
+        };
+        if let Err(failed) = self.health.record(prefer) {
             let number = failed.error.raw_os_error().unwrap_or(libc::EIO);
             self.fault(failed.leg, number).or_else(|_| self.fault(failed.leg.other(), number))?;
             return Ok(Mended::NotNow);

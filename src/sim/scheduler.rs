@@ -84,6 +84,12 @@ pub enum Rule {
     MovedKept,
     /// That everything is to be compared is durable before the first change that has no slot.
     OverflowSaid,
+    /// Before a range is written anew, the leg that has it is the one to be believed, durably.
+    PreferredFirst,
+    /// Nobody reads what is being written anew.
+    ReadersKeptAway,
+    /// What was written anew is durable before either leg is believed again.
+    MendedSynced,
 }
 
 impl Plan {

@@ -1,13 +1,14 @@
-//! One file with bad sectors is read and mended, crashed at every step of that; somebody else reads it meanwhile.
+//! One file with bad sectors is read and mended, crashed at every step of that; somebody else reads it all the time.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mirrorfs::inode::{Fh, Ino};
-use mirrorfs::legs::LegId;
+use mirrorfs::legs::{LegId, Timestamp};
 use mirrorfs::ops::{Herald, Mirror, News};
 use mirrorfs::sim::rng::Rng;
-use mirrorfs::sim::scheduler::{self, End, Plan};
+use mirrorfs::sim::scheduler::{self, End, Plan, Rule};
 use mirrorfs::sync::{Mutex, Rank};
 
 use crate::check::{self, Verdict};
@@ -57,33 +58,47 @@ fn read(mirror: &Mirror<TestLeg>) -> std::io::Result<()> {
     let fh = open(mirror)?;
     let mut found = vec![0; 140_000];
     let read = mirror.read(fh, &mut found, 0)?;
-    assert!(found[..read] == data(), "the reader saw something else");
     mirror.release(fh);
-    Ok(())
+    if found[..read] == data() { Ok(()) } else { Err(std::io::Error::other("something else is read")) }
+}
+
+fn mtime(mirror: &Mirror<TestLeg>, ino: Ino) -> Timestamp {
+    mirror.getattr(ino, None).expect("it is there").stat.mtime
 }
 
 /// Returns how it ended, and what was told of the error.
-fn mend(world: &Arc<World>, seed: u64, step: u64) -> Result<(End, Vec<String>), String> {
+fn mend(world: &Arc<World>, plan: Plan) -> (End, Vec<String>) {
     let heard = Arc::new(Heard(Mutex::new(Rank::Leaf, Vec::new())));
-    let plan = Plan { seed, crash_at: Some(step), switch_one_in: 2, broken: None };
     let report = scheduler::run(plan, {
         let (world, heard) = (world.clone(), heard.clone());
         move || {
             let mirror = world.mount(&[], None).expect("it was unmounted cleanly").mirror;
             mirror.set_herald(heard);
-            let reader = scheduler::spawn({
-                let mirror = mirror.clone();
-                move || (0..6).for_each(|_| read(&mirror).expect("the other leg has it"))
-            });
+            let is_mended = Arc::new(AtomicBool::new(false));
+            let beside = |work: fn(&Mirror<TestLeg>, Ino, Timestamp)| {
+                let (mirror, is_mended) = (mirror.clone(), is_mended.clone());
+                let ino = mirror.lookup(Ino::ROOT, OsStr::new(NAME)).expect("it is there").attr.ino;
+                let written = mtime(&mirror, ino);
+                scheduler::spawn(move || {
+                    while !is_mended.load(Ordering::Relaxed) {
+                        work(&mirror, ino, written);
+                    }
+                })
+            };
+            let reader = beside(|mirror, _, _| read(mirror).expect("the other leg has it"));
+            // Writing moves the times, and nobody has written.
+            let watcher = beside(|mirror, ino, written| assert_eq!(mtime(mirror, ino), written));
             read(&mirror).expect("the other leg has it");
             mirror.mend();
+            is_mended.store(true, Ordering::Relaxed);
             reader.join();
+            watcher.join();
             mirror.stop();
             mirror.close().expect("both legs are there");
         }
     });
     let told = std::mem::take(&mut *heard.0.lock());
-    Ok((report.end, told))
+    (report.end, told)
 }
 
 /// The next two mounts, of a disk that may still be bad: the first one may read from the other leg.
@@ -103,31 +118,89 @@ fn recover(world: &World) -> Verdict {
     }
 }
 
-#[test]
-fn a_crash_at_every_step_of_mending_leaves_the_file_as_it_was() {
+/// One file that is bad at some places, and how it is mended.
+#[derive(Clone, Copy)]
+struct Case {
+    places: &'static [u64],
+    broken: Broken,
+    seed: u64,
+    /// The machine dies at this step, so.
+    crash: Option<(u64, Crash)>,
+    /// The turn is given away once in so many times.
+    switch_one_in: u64,
+}
+
+impl Case {
+    /// Mends it, and what is left after the crash. True if that never came.
+    fn run(self) -> Result<bool, String> {
+        let Case { places, broken, seed, crash, switch_one_in } = self;
+        let world = Arc::new(World::new(true, broken, None));
+        written(&world)?;
+        let image = world.disk(LegId::A).live();
+        let id = check::tree(&image)[&format!("/{NAME}")].0;
+        for at in places {
+            assert!(world.disk(LegId::A).spoil(id, *at, 1));
+        }
+        let crash_at = crash.map(|(step, _)| step);
+        let (end, told) = mend(&world, Plan { seed, crash_at, switch_one_in, broken: broken.rule });
+        match (end, crash) {
+            (End::Finished, _) if told.iter().any(|told| told.ends_with("and rewritten")) => Ok(true),
+            (End::Crashed, Some((_, crash))) => {
+                world.survive(crash, &mut Rng::new(seed));
+                recover(&world).map(|()| false)
+            }
+            (end, _) => Err(format!("{end:?}, and it is told {told:?}")),
+        }
+    }
+}
+
+/// What is found first when the machine dies at each step.
+fn first_found(broken: Broken) -> Option<String> {
     for (places, crash) in BAD.iter().flat_map(|bad| [(*bad, Crash::Kill), (*bad, Crash::PowerCut)]) {
         for seed in 1..7 {
             for step in 1.. {
-                let world = Arc::new(World::new(true, Broken::nothing(), None));
-                written(&world).unwrap();
-                let image = world.disk(LegId::A).live();
-                let id = check::tree(&image)[&format!("/{NAME}")].0;
-                for at in places {
-                    assert!(world.disk(LegId::A).spoil(id, *at, 1));
+                let crash = Some((step, crash));
+                match (Case { places, broken, seed, crash, switch_one_in: 2 }).run() {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(what) => return Some(format!("bad at {places:?}, {crash:?}, seed {seed}: {what}")),
                 }
-                let (end, told) = mend(&world, seed, step).unwrap();
-                let here = format!("bad at {places:?}, {crash:?} at step {step}, seed {seed}");
-                match end {
-                    End::Finished => {
-                        assert!(told.iter().any(|told| told.ends_with("and rewritten")), "{here}: {told:?}");
-                        break;
-                    }
-                    End::Crashed => {}
-                    other => panic!("{here}: {other:?}"),
-                }
-                world.survive(crash, &mut Rng::new(seed));
-                recover(&world).unwrap_or_else(|what| panic!("{here}: {what}"));
             }
         }
+    }
+    None
+}
+
+/// What is found first when it does not die, and whoever has the turn keeps it for long.
+fn first_found_by_readers(broken: Broken) -> Option<String> {
+    (1..2000).find_map(|seed| {
+        let places = BAD[seed as usize % BAD.len()];
+        let found = Case { places, broken, seed, crash: None, switch_one_in: 1 << (seed % 6) }.run().err()?;
+        Some(format!("bad at {places:?}, seed {seed}: {found}"))
+    })
+}
+
+fn rule(rule: Rule) -> Broken {
+    Broken { rule: Some(rule), ..Broken::nothing() }
+}
+
+#[test]
+fn a_crash_at_every_step_of_mending_leaves_the_file_as_it_was() {
+    assert_eq!(first_found(Broken::nothing()), None);
+}
+
+#[test]
+fn whoever_reads_what_is_being_written_anew_reads_what_was_written() {
+    assert_eq!(first_found_by_readers(Broken::nothing()), None);
+}
+
+#[test]
+fn mending_in_another_order_is_found() {
+    let unmarked = Broken { bitmap_lies: true, ..Broken::nothing() };
+    let crashed = [rule(Rule::PreferredFirst), unmarked, rule(Rule::MendedSynced)]
+        .map(|broken| (broken, first_found(broken)));
+    let shown = rule(Rule::ReadersKeptAway);
+    for (broken, found) in crashed.into_iter().chain([(shown, first_found_by_readers(shown))]) {
+        println!("{broken:?}: {}", found.unwrap_or_else(|| panic!("{broken:?} is not found")));
     }
 }

@@ -89,7 +89,7 @@ impl Bad {
         let size = live.get(id).and_then(|object| object.content()).map_or(0, Content::size);
         let given_back = |sector: u64| match change {
             Change::Punch { offset, len, .. } => {
-                *offset <= sector * SECTOR && (offset + len).min(size) >= ((sector + 1) * SECTOR).min(size)
+                *offset <= sector * SECTOR && offset + len >= (sector + 1) * SECTOR
             }
             _ => sector * SECTOR >= size,
         };

@@ -66,9 +66,10 @@ impl Content {
         }
     }
 
-    /// Zeroes a range and gives back the space of the sectors wholly inside.
+    /// Zeroes a range and gives back the space of the sectors wholly inside. The last one is whole with what lies
+    /// behind the file's end.
     pub fn punch(&mut self, offset: u64, len: u64) {
-        let len = len.min(self.size.saturating_sub(offset));
+        let len = len.min(self.size.next_multiple_of(SECTOR).saturating_sub(offset));
         for (sector, start, len) in pieces(offset, len) {
             if len as u64 == SECTOR {
                 self.sectors.remove(&sector);
