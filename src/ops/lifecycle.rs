@@ -13,7 +13,7 @@ use super::health::{Health, Lost};
 use super::mtimes::Mtimes;
 use super::not_equal::NotEqual;
 use super::{Invalidate, LegState, Mirror, MirrorState, Neither, News, ReadErrors, gate::Gate};
-use crate::bitmap::{Bitmap, CopyId, Host, IdleSlot, Stats};
+use crate::bitmap::{Bitmap, CopyId, DirtySlot, Host, IdleSlot, Stats};
 use crate::error::errno;
 use crate::inode::{Handles, Numbering, Pins, Table};
 use crate::legs::{Identity, Leg, LegId, PerLeg, Timestamp};
@@ -127,6 +127,13 @@ impl<L: Leg> Mirror<L> {
         if plan.work == Work::CompareAll && !options.read_only {
             // ORDER: before the superblocks say that the other leg is being recovered by the bitmap.
             bitmap.set_compare_all(&BeforeMount)?;
+        }
+        if !options.read_only && has_slots_of_another_history(&bitmap, &plan, &legs) {
+            // FAIL-SAFE: what they say the source has not would be taken from the other leg.
+            log::warn!(
+                "the bitmap says what cannot be so of these legs: has one been put back from a copy? Everything is compared"
+            );
+            bitmap.start_over(&BeforeMount, plan.source)?;
         }
         if !options.read_only {
             legs.iter().filter_map(|(_, leg)| leg.as_ref()).for_each(|leg| leg.measure());
@@ -434,6 +441,25 @@ impl<L: Leg> Mirror<L> {
     pub fn known_objects(&self) -> usize {
         self.table.count()
     }
+}
+
+/// Whether slots are left from a history that these legs are not of. A recovery may have brought them to the bitmap of
+/// its target and got no further, before the leg that it was from was put back from a copy.
+fn has_slots_of_another_history<L: Leg>(bitmap: &Bitmap, plan: &Plan, legs: &PerLeg<Option<Arc<L>>>) -> bool {
+    #[cfg(feature = "simulation")]
+    if crate::sim::scheduler::breaks(crate::sim::scheduler::Rule::AnotherHistory) {
+        return false;
+    }
+    let slots = bitmap.unresynced();
+    let Some(target) = &legs[plan.source.other()] else { return false };
+    // What is named by its place was marked while that leg was away. A recovery that has ended has made it there, and
+    // says so in the slot, or it is gone from both.
+    let is_left = |slot: &DirtySlot| {
+        slot.identities[plan.source].place().is_some()
+            && target.find(&slot.identities[plan.source.other()]).is_ok()
+    };
+    // Legs that were unmounted cleanly have no slots.
+    plan.work == Work::Nothing && !slots.is_empty() || slots.iter().any(is_left)
 }
 
 /// Stands for the mirror before it is one: nothing is cleared, and every copy of the bitmap is needed.

@@ -90,6 +90,8 @@ pub enum Rule {
     ReadersKeptAway,
     /// What was written anew is durable before either leg is believed again.
     MendedSynced,
+    /// Nobody goes by slots that are left from a history that the legs are not of.
+    AnotherHistory,
 }
 
 impl Plan {

@@ -11,7 +11,7 @@
 //! recorded nothing that the other lacks must not; and never is a leg the source that lacks a change.
 //!
 //! Everything is the code that ships but for `resolve`, of which [`World::discard`] does the durable steps. What the
-//! command moves aside stays where it is here: the recovery must do away with it.
+//! leg that is given up has alone must be found aside ever after, and until that is announced it must be in its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -19,12 +19,12 @@ use std::io;
 use std::sync::Arc;
 
 use mirrorfs::inode::Ino;
-use mirrorfs::legs::simulated::image::Image;
+use mirrorfs::legs::simulated::image::{Id, Image, Object, ROOT};
 use mirrorfs::legs::{LegId, PerLeg, RenameMode};
 use mirrorfs::ops::Mirror;
 use mirrorfs::sim::rng::Rng;
-use mirrorfs::sim::scheduler::{self, End, Plan};
-use mirrorfs::superblock::{PeerState, Refusal, Work};
+use mirrorfs::sim::scheduler::{self, End, Plan, Rule};
+use mirrorfs::superblock::{DivergentBecause, PeerState, Refusal, Work};
 use mirrorfs::sync::{Mutex, Rank};
 
 use crate::check::{self, Verdict};
@@ -127,6 +127,15 @@ pub fn content_of(image: &Image) -> Content {
         .collect()
 }
 
+/// What the files hold that have been moved aside.
+fn aside(image: &Image) -> BTreeSet<Tag> {
+    let within = |dir: Id, name: &str| image.entry(&(dir, name.into())).expect("every leg has it");
+    let lost = within(within(ROOT, ".mirrorfs"), "conflicts");
+    let files =
+        image.get(lost).into_iter().flat_map(Object::entries).filter_map(|(_, id)| image.get(id)?.content());
+    files.filter_map(|content| check::read_grains(content).ok()?.get(&0).copied()).collect()
+}
+
 /// What a leg has.
 #[derive(Clone, Default)]
 struct Line {
@@ -163,9 +172,12 @@ pub struct Left {
 
 struct Run {
     rng: Rng,
+    rule: Option<Rule>,
     world: Arc<World>,
     lines: PerLeg<Line>,
-    backups: Vec<(LegId, Half, Line)>,
+    /// What must be found aside.
+    aside: PerLeg<BTreeSet<Tag>>,
+    backups: Vec<(LegId, Half, Line, BTreeSet<Tag>)>,
     /// The leg that is being made equal to the other one: it must not be used alone.
     incomplete: Option<LegId>,
     numbers: u64,
@@ -179,7 +191,18 @@ pub fn run(seed: u64, broken: Broken) -> Result<Met, String> {
     prepare(&world)?;
     let met = Met { runs: 1, ..Met::default() };
     let lines = PerLeg::from_fn(|_| Line::default());
-    let mut run = Run { rng, world, lines, backups: Vec::new(), incomplete: None, numbers: 0, met };
+    let aside = PerLeg::from_fn(|_| BTreeSet::new());
+    let mut run = Run {
+        rng,
+        rule: broken.rule,
+        world,
+        lines,
+        aside,
+        backups: Vec::new(),
+        incomplete: None,
+        numbers: 0,
+        met,
+    };
     let favourite = *run.rng.pick(&LegId::ALL);
     for step in 0..3 + run.rng.below(6) {
         let leg = if run.rng.one_in(4) { favourite.other() } else { favourite };
@@ -212,7 +235,8 @@ impl Run {
     fn scheduled(&mut self, crashes: bool) -> Plan {
         let within = *self.rng.pick(&[6, 12, 60, 300]);
         let crash_at = (crashes && self.rng.one_in(2)).then(|| 1 + self.rng.below(within));
-        Plan { seed: self.rng.bits(), crash_at, switch_one_in: *self.rng.pick(&[1, 4, 16]), broken: None }
+        let switch_one_in = *self.rng.pick(&[1, 4, 16]);
+        Plan { seed: self.rng.bits(), crash_at, switch_one_in, broken: self.rule }
     }
 
     /// Mounts, changes what there is, and unmounts or crashes. `content` is what the source has.
@@ -274,6 +298,10 @@ impl Run {
             LegId::ALL.iter().any(|&leg| is_so(this, leg))
         };
         let plan = match self.world.plan(None) {
+            Err(Refusal::Divergent(DivergentBecause::Sources)) if self.is_copy_of_source() => {
+                self.met.diverged += 1;
+                return self.resolve();
+            }
             Err(Refusal::Divergent(because)) if either(&knows, self) => {
                 return Err(format!("refused as {because:?}, and one leg's history contains the other's"));
             }
@@ -327,8 +355,20 @@ impl Run {
         LegId::ALL.into_iter().try_for_each(|leg| self.settle(leg))
     }
 
+    /// Whether a leg was to be made equal to what the other one was before it was put back: what it may lack nobody has.
+    fn is_copy_of_source(&self) -> bool {
+        let says = PerLeg::from_fn(|leg| self.world.superblock(leg));
+        let is_copy =
+            |leg: LegId| says[leg.other()].source == Some(leg) && says[leg].events < says[leg.other()].events;
+        LegId::ALL.into_iter().any(is_copy)
+    }
+
     /// What is on a leg is what it has to have.
     fn settle(&mut self, leg: LegId) -> Verdict {
+        let aside = aside(&self.world.disk(leg).live());
+        if !aside.is_superset(&self.aside[leg]) {
+            return Err(format!("leg {leg} has {aside:?} aside, not {:?}", self.aside[leg]));
+        }
         if self.incomplete == Some(leg) {
             return Ok(());
         }
@@ -352,15 +392,16 @@ impl Run {
     /// it may as well have gone on since, and is refused.
     fn back_up(&mut self, leg: LegId) {
         if self.incomplete.is_none() && self.world.superblock(leg).peer_state == PeerState::InSync {
-            self.backups.push((leg, self.world.back_up(leg), self.lines[leg].clone()));
+            let (line, aside) = (self.lines[leg].clone(), self.aside[leg].clone());
+            self.backups.push((leg, self.world.back_up(leg), line, aside));
         }
     }
 
     fn put_back(&mut self) {
         if self.incomplete.is_none() && !self.backups.is_empty() {
-            let (leg, half, line) = self.rng.pick(&self.backups).clone();
+            let (leg, half, line, aside) = self.rng.pick(&self.backups).clone();
             self.world.put_back(leg, &half);
-            self.lines[leg] = line;
+            (self.lines[leg], self.aside[leg]) = (line, aside);
             self.met.put_back += 1;
         }
     }
@@ -369,32 +410,57 @@ impl Run {
     fn resolve(&mut self) -> Verdict {
         let discarded = *self.rng.pick(&LegId::ALL);
         let discarded = self.incomplete.unwrap_or(discarded);
+        let is_complete = self.incomplete.is_none();
+        let sure = |path: &String| is_complete && !self.lines[discarded].loose.contains(path);
+        let alone = self.differing(discarded).into_iter().filter(|(path, _)| sure(path)).collect::<Content>();
         for attempt in 0.. {
             let plan = Plan {
-                crash_at: (attempt < 3 && self.rng.one_in(2)).then(|| 1 + self.rng.below(8)),
+                crash_at: (attempt < 3 && self.rng.one_in(2)).then(|| 1 + self.rng.below(16)),
                 ..self.scheduled(false)
             };
+            let differing = self.differing(discarded);
+            let image = self.world.disk(discarded).live();
+            let named = |path: &String| {
+                let (dir, name) = path.rsplit_once('/').unwrap_or_default();
+                ((check::tree(&image)[dir].0, name.into()), self.number().to_string())
+            };
+            let differing: Vec<_> = differing.keys().map(named).collect();
             let world = self.world.clone();
-            let report = scheduler::run(plan, move || world.discard(discarded).expect("its disks are sound"));
-            if report.end == End::Finished {
+            let discard = move || world.discard(discarded, &differing).expect("its disks are sound");
+            if scheduler::run(plan, discard).end == End::Finished {
                 break;
             }
             let crash = *self.rng.pick(&[Crash::Kill, Crash::PowerCut]);
             self.world.survive(crash, &mut self.rng);
-            let alone = self.world.plan(Some(discarded.other()));
+            let plan = self.world.plan(Some(discarded.other()));
             let is_announced = self.world.superblock(discarded).is_announced();
-            if is_announced != matches!(alone, Err(Refusal::Incomplete(_))) {
-                return Err(format!("being discarded: {is_announced}, and it is used alone: {alone:?}"));
+            if is_announced != matches!(plan, Err(Refusal::Incomplete(_))) {
+                return Err(format!("being discarded: {is_announced}, and it is used alone: {plan:?}"));
             }
+            // The power may have taken what was loose on either.
+            let in_place = if is_announced { &[discarded.other()][..] } else { &LegId::ALL };
+            in_place.iter().try_for_each(|&leg| self.settle(leg))?;
             match self.world.plan(None) {
                 Err(Refusal::Divergent(_)) => {}
                 Ok(plan) if plan.source != discarded => break,
                 other => return Err(format!("leg {discarded} is being discarded: {other:?}")),
             }
         }
+        // What a power cut has made the other leg's content, too, is not moved.
+        let kept = content_of(&self.world.disk(discarded.other()).live());
+        let lost = alone.into_iter().filter(|(path, tag)| *tag != 0 && kept.get(path) != Some(tag));
+        self.aside[discarded].extend(lost.map(|(_, tag)| tag));
         self.lines[discarded] = Line::default();
         self.incomplete = Some(discarded);
-        Ok(())
+        self.settle(discarded)
+    }
+
+    /// The files of which a leg has its own version.
+    fn differing(&self, leg: LegId) -> Content {
+        let mut content = content_of(&self.world.disk(leg).live());
+        let kept = content_of(&self.world.disk(leg.other()).live());
+        content.retain(|path, tag| kept.get(path) != Some(tag));
+        content
     }
 
     /// The legs become equal, as the one is that had all.
@@ -449,6 +515,77 @@ pub fn use_it(world: &World, missing: Option<LegId>, ops: Vec<Op>, left: &Mutex<
     left.lock().closed = missing.is_some() || mirror.is_equal();
 }
 
+/// A leg is used alone, and put back from an image of before, perhaps of a mirror that had crashed, when the machine has
+/// died at this step of the recovery of the other one. True if that step never came.
+fn put_back_in_a_recovery(
+    leg: LegId,
+    rule: Option<Rule>,
+    seed: u64,
+    (step, crash): (u64, Crash),
+) -> Result<bool, String> {
+    let world = Arc::new(World::new(!seed.is_multiple_of(3), Broken::nothing(), None));
+    prepare(&world)?;
+    let names = || check::tree(&world.disk(leg).live()).into_keys().collect::<BTreeSet<String>>();
+    let (prepared, nothing, mut rng) = (names(), Content::new(), Rng::new(seed));
+    let mut changes = |first: Tag| -> Vec<Op> {
+        let change = |tag| Op::by_chance((&["", "/d0"], 4), &nothing, tag, &mut rng);
+        (first..first + 5).map(change).collect()
+    };
+    let used = |missing, ops, crash_at| {
+        let left = Arc::new(Mutex::new(Rank::Leaf, Left::default()));
+        let world = world.clone();
+        let plan = Plan { crash_at, broken: rule, ..Plan::calm(seed) };
+        match scheduler::run(plan, move || use_it(&world, missing, ops, &left)).end {
+            End::Finished => Ok(true),
+            End::Crashed => Ok(false),
+            end => Err(format!("without {missing:?}: {end:?}")),
+        }
+    };
+    let survive = || world.survive(crash, &mut Rng::new(seed));
+    if seed.is_multiple_of(2) && !used(None, changes(1), Some(5 * seed))? {
+        survive();
+    }
+    let image = world.back_up(leg);
+    used(Some(leg.other()), changes(6), None)?;
+    if used(None, Vec::new(), Some(step))? {
+        return Ok(true);
+    }
+    survive();
+    world.put_back(leg, &image);
+    match world.plan(None) {
+        Err(Refusal::Divergent(_)) => return Ok(false),
+        Err(refusal) => return Err(format!("refused: {refusal:?}")),
+        Ok(_) => used(None, Vec::new(), None)?,
+    };
+    check::equal(&world)?;
+    let lost: Vec<_> = prepared.difference(&names()).cloned().collect();
+    if lost.is_empty() { Ok(false) } else { Err(format!("{lost:?} is lost")) }
+}
+
+/// What is found first of it.
+fn first_found(rule: Option<Rule>) -> Option<String> {
+    for leg in LegId::ALL {
+        for (seed, crash) in (1..9).flat_map(|seed| [(seed, Crash::Kill), (seed, Crash::PowerCut)]) {
+            for step in 1.. {
+                match put_back_in_a_recovery(leg, rule, seed, (step, crash)) {
+                    Ok(false) => {}
+                    Ok(true) => break,
+                    Err(what) => {
+                        return Some(format!("leg {leg}, seed {seed}, {crash:?} at step {step}: {what}"));
+                    }
+                }
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn a_leg_that_is_put_back_in_a_recovery_from_it_takes_nothing_from_the_other() {
+    assert_eq!(first_found(None), None);
+    println!("{}", first_found(Some(Rule::AnotherHistory)).expect("what is not so of these legs is gone by"));
+}
+
 /// The first thing found with this broken, in a run that is sound without.
 fn finds(broken: Broken) -> String {
     let found = (1..4000).find_map(|seed| {
@@ -493,6 +630,17 @@ fn histories_that_are_misjudged_are_found() {
     for judging in [Misjudged::Divergent, Misjudged::WentOn, Misjudged::Incomplete, Misjudged::Reach] {
         finds(Broken { judging: Some(judging), ..Broken::nothing() });
     }
+}
+
+#[test]
+fn a_leg_that_is_given_up_in_another_order_is_found() {
+    use crate::world::Misordered;
+    for discarding in [Misordered::MovedFirst, Misordered::NotSynced] {
+        finds(Broken { discarding: Some(discarding), ..Broken::nothing() });
+    }
+    // Of either the other one would be enough.
+    let (discarding, rule) = (Some(Misordered::MarksKept), Some(Rule::AnotherHistory));
+    finds(Broken { discarding, rule, ..Broken::nothing() });
 }
 
 #[test]

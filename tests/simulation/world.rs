@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mirrorfs::bitmap::{Bitmap, ChunkSize, Copies, DirtySlot, Expect, PageIndex, PageStore};
 use mirrorfs::legs::simulated::content::SECTOR;
+use mirrorfs::legs::simulated::image::Place;
 use mirrorfs::legs::simulated::{Call, Flaw, SimDisk, SimLeg};
 use mirrorfs::legs::timed::Calls;
 use mirrorfs::legs::{LegId, PerLeg, Timed, Timestamp};
@@ -43,6 +44,19 @@ pub struct Broken {
     pub superblock_lies: bool,
     /// What the superblocks mean.
     pub judging: Option<Misjudged>,
+    /// How a leg is given up.
+    pub discarding: Option<Misordered>,
+}
+
+/// The steps of `mirrorfs resolve --discard-leg` in another order, or one left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misordered {
+    /// Files are moved aside before it is said that the leg is being given up.
+    MovedFirst,
+    /// What is aside is not durable when the leg is handed over.
+    NotSynced,
+    /// The marks are kept.
+    MarksKept,
 }
 
 /// What the superblocks say is taken for something else.
@@ -78,7 +92,14 @@ impl Misjudged {
 impl Broken {
     pub fn nothing() -> Broken {
         let legs = PerLeg::new(Flaw::Sound, Flaw::Sound);
-        Broken { bitmap_lies: false, legs, rule: None, superblock_lies: false, judging: None }
+        Broken {
+            bitmap_lies: false,
+            legs,
+            rule: None,
+            superblock_lies: false,
+            judging: None,
+            discarding: None,
+        }
     }
 }
 
@@ -533,15 +554,27 @@ impl World {
         *self.halves[leg].lock() = half;
     }
 
-    /// What `mirrorfs resolve --discard-leg` writes beside the files that it moves aside.
-    pub fn discard(&self, leg: LegId) -> io::Result<()> {
-        let (kept, store) = (self.superblock(leg.other()), self.half(leg).superblock);
+    /// What `mirrorfs resolve --discard-leg` does, with these files of the leg to be moved aside, each to a name.
+    pub fn discard(&self, leg: LegId, differing: &[(Place, String)]) -> io::Result<()> {
+        let (kept, Half { disk, superblock: store, .. }) = (self.superblock(leg.other()), self.half(leg));
         let says = store.open();
-        let write_twice = |next: &Superblock| store.write(next).and_then(|()| store.write(next));
         let says = if says.is_announced() { says } else { says.announced() };
-        write_twice(&says)?;
-        let ignorant = Bitmap::ignorant_image(kept.mirror, SLOTS, CHUNK, uuid::Uuid::nil());
-        LegId::ALL.into_iter().try_for_each(|leg| Bitmap::forget(&*self.bitmap(leg), &ignorant))?;
+        let write_twice = |next: &Superblock| store.write(next).and_then(|()| store.write(next));
+        let move_aside = || differing.iter().try_for_each(|(from, name)| disk.move_aside(from, name));
+        if self.broken.discarding == Some(Misordered::MovedFirst) {
+            move_aside()?;
+            write_twice(&says)?;
+        } else {
+            write_twice(&says)?;
+            move_aside()?;
+        }
+        if self.broken.discarding != Some(Misordered::NotSynced) {
+            disk.sync()?;
+        }
+        if self.broken.discarding != Some(Misordered::MarksKept) {
+            let ignorant = Bitmap::ignorant_image(kept.mirror, SLOTS, CHUNK, uuid::Uuid::nil());
+            LegId::ALL.into_iter().try_for_each(|leg| Bitmap::forget(&*self.bitmap(leg), &ignorant))?;
+        }
         write_twice(&says.handed_over(&kept))
     }
 

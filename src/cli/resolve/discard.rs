@@ -41,6 +41,8 @@ pub struct Discard<'a> {
     discarded: LegId,
     elsewhere: Option<Elsewhere>,
     store: superblock::FileStore,
+    /// No copy of the bitmap has marks any more.
+    is_forgotten: bool,
 }
 
 impl<'a> Discard<'a> {
@@ -73,7 +75,7 @@ impl<'a> Discard<'a> {
         let store = state
             .and_then(|state| superblock::FileStore::open(state.as_fd(), &superblocks[discarded]))
             .map_err(|cause| failed("open the superblock of", discarded, legs, cause))?;
-        Ok(Discard { legs, superblocks, discarded, elsewhere, store })
+        Ok(Discard { legs, superblocks, discarded, elsewhere, store, is_forgotten: false })
     }
 
     /// D1.
@@ -94,6 +96,8 @@ impl<'a> Discard<'a> {
         date: &str,
         complain: &mut dyn FnMut(&Path, io::Error),
     ) -> Result<Option<PathBuf>> {
+        // ORDER: from D1 on nobody uses the leg alone, where what is aside by then would be missing.
+        assert!(self.superblocks[self.discarded].is_announced(), "what is not announced is not begun");
         if chosen.is_empty() {
             return Ok(None);
         }
@@ -141,7 +145,10 @@ impl<'a> Discard<'a> {
             });
             done.map_err(|cause| failed("reset the bitmap of", leg, self.legs, cause))?;
         }
-        let Some(Elsewhere { path, dir, store }) = &self.elsewhere else { return Ok(()) };
+        let Some(Elsewhere { path, dir, store }) = &self.elsewhere else {
+            self.is_forgotten = true;
+            return Ok(());
+        };
         let file = Uuid::new_v4();
         let image = ignorant(file);
         let done = match store {
@@ -161,11 +168,13 @@ impl<'a> Discard<'a> {
         });
         written.map_err(|cause| failed("write the superblock of", leg, self.legs, cause))?;
         self.superblocks[leg] = next;
+        self.is_forgotten = true;
         Ok(())
     }
 
     /// D2.
     pub fn hand_over(&mut self) -> Result<()> {
+        assert!(self.is_forgotten, "a recovery would go by marks of what is aside");
         let next = self.superblocks[self.discarded].handed_over(&self.superblocks[self.discarded.other()]);
         self.write(next)
     }

@@ -24,6 +24,7 @@ mod rules;
 mod tests;
 
 use std::ffi::OsStr;
+use std::io;
 use std::sync::Arc;
 
 pub use flaw::{Call, FaultHook, Flaw};
@@ -32,9 +33,10 @@ pub use leg::{DataRead, SimFile, SimLeg, SimNode};
 
 use crate::legs::{Area, LegId};
 use crate::sim::rng::Rng;
+use crate::sim::scheduler::{self, Moment};
 use crate::sync::{Mutex, MutexGuard, Rank};
 use disk::Disk;
-use image::{Body, Change, Id, Image, ROOT};
+use image::{Body, Change, Id, Image, Place, ROOT};
 
 /// Where the mirror keeps its own state on a leg.
 pub(crate) const STATE: &str = ".mirrorfs";
@@ -83,6 +85,28 @@ impl SimDisk {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Disk> {
         self.0.lock()
+    }
+
+    /// Gives this file another name in the directory of what lost, as `mirrorfs resolve` does; a step.
+    pub fn move_aside(&self, from: &Place, name: &str) -> io::Result<()> {
+        let moment = scheduler::step()?;
+        if moment == Moment::Usual || scheduler::choose(2) == 0 {
+            let mut disk = self.lock();
+            let state = disk.live().entry(&(ROOT, STATE.into())).expect("every leg has it");
+            let lost = (state, area_name(Area::Conflicts).into());
+            let lost = disk.live().entry(&lost).expect("every leg has it");
+            disk.apply(Change::Rename { from: from.clone(), to: (lost, name.into()) });
+        }
+        if moment == Moment::Last { scheduler::die() } else { Ok(()) }
+    }
+
+    /// Makes everything durable; a step.
+    pub fn sync(&self) -> io::Result<()> {
+        if scheduler::step()? == Moment::Last {
+            scheduler::die();
+        }
+        self.lock().sync_all();
+        Ok(())
     }
 
     /// What programs would see now.
