@@ -451,14 +451,16 @@ fn has_slots_of_another_history<L: Leg>(bitmap: &Bitmap, plan: &Plan, legs: &Per
         return false;
     }
     let slots = bitmap.unresynced();
-    let Some(target) = &legs[plan.source.other()] else { return false };
-    // What is named by its place was marked while that leg was away. A recovery that has ended has made it there, and
-    // says so in the slot, or it is gone from both.
-    let is_left = |slot: &DirtySlot| {
-        slot.identities[plan.source].place().is_some()
-            && target.find(&slot.identities[plan.source.other()]).is_ok()
+    let target = &legs[plan.source.other()];
+    // What is named by its place was marked while that leg was away. When a recovery has ended it has made that there,
+    // and says so in the slot, or it is gone from both.
+    let is_gone = |slot: &DirtySlot| {
+        let found = target.as_ref().map(|target| target.find(&slot.identities[plan.source.other()]));
+        // FAIL-SAFE: of a leg that is not there, or does not tell, nobody knows.
+        found.is_some_and(|found| matches!(resync::gone_is_none(found.map(|_| ())), Ok(None)))
     };
-    // Legs that were unmounted cleanly have no slots.
+    let is_left = |slot: &DirtySlot| slot.identities[plan.source].place().is_some() && !is_gone(slot);
+    // Legs that both were unmounted cleanly have no slots.
     plan.work == Work::Nothing && !slots.is_empty() || slots.iter().any(is_left)
 }
 

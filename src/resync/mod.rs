@@ -322,7 +322,10 @@ fn rename_to_free<L: Leg>(
 }
 
 /// That an object or a name is not there is an answer.
-fn gone_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+///
+/// # Errors
+/// Any other, as it is.
+pub fn gone_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => Ok(None),

@@ -30,7 +30,7 @@ fn run(seed: u64, rule: Option<Rule>, step: u64) -> Result<bool, String> {
     let world = Arc::new(World::new(!rng.one_in(4), Broken::nothing(), Some(slots)));
     prepare(&world)?;
     let calm = Plan { broken: rule, ..Plan::calm(seed) };
-    mount(&world, None, first(seed % 2 == 0), calm)?;
+    mount(&world, None, first(seed.is_multiple_of(2)), calm)?;
     let crashing = Plan { crash_at: Some(step), ..calm };
     let crashed = mount(&world, Some(AWAY), changes(&world, 24, &mut rng), crashing)? == End::Crashed;
     if crashed {

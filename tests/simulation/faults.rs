@@ -257,6 +257,48 @@ fn a_bitmap_that_is_full_when_a_leg_has_failed_forgets_nothing() {
     }
 }
 
+/// A run of the kind that the seed says: each is one of which a test here, or in `filling`, has its share.
+pub fn of_any_kind(seed: u64) -> Setup {
+    let sound = Setup::of_seed(seed);
+    let mut rng = Rng::new(seed);
+    let leg = *rng.pick(&LegId::ALL);
+    let mut fault = |calls: &[Call], errno, within| Fault {
+        leg,
+        call: *rng.pick(calls),
+        after: rng.below(within),
+        errno,
+        for_good: rng.one_in(2),
+    };
+    let without = (seed / KINDS).is_multiple_of(2);
+    let slots = Some(4 + (seed / KINDS % 9) as usize);
+    match seed % KINDS {
+        0 => sound,
+        1 => Setup::of_births(seed),
+        2 => Setup { faults: [Some(fault(&CHANGES, libc::EIO, 12)), None], mounts: 2, ..sound },
+        3 => Setup { faults: [Some(fault(&CHANGES, libc::ENOSPC, 12)), None], mounts: 2, ..sound },
+        4 => Setup { without: true, mounts: 5, ..sound },
+        5 => Setup { verbs: true, without, mounts: 4, ..sound },
+        6 => Setup { filling: true, without, ..sound },
+        7 => Setup { filling: true, without, faults: [Some(fault(&CHANGES, libc::EIO, 20)), None], ..sound },
+        8 => Setup { hanging: true, mounts: 4, ..sound },
+        9 => Setup { without: true, mounts: 5, crowded: slots, ..sound },
+        10 => Setup { without: true, mounts: 5, crowded: slots, ..Setup::of_births(seed) },
+        11 => Setup { fleeting: PerLeg::from_fn(|one| (one == leg).then_some(0)), without, ..sound },
+        12 => Setup { bad_sectors: Some(leg), without, mounts: 4, ..sound },
+        _ => Setup {
+            faults: [
+                Some(fault(&[Call::Mark, Call::Record], libc::EIO, 6)),
+                Some(Fault { leg: leg.other(), ..fault(&CHANGES, libc::EIO, 4) }),
+            ],
+            mounts: 2,
+            ..sound
+        },
+    }
+}
+
+/// Of [`of_any_kind`].
+const KINDS: u64 = 14;
+
 /// All of these runs, or what is wrong with the first few of them.
 pub fn all_of(setups: impl Iterator<Item = Setup>) -> Counts {
     let _ = env_logger::builder().format_timestamp(None).try_init();

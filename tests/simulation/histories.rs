@@ -29,6 +29,7 @@ use mirrorfs::sync::{Mutex, Rank};
 
 use crate::check::{self, Verdict};
 use crate::client::{CREATOR, ROOT_CALLER, filled};
+use crate::filling::comes_back;
 use crate::model::{Crash, Tag};
 use crate::run::prepare;
 use crate::world::{Broken, Half, TestLeg, World};
@@ -531,11 +532,11 @@ fn put_back_in_a_recovery(
         let change = |tag| Op::by_chance((&["", "/d0"], 4), &nothing, tag, &mut rng);
         (first..first + 5).map(change).collect()
     };
+    let calm = Plan { broken: rule, ..Plan::calm(seed) };
     let used = |missing, ops, crash_at| {
         let left = Arc::new(Mutex::new(Rank::Leaf, Left::default()));
         let world = world.clone();
-        let plan = Plan { crash_at, broken: rule, ..Plan::calm(seed) };
-        match scheduler::run(plan, move || use_it(&world, missing, ops, &left)).end {
+        match scheduler::run(Plan { crash_at, ..calm }, move || use_it(&world, missing, ops, &left)).end {
             End::Finished => Ok(true),
             End::Crashed => Ok(false),
             end => Err(format!("without {missing:?}: {end:?}")),
@@ -552,10 +553,25 @@ fn put_back_in_a_recovery(
     }
     survive();
     world.put_back(leg, &image);
-    match world.plan(None) {
-        Err(Refusal::Divergent(_)) => return Ok(false),
-        Err(refusal) => return Err(format!("refused: {refusal:?}")),
-        Ok(_) => used(None, Vec::new(), None)?,
+    match (world.plan(None), world.plan(Some(leg))) {
+        (Err(Refusal::Divergent(_)), _) => return Ok(false),
+        (Err(refusal), _) => return Err(format!("refused: {refusal:?}")),
+        // It is there only when the other one has been mounted without it.
+        (_, Ok(_)) if seed % 4 > 1 => {
+            let (world, changes) = (world.clone(), changes(11));
+            let report = scheduler::run(calm, move || {
+                let mirror = world.mount(&[], Some(leg)).expect("it can be used alone").mirror;
+                changes.iter().for_each(|op| op.perform(&mirror).expect("the legs are sound"));
+                comes_back(&world, &mirror, leg, false, false);
+                mirror.stop();
+                (0..4).for_each(|_| mirror.sweep());
+                mirror.close().expect("the legs are sound");
+            });
+            if report.end != End::Finished {
+                return Err(format!("it comes back: {:?}", report.end));
+            }
+        }
+        _ => drop(used(None, Vec::new(), None)?),
     };
     check::equal(&world)?;
     let lost: Vec<_> = prepared.difference(&names()).cloned().collect();
